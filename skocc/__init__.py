@@ -1,0 +1,28 @@
+"""Deep one-class classifiers for images behind the scikit-learn interface."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+# Where each public name lives. Importing skocc imports none of these modules, and so
+# neither torch nor torchvision: a name is loaded when it is first used.
+_MODULES = {
+    "DeepSVDD": "skocc.estimators._deep_svdd",
+    "CollapseWarning": "skocc._one_class",
+    "load": "skocc._persistence",
+    "save": "skocc._persistence",
+    "show_versions": "skocc._versions",
+}
+__all__ = [*_MODULES, "__version__"]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module 'skocc' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,146 @@
+"""What every estimator shares in meaning: thresholds, labels, signs, warnings."""
+
+import warnings
+from numbers import Integral, Real
+
+import numpy as np
+from sklearn.base import OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skocc._sklearn import Interval, StrOptions
+
+SHARED_CONSTRAINTS = {
+    "n_epochs": [Interval(Integral, 0, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+    "image_shape": [None, tuple, list],
+    "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
+    "random_state": ["random_state"],
+    "warm_start": ["boolean"],
+    "verbose": ["verbose"],
+}
+
+
+class CollapseWarning(UserWarning):
+    """The fitted network gives (nearly) the same output for every training image.
+
+    A one-class objective is minimised by a network that ignores its input. Such a network
+    ranks nothing, however small its loss.
+    """
+
+
+class OneClassMixin(OutlierMixin):
+    """Threshold and labels for estimators with `score_samples`.
+
+    The estimator implements ``score_samples`` (higher is more normal) and calls
+    ``_set_offset`` at the end of ``fit``. ``_auto_offset``, where a method has a
+    threshold of its own, serves ``contamination="auto"``.
+    """
+
+    def decision_function(self, X):
+        """Signed score: the score minus the threshold.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,), float64
+            ``score_samples(X) - offset_``; negative is an anomaly.
+        """
+        check_is_fitted(self)
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Label images as normal or anomalous.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int
+            +1 for normal, -1 for anomalous. A score of NaN is an anomaly.
+        """
+        # NaN >= 0 is false, so a NaN score is an anomaly.
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def set_contamination(self, contamination):
+        """Change the threshold of a fitted estimator without fitting again.
+
+        Parameters
+        ----------
+        contamination : float in (0, 0.5] or "auto"
+            Fraction of the training images that the new threshold calls anomalous, or
+            the rule of the method's source.
+
+        Returns
+        -------
+        self : estimator
+            With `contamination` and `offset_` changed.
+
+        Raises
+        ------
+        ValueError
+            `contamination` is out of range, or "auto" where the method has no rule.
+        """
+        check_is_fitted(self)
+        previous = self.contamination
+        self.contamination = contamination
+        try:
+            self._validate_params()
+            self._set_offset(self.train_scores_)
+        except ValueError:
+            self.contamination = previous
+            raise
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def _set_offset(self, train_scores):
+        """Set `offset_` from honest scores of the training images."""
+        if self.contamination == "auto":
+            self.offset_ = float(self._auto_offset(train_scores))
+        else:
+            self.offset_ = float(np.percentile(train_scores, 100 * self.contamination))
+        self.train_scores_ = train_scores
+
+    def _auto_offset(self, train_scores):
+        raise ValueError(
+            f"{type(self).__name__} has no threshold rule of its own. Got "
+            "contamination='auto'. Set contamination to a fraction in (0, 0.5]."
+        )
+
+    def _set_collapsed(self, spread, train_scores):
+        """Set `collapsed_`, and warn where the fitted network says nothing.
+
+        `spread` is the mean standard deviation of the features, relative to their size.
+        """
+        scale = np.max(np.abs(train_scores))
+        constant = np.ptp(train_scores) <= 1e-6 * scale
+        self.collapsed_ = bool(constant or spread < 1e-3)
+        if self.collapsed_:
+            what = (
+                "the scores of all training images are the same"
+                if constant
+                else f"the features of the training images hardly differ ({spread:.1e} "
+                "of their size)"
+            )
+            warnings.warn(
+                f"{type(self).__name__} has collapsed: {what}. Either the images are "
+                "identical, or the network has learnt to ignore its input. Check X; "
+                "train for fewer epochs, with a smaller learning_rate, or with an "
+                "autoencoder stage before.",
+                CollapseWarning,
+                stacklevel=4,  # past fit and its decorator, to the user's line
+            )

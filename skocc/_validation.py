@@ -1,0 +1,366 @@
+"""The one door for X: whatever is accepted becomes an image source.
+
+Arrays, tensors, lists, tables, paths and PIL images all leave :func:`validate_images` as
+an :class:`~skocc._images.ArrayImages` or :class:`~skocc._images.FileImages`.
+"""
+
+import os
+import warnings
+from numbers import Integral
+
+import numpy as np
+from PIL import Image
+from scipy import sparse
+from sklearn.utils.validation import check_array, validate_data
+
+from skocc._images import ArrayImages, FileImages
+
+# Sizes of the channel axis by which a four-dimensional layout is recognised.
+_USUAL_CHANNELS = (1, 3, 4)
+# Anything that is not listed becomes the first. With uint8 first, float images would be
+# truncated to integers and every scikit-learn check would still pass.
+_DTYPES = [np.float32, np.uint8, np.uint16]
+
+
+def validate_images(estimator, X, *, reset, rows=False, min_samples=1):
+    """Check X and return it as an image source.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``image_shape`` and ``image_size`` are read. With `reset`, ``image_shape_``
+        and ``n_features_in_`` (and ``feature_names_in_``) are set on it, once all
+        checks have passed.
+    X : array, tensor, list, Series or DataFrame
+        See "Images in" in the user guide.
+    reset : bool
+        Whether this is a fit (learn the shape) or a later call (compare with it).
+    rows : bool, default=False
+        Whether (n, d) without ``image_shape`` is accepted as plain rows.
+    min_samples : int, default=1
+        Fewest samples the estimator can use.
+
+    Returns
+    -------
+    images : ArrayImages or FileImages
+        Source of shape (n, H, W, C), or (n, d) for plain rows.
+
+    Raises
+    ------
+    ValueError
+        X has no reading, holds values that are not finite, is empty, or has another
+        shape than in `fit`; a file cannot be read.
+    """
+    image_shape = _check_image_shape(estimator.image_shape)
+    image_size = _check_image_size(estimator.image_size)
+    X = _unwrap(X)
+    if isinstance(X, list):
+        # Files and PIL images. Other lists have become arrays in _unwrap.
+        images = _from_items(estimator, X, image_shape, image_size, reset)
+        n_features = int(np.prod(images.shape[1:]))
+        checked = False
+    elif X.ndim == 2:
+        images, checked = _from_table(
+            estimator, X, image_shape, image_size, reset, rows, min_samples
+        )
+        n_features = X.shape[1]
+    else:
+        images = _from_image_array(estimator, X, image_shape, image_size, reset)
+        n_features = int(np.prod(X.shape[1:]))
+        checked = False
+
+    _check_sample_count(estimator, len(images), min_samples)
+    if reset:
+        estimator.image_shape_ = images.shape[1:]
+        if not checked:
+            estimator.n_features_in_ = n_features
+            # Names of an earlier fit on a table say nothing about these images.
+            if hasattr(estimator, "feature_names_in_"):
+                del estimator.feature_names_in_
+    elif images.shape[1:] != estimator.image_shape_:
+        raise ValueError(
+            f"X holds samples of shape {images.shape[1:]}, but this "
+            f"{type(estimator).__name__} was fitted on samples of shape "
+            f"{estimator.image_shape_}. Pass X in the shape it was fitted on, or set "
+            "image_size=(H, W) and fit again to have images resized."
+        )
+    return images
+
+
+def warn_about_anomalies(y):
+    """Warn when labels say that anomalies are among the training images."""
+    if y is None:
+        return
+    y = np.asarray(y)
+    if y.dtype.kind in "if" and (n_anomalies := int(np.sum(y == -1))):
+        warnings.warn(
+            f"y labels {n_anomalies} of {len(y)} training images as anomalies (-1), and "
+            "they are being trained on as if they were normal: y is ignored in fit. "
+            "Pass normal images only, for example X[y == 1].",
+            UserWarning,
+            stacklevel=4,  # past fit and its decorator, to the user's line
+        )
+
+
+def _check_image_shape(image_shape):
+    """Return image_shape as a tuple (H, W, C) with at most one -1, or None."""
+    if image_shape is None:
+        return None
+    shape = tuple(image_shape)
+    valid = (
+        len(shape) in (2, 3)
+        and all(isinstance(n, Integral) and (n > 0 or n == -1) for n in shape)
+        and shape.count(-1) <= 1
+    )
+    if not valid:
+        raise ValueError(
+            "image_shape must be (H, W) or (H, W, C) in pixels and channels, at most "
+            f"one entry being -1. Got {image_shape!r}. Set for example "
+            "image_shape=(28, 28)."
+        )
+    return tuple(int(n) for n in (shape if len(shape) == 3 else (*shape, 1)))
+
+
+def _check_image_size(image_size):
+    """Return image_size as a tuple (H, W), or None."""
+    if image_size is None:
+        return None
+    size = (image_size,) * 2 if isinstance(image_size, Integral) else tuple(image_size)
+    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
+        raise ValueError(
+            "image_size must be one number of pixels or (H, W), both positive. Got "
+            f"{image_size!r}. Set for example image_size=(128, 128)."
+        )
+    return tuple(int(n) for n in size)
+
+
+def _unwrap(X):
+    """Return X as a list of paths or PIL images, a DataFrame, or an array."""
+    if sparse.issparse(X):
+        raise ValueError(
+            "Sparse data is not supported: images are dense. Got a sparse "
+            f"{type(X).__name__} of shape {X.shape}. Pass X.toarray()."
+        )
+    if type(X).__module__.split(".")[0] == "torch":
+        return _from_tensor(X)
+    if isinstance(X, (str, os.PathLike, Image.Image)):
+        raise ValueError(
+            f"X must be a collection of images. Got a single {type(X).__name__}: {X!r}. "
+            "Pass a list, for example [path]; for a folder, sorted(folder.glob('*.png'))."
+        )
+    if hasattr(X, "iloc") and X.ndim == 1:
+        X = X.tolist()  # a pandas Series; its values may be paths
+    if isinstance(X, tuple):
+        X = list(X)
+    if isinstance(X, list):
+        if X and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in X):
+            return X
+        X = _stack(X)
+    if not hasattr(X, "iloc"):
+        X = np.asarray(X)
+        if X.ndim == 1 and X.dtype.kind in "UO":
+            return _list_of_items(X)
+        if X.dtype.kind == "c":
+            raise ValueError(
+                f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
+                "for example np.abs(X)."
+            )
+        if X.ndim not in (2, 3, 4):
+            raise ValueError(
+                "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
+                f"paths. Got {X.ndim} dimension(s), shape {X.shape}. Reshape your data: "
+                "for one image pass image[np.newaxis], for one row X.reshape(1, -1)."
+            )
+    return X
+
+
+def _stack(samples):
+    """Return a list of equally shaped arrays, or a nested list, as one array."""
+    try:
+        return np.asarray(
+            [np.asarray(s) for s in samples] if hasattr(samples[0], "shape") else samples
+        )
+    except (ValueError, IndexError) as error:
+        if not samples:
+            return np.empty((0, 1))
+        shapes = sorted({np.shape(s) for s in samples if hasattr(s, "shape")})
+        raise ValueError(
+            "The images in X must have one shape. Got "
+            + (f"shapes {shapes[:5]}" if shapes else f"a ragged list ({error})")
+            + ". Resize them first, or pass their paths and set image_size=(H, W)."
+        ) from error
+
+
+def _list_of_items(X):
+    """Return a 1-D array of paths or PIL images as a list; refuse other objects."""
+    items = X.tolist()
+    for index, item in enumerate(items):
+        if not isinstance(item, (str, os.PathLike, Image.Image)):
+            raise ValueError(
+                "A one-dimensional X must hold paths (str or Path) or PIL images. Got "
+                f"{type(item).__name__} at index {index}. Reshape your data: pass images "
+                "as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
+            )
+    return items
+
+
+def _from_tensor(X):
+    """Return a torch tensor as an array; (n, C, H, W) becomes (n, H, W, C)."""
+    X = X.detach().cpu()
+    if X.is_complex():
+        raise ValueError(
+            f"Complex data not supported: X has dtype {X.dtype}. Pass real values, for "
+            "example X.abs()."
+        )
+    if str(X.dtype) == "torch.bfloat16":
+        X = X.float()  # NumPy has no bfloat16
+    if X.ndim not in (2, 3, 4):
+        raise ValueError(
+            "A tensor X must be images (n, C, H, W) or (n, H, W), or rows (n, d). Got "
+            f"shape {tuple(X.shape)}. For one image pass X.unsqueeze(0)."
+        )
+    X = X.numpy()
+    return np.moveaxis(X, 1, -1) if X.ndim == 4 else X
+
+
+def _from_items(estimator, items, image_shape, image_size, reset):
+    """Return paths or PIL images as a source."""
+    n_channels = None
+    if not reset and len(estimator.image_shape_) == 3:
+        n_channels = estimator.image_shape_[2]
+    elif reset and image_shape is not None:
+        n_channels = image_shape[2] if image_shape[2] != -1 else None
+    if n_channels not in (None, 1, 3):
+        raise ValueError(
+            "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator works "
+            f"on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+        )
+    images = FileImages(items, image_size, n_channels)
+    if reset and image_size is None:
+        _check_against_image_shape(images.shape, image_shape)
+    return images
+
+
+def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples):
+    """Return (n, d), flattened images or plain rows, as a source."""
+    name = type(estimator).__name__
+    if reset and image_shape is None and not rows:
+        raise ValueError(
+            f"X has 2 dimensions, shape {X.shape}, and image_shape is None, but {name} "
+            "works on images. Pass images of shape (n, H, W) or (n, H, W, C), or set "
+            "image_shape=(H, W) if the rows are flattened images."
+        )
+    if not reset and image_shape is None and len(estimator.image_shape_) == 3:
+        raise ValueError(
+            f"X has 2 dimensions, shape {X.shape}, but this {name} was fitted on images "
+            f"of shape {estimator.image_shape_}. Reshape X to (n, H, W, C)."
+        )
+    _check_sample_count(estimator, X.shape[0], min_samples)
+    _check_finite(X)
+    X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
+    if image_shape is None:
+        return ArrayImages(X), True
+    n_features = X.shape[1]
+    known = -int(np.prod(image_shape)) if -1 in image_shape else np.prod(image_shape)
+    if n_features % known or (-1 not in image_shape and n_features != known):
+        raise ValueError(
+            f"Rows of {n_features} values cannot be read as images of "
+            f"image_shape={estimator.image_shape!r} (H, W[, C]). Set image_shape so that "
+            "H * W * C is the number of columns of X."
+        )
+    shape = tuple(n_features // known if n == -1 else n for n in image_shape)
+    return ArrayImages(X.reshape(len(X), *shape), image_size), True
+
+
+def _from_image_array(estimator, X, image_shape, image_size, reset):
+    """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
+    _check_sample_count(estimator, len(X), 1)
+    flat = X.reshape(len(X), -1)
+    _check_finite(flat)
+    flat = check_array(
+        flat, dtype=_DTYPES, ensure_all_finite=False, estimator=type(estimator).__name__
+    )
+    X = flat.reshape(X.shape)
+    if X.ndim == 3:
+        X = X[:, :, :, np.newaxis]
+    else:
+        X = _channels_last(X, _expected_shape(estimator, image_shape, reset))
+    if reset or image_size is None:
+        _check_against_image_shape(X.shape, image_shape)
+    return ArrayImages(X, image_size)
+
+
+def _expected_shape(estimator, image_shape, reset):
+    """Return what is known of (H, W, C), -1 where nothing is, to tell layouts apart."""
+    if reset:
+        return image_shape
+    shape = estimator.image_shape_
+    if len(shape) != 3:
+        return None
+    # Images of any size may arrive where they are resized.
+    return shape if estimator.image_size is None else (-1, -1, shape[2])
+
+
+def _channels_last(X, expected):
+    """Return a four-dimensional array as (n, H, W, C)."""
+    if expected is not None:
+        if _matches(X.shape[1:], expected):
+            return X
+        first = np.moveaxis(X, 1, -1)
+        if _matches(first.shape[1:], expected):
+            return first
+    _, a, b, c = X.shape
+    last_is_channels, first_is_channels = c in _USUAL_CHANNELS, a in _USUAL_CHANNELS
+    if last_is_channels == first_is_channels:
+        # Nothing recognisable at either end: square images give the layout away.
+        last_is_channels, first_is_channels = a == b != c, b == c != a
+    if last_is_channels == first_is_channels:
+        raise ValueError(
+            f"X of shape {X.shape} can be read in two ways: as (n, H, W, C), images of "
+            f"{a} x {b} pixels with {c} channels, or as (n, C, H, W), images of {b} x {c} "
+            f"pixels with {a} channels. Set image_shape=(H, W, C) to say which."
+        )
+    return X if last_is_channels else np.moveaxis(X, 1, -1)
+
+
+def _matches(shape, expected):
+    return all(e in (-1, n) for n, e in zip(shape, expected, strict=True))
+
+
+def _check_against_image_shape(shape, image_shape):
+    if image_shape is not None and not _matches(shape[1:], image_shape):
+        raise ValueError(
+            f"X holds images of shape {tuple(shape[1:])} (H, W, C), but image_shape is "
+            f"{image_shape}. Leave image_shape at None for X that is not flattened, or "
+            "set image_size=(H, W) to resize."
+        )
+
+
+def _check_finite(X):
+    """Refuse NaN and infinity, naming the first sample that holds one."""
+    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if values.dtype.kind != "f":
+        return
+    # One pass over the data in the usual case; the sum is finite unless a value is not,
+    # or large finite values overflow, which the second pass tells apart.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(np.sum(values)):
+            return
+    bad = ~np.isfinite(values).all(axis=1)
+    if bad.any():
+        first = int(np.argmax(bad))
+        kind = "NaN" if np.isnan(values[first]).any() else "infinity (inf)"
+        raise ValueError(
+            f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
+            f"that are not finite, the first at index {first}. Remove these samples or "
+            "replace the values, for example with np.nan_to_num."
+        )
+
+
+def _check_sample_count(estimator, n_samples, min_samples):
+    if n_samples < max(min_samples, 1):
+        raise ValueError(
+            f"{type(estimator).__name__} needs at least {min_samples} images here. Got "
+            f"{n_samples} sample(s) (n_samples={n_samples}). Check that X is not empty; "
+            "to fit, pass more normal images."
+        )

@@ -1,0 +1,134 @@
+"""Batches of images that arrive on the device."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+
+# Share of the free GPU memory that the images may take; the rest is for activations.
+_RESIDENT_SHARE = 0.4
+_LOAD_SIZE = 256
+
+
+class ResidentImages:
+    """An image source held on a device, so that an epoch copies nothing.
+
+    Parameters
+    ----------
+    images : image source
+        Read once, in blocks: at no time is more than a block in host memory.
+    device : torch.device
+        Where the pixels are kept, in the source's own dtype.
+    """
+
+    is_lazy = False
+
+    def __init__(self, images, device: torch.device):
+        self.shape, self.dtype = images.shape, images.dtype
+        blocks = ImageBatches(images, _LOAD_SIZE, device=device, convert=False)
+        dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
+        self._pixels = torch.empty(self.shape, dtype=dtype, device=device)
+        start = 0
+        for block in blocks:
+            self._pixels[start : start + len(block)] = block
+            start += len(block)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def load(self, indices) -> torch.Tensor:
+        """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
+        if isinstance(indices, slice):
+            return self._pixels[indices]
+        return self._pixels[torch.as_tensor(indices, device=self._pixels.device)]
+
+
+def keep_on_device(images, device: torch.device):
+    """Return `images` as a source on `device` where it fits, else unchanged.
+
+    On a GPU this saves decoding files, and copying arrays, once an epoch.
+    """
+    if device.type != "cuda" or len(images) == 0:
+        return images
+    n_bytes = images.dtype.itemsize
+    for n in images.shape:
+        n_bytes *= n
+    free, _ = torch.cuda.mem_get_info(device)
+    return ResidentImages(images, device) if n_bytes < _RESIDENT_SHARE * free else images
+
+
+class ImageBatches:
+    """Re-iterable batches (b, C, H, W) or (b, d), float32, on a device.
+
+    Parameters
+    ----------
+    images : image source
+        Integers are divided by their range; floats are left alone.
+    batch_size : int
+        Images per batch. The last batch is smaller.
+    device : torch.device
+        Where the batches arrive.
+    generator : torch.Generator, default=None
+        Each pass is a new permutation drawn from it, and a last batch of a single image
+        is dropped, because BatchNorm cannot train on one. None: all images, in order.
+    convert : bool, default=True
+        False gives the samples as the source holds them, (b, H, W, C).
+    """
+
+    def __init__(
+        self,
+        images,
+        batch_size: int,
+        *,
+        device: torch.device,
+        generator: torch.Generator | None = None,
+        convert: bool = True,
+    ):
+        self._images = images
+        self._batch_size = batch_size
+        self._device = device
+        self._generator = generator
+        self._convert = convert
+
+    def __len__(self) -> int:
+        n, size = len(self._images), self._batch_size
+        if self._generator is not None and n > 1 and n % size == 1:
+            return n // size
+        return -(-n // size)
+
+    def __iter__(self):
+        loads = map(self._images.load, self._selections())
+        if self._images.is_lazy:
+            loads = self._load_ahead()
+        for batch in loads:
+            yield self._to_tensor(batch)
+
+    def _selections(self):
+        """Yield the indices of each batch, as a slice or an integer array."""
+        n, size = len(self._images), self._batch_size
+        starts = range(0, size * len(self), size)
+        if self._generator is None:
+            return [slice(start, min(start + size, n)) for start in starts]
+        order = torch.randperm(n, generator=self._generator).numpy()
+        return [order[start : start + size] for start in starts]
+
+    def _load_ahead(self):
+        """Decode the next batch in a thread while the present one is in use."""
+        with ThreadPoolExecutor(max_workers=1) as pool:
+            ahead = None
+            for selection in self._selections():
+                following = pool.submit(self._images.load, selection)
+                if ahead is not None:
+                    yield ahead.result()
+                ahead = following
+            if ahead is not None:
+                yield ahead.result()
+
+    def _to_tensor(self, batch) -> torch.Tensor:
+        tensor = torch.as_tensor(batch).to(self._device)
+        if not self._convert:
+            return tensor
+        is_integer = tensor.dtype == torch.uint8
+        if tensor.dim() == 4:  # (b, H, W, C) -> (b, C, H, W)
+            tensor = tensor.permute(0, 3, 1, 2)
+        tensor = tensor.to(torch.float32, memory_format=torch.contiguous_format)
+        return tensor.div_(255) if is_integer else tensor.contiguous()

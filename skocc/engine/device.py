@@ -1,0 +1,76 @@
+"""Where tensors and networks live."""
+
+import copy
+import warnings
+
+import torch
+
+
+def resolve_device(device, *, fall_back=False) -> torch.device:
+    """Return the device to compute on.
+
+    Parameters
+    ----------
+    device : None, str or torch.device
+        None takes CUDA, then MPS, then the CPU.
+    fall_back : bool, default=False
+        Whether a device that is not there is replaced by the CPU, with a warning: a
+        model fitted on a GPU must still score on a machine without one.
+
+    Returns
+    -------
+    device : torch.device
+
+    Raises
+    ------
+    ValueError
+        The device has no valid name, or is not there and `fall_back` is False.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        resolved = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"device={device!r} is not the name of a device. Use 'cpu', 'cuda', "
+            "'cuda:1', 'mps', or None to take the fastest there is."
+        ) from error
+    if _is_available(resolved):
+        return resolved
+    if fall_back:
+        warnings.warn(
+            f"device={device!r} is not available here; scoring on the CPU instead. "
+            "set_params(device=None) takes the fastest device of each machine.",
+            UserWarning,
+            stacklevel=4,
+        )
+        return torch.device("cpu")
+    raise ValueError(
+        f"device={device!r} is not available: torch {torch.__version__} sees "
+        f"{torch.cuda.device_count()} CUDA device(s). Set device=None to take the "
+        "fastest there is, or device='cpu'."
+    )
+
+
+def _is_available(device):
+    if device.type == "cuda":
+        # An index of None is the current device.
+        return (device.index or 0) < torch.cuda.device_count()
+    if device.type == "mps":
+        return torch.backends.mps.is_available()
+    return device.type == "cpu"
+
+
+def on_device(
+    module: torch.nn.Module, device: torch.device, dtype: torch.dtype = torch.float32
+) -> torch.nn.Module:
+    """Return `module` on `device` in `dtype`: itself where nothing changes, else a copy.
+
+    A fitted network, float32 and on the CPU, is never moved, so that several threads may
+    score at once and an estimator can be pickled at any time.
+    """
+    if device.type == "cpu" and dtype == torch.float32:
+        return module
+    return copy.deepcopy(module).to(device, dtype)

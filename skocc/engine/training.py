@@ -1,0 +1,147 @@
+"""The only optimisation loop."""
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+
+class TrainingHistory(NamedTuple):
+    """What one call of :func:`train` did.
+
+    Attributes
+    ----------
+    loss_curve : list of float
+        Mean loss of the batches, per finished epoch.
+    validation_loss_curve : list of float
+        The same on the validation batches, in eval mode; empty without them.
+    best_epoch : int or None
+        Index of the epoch whose weights the module has now; None without validation.
+    """
+
+    loss_curve: list[float]
+    validation_loss_curve: list[float]
+    best_epoch: int | None
+
+
+def train(
+    module: torch.nn.Module,
+    loss_fn: Callable[..., torch.Tensor],
+    batches: Iterable,
+    *,
+    optimizer: torch.optim.Optimizer,
+    n_epochs: int,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    validation_batches: Iterable | None = None,
+    patience: int | None = None,
+    mixed_precision: bool = False,
+    verbose: int = 0,
+    stage: str = "training",
+) -> TrainingHistory:
+    """Minimise ``loss_fn`` over `batches`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds every parameter and buffer that the stage changes; it is put in train mode
+        for the epochs and in eval mode for validation.
+    loss_fn : callable
+        ``loss_fn(batch)`` gives a scalar. The batch is passed on unseen.
+    batches : re-iterable with a length
+        One pass is one epoch.
+    optimizer : torch.optim.Optimizer
+        Made by the caller, who decides whether two stages share it.
+    n_epochs : int
+        Passes over `batches`; fewer when stopped early.
+    scheduler : LRScheduler, default=None
+        Stepped after each epoch.
+    validation_batches : re-iterable, default=None
+        Held-out images. The module ends with the weights of the epoch with the lowest
+        validation loss.
+    patience : int, default=None
+        Epochs without a lower validation loss after which training ends. None: never.
+    mixed_precision : bool, default=False
+        Whether the loss is computed in bfloat16 where torch holds that to be safe.
+    verbose : int, default=0
+        Whether a progress bar is shown.
+    stage : str, default="training"
+        What the progress bar and messages call this stage.
+
+    Returns
+    -------
+    history : TrainingHistory
+
+    Raises
+    ------
+    FloatingPointError
+        The mean loss of an epoch is not finite.
+
+    Warns
+    -----
+    UserWarning
+        Ctrl-C ended the stage; the module keeps what was learnt.
+    """
+    device = next(module.parameters()).device
+    autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision)
+    loss_curve: list[float] = []
+    validation_curve: list[float] = []
+    best_epoch, best_state = None, None
+    progress = tqdm(
+        total=n_epochs * len(batches), desc=stage, unit="batch", disable=not verbose
+    )
+    try:
+        for epoch in range(n_epochs):
+            module.train()
+            # Losses stay on the device until the epoch ends: reading one waits for it.
+            total = torch.zeros((), device=device)
+            for batch in batches:
+                optimizer.zero_grad()
+                with autocast:
+                    loss = loss_fn(batch)
+                loss.backward()
+                optimizer.step()
+                total += loss.detach()
+                progress.update()
+            loss_curve.append(_finite(total.item() / len(batches), epoch, stage))
+            if scheduler is not None:
+                scheduler.step()
+            progress.set_postfix(loss=f"{loss_curve[-1]:.4g}", refresh=False)
+            if validation_batches is None:
+                continue
+            validation_curve.append(_mean_loss(module, loss_fn, validation_batches))
+            if best_epoch is None or validation_curve[-1] < validation_curve[best_epoch]:
+                best_epoch, best_state = epoch, copy.deepcopy(module.state_dict())
+            elif patience is not None and epoch - best_epoch >= patience:
+                break
+    except KeyboardInterrupt:
+        warnings.warn(
+            f"Interrupted: {stage} ends after {len(loss_curve)} of {n_epochs} epochs and "
+            "keeps what was learnt.",
+            UserWarning,
+            stacklevel=4,  # past fit and its decorator, to the user's line
+        )
+    finally:
+        progress.close()
+    if best_state is not None:
+        module.load_state_dict(best_state)
+    return TrainingHistory(loss_curve, validation_curve, best_epoch)
+
+
+@torch.no_grad()
+def _mean_loss(module, loss_fn, batches) -> float:
+    module.eval()
+    losses = [loss_fn(batch) for batch in batches]
+    return torch.stack(losses).mean().item()
+
+
+def _finite(loss, epoch, stage) -> float:
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss of {stage} is {loss} in epoch {epoch + 1}. Lower the learning "
+            "rate of this stage, or bring X to a range near [0, 1]."
+        )
+    return loss

@@ -1,0 +1,5 @@
+"""One file per method: parameters, fit, scores, fitted attributes.
+
+No network, no loop over batches and no formula lives here, and no estimator imports
+another.
+"""

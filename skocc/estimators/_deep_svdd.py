@@ -1,0 +1,375 @@
+import copy
+import os
+from collections import OrderedDict
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin
+from skocc._sklearn import Interval, StrOptions, fit_context
+from skocc._validation import validate_images, warn_about_anomalies
+from skocc.engine.batches import ImageBatches, keep_on_device
+from skocc.engine.device import on_device, resolve_device
+from skocc.engine.inference import map_batches
+from skocc.engine.seeding import seeded
+from skocc.engine.training import train
+from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
+from skocc.nets.backbones import MIN_BACKBONE_SIZE, BackboneEncoder
+from skocc.nets.lenet import (
+    LeNetDecoder,
+    LeNetEncoder,
+    lenet_latent_dim,
+    lenet_widths,
+)
+from skocc.nets.mlp import MLP
+from skocc.nets.normalization import (
+    ContrastNormalization,
+    ImageNetNormalization,
+    global_contrast_normalize,
+)
+from skocc.spheres import SoftBoundary, away_from_zero, quantile_radius
+
+
+class DeepSVDD(OneClassMixin, BaseEstimator):
+    """Deep one-class classifier: a sphere around normal images."""
+
+    _parameter_constraints = {
+        **SHARED_CONSTRAINTS,
+        "boundary": [StrOptions({"hard", "soft"})],
+        "nu": [Interval(Real, 0, 1, closed="right")],
+        "radius_update": [StrOptions({"batch", "epoch"})],
+        "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "backbone": [None, str, nn.Module],
+        "weights": [None, str, os.PathLike],
+        "widths": [None, tuple, list],
+        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "normalization": [None, StrOptions({"auto", "gcn", "imagenet"})],
+        "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
+        "pretrain_milestones": [tuple, list],
+        "milestones": [tuple, list],
+    }
+
+    def __init__(
+        self,
+        *,
+        boundary="hard",
+        nu=0.1,
+        radius_update="batch",
+        warm_up_n_epochs=10,
+        backbone=None,
+        weights="imagenet",
+        widths=None,
+        latent_dim=None,
+        normalization="auto",
+        pretrain_n_epochs=150,
+        pretrain_learning_rate=1e-4,
+        pretrain_weight_decay=5e-4,
+        pretrain_milestones=(50,),
+        n_epochs=150,
+        learning_rate=1e-4,
+        weight_decay=1e-6,
+        milestones=(50,),
+        batch_size=200,
+        contamination=0.1,
+        image_shape=None,
+        image_size=None,
+        device=None,
+        random_state=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.boundary = boundary
+        self.nu = nu
+        self.radius_update = radius_update
+        self.warm_up_n_epochs = warm_up_n_epochs
+        self.backbone = backbone
+        self.weights = weights
+        self.widths = widths
+        self.latent_dim = latent_dim
+        self.normalization = normalization
+        self.pretrain_n_epochs = pretrain_n_epochs
+        self.pretrain_learning_rate = pretrain_learning_rate
+        self.pretrain_weight_decay = pretrain_weight_decay
+        self.pretrain_milestones = pretrain_milestones
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.milestones = milestones
+        self.batch_size = batch_size
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn the sphere around normal images.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            Normal samples only, at least two. An array (n, H, W), (n, H, W, C) or
+            (n, C, H, W); flattened images (n, d) with `image_shape`; plain rows (n, d)
+            without; a tensor (n, C, H, W); or a list of paths or PIL images.
+        y : Ignored
+            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            being trained on.
+
+        Returns
+        -------
+        self : DeepSVDD
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            X or a parameter is not usable; the message says what to do.
+        FloatingPointError
+            The loss is not finite.
+        """
+        device = resolve_device(self.device)
+        warm = self.warm_start and hasattr(self, "network_")
+        images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
+        warn_about_anomalies(y)
+        with seeded(self.random_state, device) as generator:
+            if warm:
+                network = copy.deepcopy(self.network_)
+            else:
+                network = self._build_network(self.weights, images)
+            network.to(device)
+            images = keep_on_device(images, device)
+            in_order = ImageBatches(images, self.batch_size, device=device)
+            shuffled = ImageBatches(
+                images, self.batch_size, device=device, generator=generator
+            )
+            if warm:
+                center = torch.from_numpy(self.center_).to(device)
+                previous_losses = self.loss_curve_
+            else:
+                self.pretrain_loss_curve_ = self._pretrain(network, shuffled)
+                center = _initial_center(network, in_order)
+                previous_losses = []
+            loss_fn, sphere = self._make_loss(network, center, shuffled, warm)
+            optimizer = torch.optim.Adam(
+                network.parameters(),
+                lr=self.learning_rate,
+                weight_decay=self.weight_decay,
+            )
+            history = train(
+                network,
+                loss_fn,
+                shuffled,
+                optimizer=optimizer,
+                n_epochs=self.n_epochs,
+                scheduler=_drop_at(optimizer, self.milestones),
+                verbose=self.verbose,
+                stage="Deep SVDD",
+            )
+        self.network_ = network.cpu().eval()
+        self.center_ = center.cpu().numpy()
+        self.loss_curve_ = [*previous_losses, *history.loss_curve]
+        distances, spread = self._measure(images, device)
+        self.radius_ = float(sphere.radius) if sphere is not None else 0.0
+        if self.radius_ == 0:  # a hard boundary, or no epoch after the warm-up
+            self.radius_ = float(quantile_radius(torch.from_numpy(distances), self.nu))
+        self._set_offset(self._scores_from(distances))
+        self._set_collapsed(spread, self.train_scores_)
+        return self
+
+    def score_samples(self, X):
+        """Score images: higher is more normal.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Negative squared distance to the center; for a soft boundary plus the squared
+            radius, so that 0 is the boundary.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False, rows=True)
+        device = resolve_device(self.device, fall_back=True)
+        distances, _ = self._measure(images, device)
+        return self._scores_from(distances)
+
+    def _build_network(self, weights, images=None):
+        """Return normalisation and encoder; `images` give the constants of the former."""
+        normalization = self.normalization
+        if normalization == "auto":
+            is_lenet = self.backbone is None and len(self.image_shape_) == 3
+            normalization = "gcn" if is_lenet else None
+        if normalization == "imagenet" and self.backbone is None:
+            raise ValueError(
+                "normalization='imagenet' is for networks trained on ImageNet. Got "
+                "backbone=None. Set backbone, or normalization='gcn'."
+            )
+        encoder = self._build_encoder(weights)
+        if normalization == "gcn":
+            extremes = (0, 1) if images is None else _contrast_extremes(images)
+            normalize = ContrastNormalization(*extremes)
+        elif normalization == "imagenet":
+            normalize = ImageNetNormalization()
+        else:
+            normalize = nn.Identity()
+        return nn.Sequential(OrderedDict(normalize=normalize, encoder=encoder))
+
+    def _empty_network(self, attribute):
+        """Return the module of a fitted attribute before its weights are loaded."""
+        return self._build_network(weights=None)
+
+    def _build_encoder(self, weights):
+        shape = self.image_shape_
+        if self.backbone is not None:
+            if len(shape) != 3 or min(shape[:2]) < MIN_BACKBONE_SIZE:
+                raise ValueError(
+                    f"A backbone needs images of at least {MIN_BACKBONE_SIZE} x "
+                    f"{MIN_BACKBONE_SIZE} pixels. Got samples of shape {shape}. Set "
+                    "image_size=64 or more to enlarge them, or leave backbone at None."
+                )
+            if shape[2] not in (1, 3):
+                raise ValueError(
+                    "A backbone needs 1 or 3 channels. Got images of shape "
+                    f"{shape} (H, W, C). Leave backbone at None."
+                )
+            return BackboneEncoder(self.backbone, weights)
+        if len(shape) == 1:
+            return MLP(self._mlp_sizes())
+        return LeNetEncoder(*self._lenet_arguments())
+
+    def _mlp_sizes(self):
+        widths = (128, 64) if self.widths is None else tuple(self.widths)
+        return (*self.image_shape_, *widths, self.latent_dim or 32)
+
+    def _lenet_arguments(self):
+        height, width, channels = self.image_shape_
+        widths = self.widths or lenet_widths(height, width)
+        latent_dim = self.latent_dim or lenet_latent_dim(widths)
+        return (channels, height, width), latent_dim, tuple(widths)
+
+    def _build_decoder(self):
+        if len(self.image_shape_) == 1:
+            return MLP(self._mlp_sizes()[::-1])
+        return LeNetDecoder(*self._lenet_arguments())
+
+    def _pretrain(self, network, batches):
+        """Train the encoder as half of an autoencoder; return the loss curve."""
+        if self.pretrain_n_epochs == 0 or self.backbone is not None:
+            return []
+        decoder = self._build_decoder().to(next(network.parameters()).device)
+        autoencoder = nn.Sequential(network.encoder, decoder)
+
+        def loss_fn(batch):
+            batch = network.normalize(batch)
+            return reconstruction_loss(autoencoder(batch), batch)
+
+        optimizer = torch.optim.Adam(
+            autoencoder.parameters(),
+            lr=self.pretrain_learning_rate,
+            weight_decay=self.pretrain_weight_decay,
+        )
+        history = train(
+            autoencoder,
+            loss_fn,
+            batches,
+            optimizer=optimizer,
+            n_epochs=self.pretrain_n_epochs,
+            scheduler=_drop_at(optimizer, self.pretrain_milestones),
+            verbose=self.verbose,
+            stage="Autoencoder",
+        )
+        return history.loss_curve
+
+    def _make_loss(self, network, center, batches, warm):
+        """Return the loss of a batch, and the soft boundary with its radius or None."""
+        if self.boundary == "hard":
+            return lambda batch: hard_boundary_loss(
+                squared_distance(network(batch), center)
+            ), None
+        sphere = SoftBoundary(
+            self.nu,
+            n_batches=len(batches),
+            warm_up_n_epochs=0 if warm else self.warm_up_n_epochs,
+            update=self.radius_update,
+            radius=self.radius_ if warm else 0.0,
+            device=center.device,
+        )
+        return lambda batch: sphere(squared_distance(network(batch), center)), sphere
+
+    def _measure(self, images, device):
+        """Return squared distances (n,), and the spread of the embeddings by their size."""
+        # Plain rows are scored in double precision: it costs nothing there, and scores
+        # then agree to 1e-12, not 1e-6, whatever else is in X.
+        is_double = len(self.image_shape_) == 1 and device.type != "mps"
+        dtype = torch.float64 if is_double else torch.float32
+        network = on_device(self.network_, device, dtype)
+        center = torch.as_tensor(self.center_, dtype=dtype, device=device)
+
+        def measure(batch):
+            z = network(batch.to(dtype))
+            offsets = z - center
+            sums = offsets.sum(0, keepdim=True), offsets.square().sum(0, keepdim=True)
+            return squared_distance(z, center), *sums
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        distances, sums, squares = map_batches(network, batches, measure)
+        mean = sums.sum(0, dtype=np.float64) / len(distances)
+        variance = squares.sum(0, dtype=np.float64) / len(distances) - mean**2
+        spread = np.sqrt(np.maximum(variance, 0)).mean() / np.abs(self.center_).mean()
+        return distances, spread
+
+    def _scores_from(self, distances):
+        scores = -distances.astype(np.float64)
+        return scores + self.radius_**2 if self.boundary == "soft" else scores
+
+    def _auto_offset(self, train_scores):
+        # Soft scores are zero on the boundary; hard ones have no boundary but this one.
+        return 0.0 if self.boundary == "soft" else -(self.radius_**2)
+
+
+def _drop_at(optimizer, milestones):
+    """Divide the learning rate by ten from each of these epochs on."""
+    return torch.optim.lr_scheduler.MultiStepLR(optimizer, sorted(milestones), gamma=0.1)
+
+
+def _contrast_extremes(images):
+    """Return minimum and maximum over all training images after normalisation."""
+    # In double precision: the extremes of a float32 pass are off by 1e-5.
+    batches = ImageBatches(images, 256, device=torch.device("cpu"))
+
+    def extremes(batch):
+        normalized = global_contrast_normalize(batch.double())
+        return normalized.amin().view(1), normalized.amax().view(1)
+
+    minima, maxima = map_batches(nn.Identity(), batches, extremes)
+    return minima.min(), maxima.max()
+
+
+def _initial_center(network, batches):
+    """Return the mean embedding of the training images, kept away from zero."""
+    sums, counts = map_batches(
+        network, batches, lambda batch: (network(batch).sum(0, keepdim=True), _count(batch))
+    )
+    center = torch.from_numpy(sums.sum(0, dtype=np.float64) / counts.sum())
+    return away_from_zero(center).float().to(next(network.parameters()).device)
+
+
+def _count(batch):
+    return torch.tensor([len(batch)])

@@ -1,0 +1,4 @@
+"""Networks: plain ``nn.Module``, shapes in, shapes out.
+
+They know nothing of scikit-learn, NumPy, devices or training.
+"""

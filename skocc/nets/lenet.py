@@ -1,0 +1,205 @@
+"""The LeNets of Deep SVDD, for 28 and 32 pixels and by the same rule for other sizes."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+_ACTIVATIONS = {"leaky_relu": nn.LeakyReLU, "elu": nn.ELU}
+# Side of the grid on which decoding starts.
+_CODE_GRID = 4
+
+
+def lenet_widths(height: int, width: int) -> tuple[int, ...]:
+    """Return the channels of each stage of a LeNet for images of a size.
+
+    Each stage halves the map, until it has 4 to 7 pixels: one stage for 8 pixels, two
+    for 28 (channels 8 and 4, the published net), three for 32 (32, 64, 128, likewise),
+    one more per doubling, at most five, never over 256 channels.
+
+    Parameters
+    ----------
+    height, width : int
+        Image size in pixels. The smaller side decides, unless it is below 8.
+
+    Returns
+    -------
+    widths : tuple of int
+    """
+    side = min(height, width)
+    n_stages = int(math.log2(max(side, 8) / _CODE_GRID))
+    if n_stages == 1:
+        return (8,)
+    if n_stages == 2:
+        return (8, 4)
+    return tuple(min(32 * 2**i, 256) for i in range(min(n_stages, 5)))
+
+
+def lenet_latent_dim(widths: tuple[int, ...]) -> int:
+    """Return the published size of the code: 32 for the small net, 128 for the large."""
+    return 32 if len(widths) < 3 else 128
+
+
+def _halved(size: tuple[int, int]) -> tuple[int, int]:
+    # An axis of one pixel cannot be pooled.
+    return tuple(n // 2 if n > 1 else 1 for n in size)
+
+
+class LeNetEncoder(nn.Module):
+    """Stages of 5x5 convolution, BatchNorm, activation and 2x2 maximum; a linear code.
+
+    No layer has a bias, so that a network that ignores its input is not a solution of
+    the one-class objective.
+
+    Parameters
+    ----------
+    in_shape : tuple (C, H, W)
+        Shape of one image.
+    latent_dim : int
+        Size of the code.
+    widths : tuple of int
+        Channels of each stage.
+    activation : {"leaky_relu", "elu"}, default="leaky_relu"
+        Slope 0.01 below zero, or the exponential linear unit.
+    affine : bool, default=False
+        Whether BatchNorm learns a scale and a shift.
+
+    Notes
+    -----
+    With three stages and more, convolutions start with Xavier's uniform distribution,
+    with two and less with torch's default: each as its published net has it.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        latent_dim: int,
+        widths: tuple[int, ...],
+        activation: str = "leaky_relu",
+        affine: bool = False,
+    ):
+        super().__init__()
+        channels, *size = in_shape
+        stages = []
+        for width in widths:
+            stages.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, width, 5, padding=2, bias=False),
+                    nn.BatchNorm2d(width, eps=1e-4, affine=affine),
+                    _ACTIVATIONS[activation](),
+                    nn.MaxPool2d(tuple(2 if n > 1 else 1 for n in size)),
+                )
+            )
+            channels, size = width, _halved(size)
+        self.stages = nn.Sequential(*stages)
+        self.code = nn.Linear(channels * size[0] * size[1], latent_dim, bias=False)
+        _initialize(self, len(widths), activation)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images (b, C, H, W) to codes (b, latent_dim)."""
+        return self.code(self.stages(batch).flatten(1))
+
+
+class LeNetDecoder(nn.Module):
+    """Mirror of :class:`LeNetEncoder`: nearest-neighbour upsampling, 5x5 convolutions.
+
+    The code is laid out on a 4x4 grid (smaller for images below eight pixels) and doubled
+    until it has the size of the image. A doubled map that is larger than the encoder's map
+    of the same stage is cropped by the padding of the convolution: 16 to 14 pixels for
+    images of 28 pixels. The output ends in a sigmoid.
+
+    Parameters
+    ----------
+    in_shape, latent_dim, widths, activation, affine
+        As in :class:`LeNetEncoder`.
+
+    Notes
+    -----
+    A code that does not divide over the grid passes a linear layer first. Nets with three
+    stages and more normalise the code by BatchNorm, as the published net for 32 pixels.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        latent_dim: int,
+        widths: tuple[int, ...],
+        activation: str = "leaky_relu",
+        affine: bool = False,
+    ):
+        super().__init__()
+        sizes = [tuple(in_shape[1:])]
+        for _ in widths:
+            sizes.append(_halved(sizes[-1]))
+        self.grid = tuple(min(n, _CODE_GRID) for n in sizes[-1])
+        cells = self.grid[0] * self.grid[1]
+        grid_channels = max(1, latent_dim // cells)
+        head = []
+        if len(widths) >= 3:
+            head.append(nn.BatchNorm1d(latent_dim, eps=1e-4, affine=affine))
+        if grid_channels * cells != latent_dim:
+            head.append(nn.Linear(latent_dim, grid_channels * cells, bias=False))
+        self.head = nn.Sequential(*head)
+        self.activation = _ACTIVATIONS[activation]()
+
+        geometry = _decoder_geometry(self.grid, sizes[::-1])
+        channels = [grid_channels, *reversed(widths), in_shape[0]]
+        self.upsampled_sizes = [size for size, _ in geometry]
+        self.convolutions = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, 5, padding=padding, bias=False)
+            for (a, b), (_, padding) in zip(pairwise(channels), geometry, strict=True)
+        )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(n, eps=1e-4, affine=affine) for n in channels[1:-1]
+        )
+        _initialize(self, len(widths), activation)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Map codes (b, latent_dim) to images (b, C, H, W) in (0, 1)."""
+        maps = self.activation(self.head(codes).unflatten(1, (-1, *self.grid)))
+        for index, convolution in enumerate(self.convolutions):
+            size = self.upsampled_sizes[index]
+            if maps.shape[2:] != size:
+                maps = functional.interpolate(maps, size=size)
+            maps = convolution(maps)
+            if index < len(self.norms):
+                maps = self.activation(self.norms[index](maps))
+        return torch.sigmoid(maps)
+
+
+def _decoder_geometry(grid, targets):
+    """Return (size after upsampling, padding) of each convolution of the decoder.
+
+    `targets` are the sizes of the encoder's maps, last stage first.
+    """
+    geometry = []
+    size = grid
+    for index, target in enumerate(targets):
+        upsampled, padding, cropped = [], [], []
+        for n, t in zip(size, target, strict=True):
+            doubled = n if n == t else 2 * n
+            if index == 0 and n < t:
+                # 28 pixels: the grid of 4 grows to 8 for an encoder map of 7.
+                t = doubled
+            excess = doubled - t
+            if excess < 0 or excess % 2:  # doubling and cropping cannot meet the size
+                doubled, excess = t, 0
+            upsampled.append(doubled)
+            padding.append(2 + excess // 2)
+            cropped.append(t)
+        geometry.append((tuple(upsampled), tuple(padding)))
+        size = tuple(cropped)
+    return geometry
+
+
+def _initialize(module: nn.Module, n_stages: int, activation: str) -> None:
+    if n_stages < 3:
+        return
+    gain = 1.0
+    if activation == "leaky_relu":
+        gain = nn.init.calculate_gain("leaky_relu", 0.01)
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            nn.init.xavier_uniform_(layer.weight, gain=gain)

@@ -1,0 +1,36 @@
+"""Fully connected networks for plain rows."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+
+class MLP(nn.Sequential):
+    """Linear layers without bias, with BatchNorm and LeakyReLU between them.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Features of the input, of each hidden layer and of the output. Mirrored, the
+        same class is the decoder.
+
+    Notes
+    -----
+    BatchNorm learns no scale or shift and the output has no activation, for the reason
+    given in :class:`~skocc.nets.lenet.LeNetEncoder`. The slope below zero is 0.01.
+    """
+
+    def __init__(self, sizes: tuple[int, ...]):
+        layers = []
+        for n_in, n_out in pairwise(sizes):
+            layers += [
+                nn.Linear(n_in, n_out, bias=False),
+                nn.BatchNorm1d(n_out, eps=1e-4, affine=False),
+                nn.LeakyReLU(0.01),
+            ]
+        super().__init__(*layers[:-2])
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map rows (b, sizes[0]) to (b, sizes[-1])."""
+        return super().forward(batch)

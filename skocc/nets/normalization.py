@@ -1,0 +1,68 @@
+"""What happens to the pixels before the first layer."""
+
+import torch
+from torch import nn
+
+
+def global_contrast_normalize(batch: torch.Tensor) -> torch.Tensor:
+    """Bring each image to mean 0 and mean absolute value 1.
+
+    Both means run over all pixels and channels of an image together (the L1 variant of
+    global contrast normalisation). Adding a constant to an image, or multiplying it by a
+    positive one, changes nothing.
+
+    Parameters
+    ----------
+    batch : Tensor of shape (b, ...)
+        Any range. An image of one constant value becomes zeros.
+
+    Returns
+    -------
+    batch : Tensor of the same shape
+    """
+    dims = tuple(range(1, batch.dim()))
+    mean = batch.mean(dim=dims, keepdim=True)
+    centered = batch - mean
+    scale = centered.abs().mean(dim=dims, keepdim=True)
+    # The mean of a constant image is exact only up to rounding. What is left of such an
+    # image is noise that must not be blown up to the contrast of a real one.
+    noise = 16 * torch.finfo(batch.dtype).eps * mean.abs()
+    return torch.where(scale > noise, centered / scale, 0.0)
+
+
+class ContrastNormalization(nn.Module):
+    """Global contrast normalisation, then one affine map to about [0, 1].
+
+    Parameters
+    ----------
+    minimum, maximum : float
+        Extremes of the normalised training images over all of them together. Other
+        images may leave [0, 1]; they are not clipped.
+    """
+
+    def __init__(self, minimum: float, maximum: float):
+        super().__init__()
+        scale = maximum - minimum if maximum > minimum else 1.0
+        self.register_buffer("minimum", torch.tensor(float(minimum)))
+        self.register_buffer("scale", torch.tensor(float(scale)))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, ...) to the same shape."""
+        return (global_contrast_normalize(batch) - self.minimum) / self.scale
+
+
+class ImageNetNormalization(nn.Module):
+    """Subtract ImageNet's mean colour and divide by its deviation.
+
+    For networks trained by torchvision on RGB in [0, 1].
+    """
+
+    def __init__(self):
+        super().__init__()
+        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+        self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, 3, H, W), or (b, 1, H, W) repeated, to (b, 3, H, W)."""
+        return (batch - self.mean) / self.std
