@@ -96,14 +96,16 @@ class ImageBatches:
         return -(-n // size)
 
     def __iter__(self):
-        loads = map(self._images.load, self._selections())
+        selections = self._selections()
         if self._images.is_lazy:
-            loads = self._load_ahead()
+            loads = self._load_ahead(selections)
+        else:
+            loads = map(self._images.load, selections)
         for batch in loads:
             yield self._to_tensor(batch)
 
     def _selections(self):
-        """Yield the indices of each batch, as a slice or an integer array."""
+        """Return the indices of each batch, as a slice or an integer array."""
         n, size = len(self._images), self._batch_size
         starts = range(0, size * len(self), size)
         if self._generator is None:
@@ -111,11 +113,11 @@ class ImageBatches:
         order = torch.randperm(n, generator=self._generator).numpy()
         return [order[start : start + size] for start in starts]
 
-    def _load_ahead(self):
+    def _load_ahead(self, selections):
         """Decode the next batch in a thread while the present one is in use."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             ahead = None
-            for selection in self._selections():
+            for selection in selections:
                 following = pool.submit(self._images.load, selection)
                 if ahead is not None:
                     yield ahead.result()

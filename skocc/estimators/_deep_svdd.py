@@ -17,6 +17,7 @@ from skocc.engine.device import on_device, resolve_device
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
+from skocc.filters import dictionary_filters
 from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
 from skocc.nets.backbones import MIN_BACKBONE_SIZE, BackboneEncoder
 from skocc.nets.lenet import (
@@ -33,6 +34,12 @@ from skocc.nets.normalization import (
 )
 from skocc.spheres import SoftBoundary, away_from_zero, quantile_radius
 
+# Values per sample, 16 x 16 grey pixels, up to which scores are computed in float64.
+_DOUBLE_SIZE = 256
+# Pixels per side from which on contrast is normalised by default. Over a handful of
+# pixels it is all there is: two pixels are left with their order.
+_CONTRAST_SIZE = 8
+
 
 class DeepSVDD(OneClassMixin, BaseEstimator):
     """Deep one-class classifier: a sphere around normal images."""
@@ -47,6 +54,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         "weights": [None, str, os.PathLike],
         "widths": [None, tuple, list],
         "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "filter_init": [StrOptions({"dictionary", "random"})],
         "normalization": [None, StrOptions({"auto", "gcn", "imagenet"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
@@ -66,6 +74,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         weights="imagenet",
         widths=None,
         latent_dim=None,
+        filter_init="dictionary",
         normalization="auto",
         pretrain_n_epochs=150,
         pretrain_learning_rate=1e-4,
@@ -92,6 +101,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         self.weights = weights
         self.widths = widths
         self.latent_dim = latent_dim
+        self.filter_init = filter_init
         self.normalization = normalization
         self.pretrain_n_epochs = pretrain_n_epochs
         self.pretrain_learning_rate = pretrain_learning_rate
@@ -141,20 +151,18 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
         warn_about_anomalies(y)
         with seeded(self.random_state, device) as generator:
-            if warm:
-                network = copy.deepcopy(self.network_)
-            else:
-                network = self._build_network(self.weights, images)
-            network.to(device)
             images = keep_on_device(images, device)
             in_order = ImageBatches(images, self.batch_size, device=device)
             shuffled = ImageBatches(
                 images, self.batch_size, device=device, generator=generator
             )
             if warm:
+                network = copy.deepcopy(self.network_).to(device)
                 center = torch.from_numpy(self.center_).to(device)
                 previous_losses = self.loss_curve_
             else:
+                network = self._build_network(self.weights, images).to(device)
+                self._learn_filters(network, shuffled, generator)
                 self.pretrain_loss_curve_ = self._pretrain(network, shuffled)
                 center = _initial_center(network, in_order)
                 previous_losses = []
@@ -214,8 +222,9 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         """Return normalisation and encoder; `images` give the constants of the former."""
         normalization = self.normalization
         if normalization == "auto":
-            is_lenet = self.backbone is None and len(self.image_shape_) == 3
-            normalization = "gcn" if is_lenet else None
+            shape = self.image_shape_
+            has_contrast = len(shape) == 3 and min(shape[:2]) >= _CONTRAST_SIZE
+            normalization = "gcn" if has_contrast and self.backbone is None else None
         if normalization == "imagenet" and self.backbone is None:
             raise ValueError(
                 "normalization='imagenet' is for networks trained on ImageNet. Got "
@@ -269,6 +278,18 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
             return MLP(self._mlp_sizes()[::-1])
         return LeNetDecoder(*self._lenet_arguments())
 
+    def _learn_filters(self, network, batches, generator):
+        """Start the first layer of a LeNet from a dictionary of image patches."""
+        encoder = network.encoder
+        if self.filter_init == "random" or not isinstance(encoder, LeNetEncoder):
+            return
+        n_filters, filter_size = len(encoder.filters), encoder.filters.shape[-1]
+        filters = dictionary_filters(
+            batches, network.normalize, n_filters, filter_size, generator
+        )
+        if filters is not None:
+            encoder.filters.data.copy_(filters)
+
     def _pretrain(self, network, batches):
         """Train the encoder as half of an autoencoder; return the loss curve."""
         if self.pretrain_n_epochs == 0 or self.backbone is not None:
@@ -315,9 +336,9 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
 
     def _measure(self, images, device):
         """Return squared distances (n,), and the spread of the embeddings by their size."""
-        # Plain rows are scored in double precision: it costs nothing there, and scores
-        # then agree to 1e-12, not 1e-6, whatever else is in X.
-        is_double = len(self.image_shape_) == 1 and device.type != "mps"
+        # Small samples are scored in double precision: it costs little there, and scores
+        # then agree to 1e-12, not 1e-6, whatever the batch size and whatever else is in X.
+        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
         dtype = torch.float64 if is_double else torch.float32
         network = on_device(self.network_, device, dtype)
         center = torch.as_tensor(self.center_, dtype=dtype, device=device)

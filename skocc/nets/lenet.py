@@ -68,8 +68,8 @@ class LeNetEncoder(nn.Module):
 
     Notes
     -----
-    With three stages and more, convolutions start with Xavier's uniform distribution,
-    with two and less with torch's default: each as its published net has it.
+    Weights start from Glorot's uniform distribution, convolutions with the gain of the
+    activation, as in the original code; the port to PyTorch has it for 32 pixels only.
     """
 
     def __init__(
@@ -95,7 +95,12 @@ class LeNetEncoder(nn.Module):
             channels, size = width, _halved(size)
         self.stages = nn.Sequential(*stages)
         self.code = nn.Linear(channels * size[0] * size[1], latent_dim, bias=False)
-        _initialize(self, len(widths), activation)
+        _initialize(self, activation)
+
+    @property
+    def filters(self) -> nn.Parameter:
+        """Weights of the first convolution, (width, C, 5, 5)."""
+        return self.stages[0][0].weight
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) to codes (b, latent_dim)."""
@@ -154,7 +159,7 @@ class LeNetDecoder(nn.Module):
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(n, eps=1e-4, affine=affine) for n in channels[1:-1]
         )
-        _initialize(self, len(widths), activation)
+        _initialize(self, activation)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Map codes (b, latent_dim) to images (b, C, H, W) in (0, 1)."""
@@ -194,12 +199,13 @@ def _decoder_geometry(grid, targets):
     return geometry
 
 
-def _initialize(module: nn.Module, n_stages: int, activation: str) -> None:
-    if n_stages < 3:
-        return
+def _initialize(module: nn.Module, activation: str) -> None:
+    """Draw all weights from Glorot's uniform distribution."""
     gain = 1.0
     if activation == "leaky_relu":
         gain = nn.init.calculate_gain("leaky_relu", 0.01)
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
             nn.init.xavier_uniform_(layer.weight, gain=gain)
+        elif isinstance(layer, nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)

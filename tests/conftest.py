@@ -1,0 +1,46 @@
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from sklearn.datasets import load_digits
+
+# The networks of the tests are so small that a second thread only costs.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def data_dir():
+    """Folder of real images and golden vectors, for tests marked `data`."""
+    folder = os.environ.get("SKOCC_DATA")
+    if folder is None:
+        pytest.skip("the environment variable SKOCC_DATA names no folder")
+    return Path(folder)
+
+
+@pytest.fixture(params=["cpu", pytest.param("cuda", marks=pytest.mark.gpu)])
+def device(request):
+    if request.param == "cuda" and not torch.cuda.is_available():
+        pytest.skip("torch sees no CUDA device")
+    return torch.device(request.param)
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Images (n, 8, 8) of one digit and of the others, in [0, 1]."""
+    bunch = load_digits()
+    images = (bunch.images / 16).astype(np.float32)
+    return images[bunch.target == 0], images[bunch.target != 0]
+
+
+@pytest.fixture
+def image_files(tmp_path):
+    """Twelve grey 16 x 12 (H x W) images: their array and their paths."""
+    images = np.random.default_rng(0).integers(0, 256, (12, 16, 12), dtype=np.uint8)
+    paths = []
+    for index, image in enumerate(images):
+        paths.append(tmp_path / f"{index:02d}.png")
+        Image.fromarray(image).save(paths[-1])
+    return images, paths

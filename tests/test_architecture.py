@@ -1,0 +1,122 @@
+"""The rules that keep the package small. Each failure says the rule, the line, the fix."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import skocc
+
+PACKAGE = Path(skocc.__file__).parent
+FILES = sorted(PACKAGE.rglob("*.py"))
+
+# What each folder may import of skocc; everything it may not, it must not need.
+ALLOWED = {
+    "estimators": {
+        "engine", "nets", "losses", "spheres", "filters", "_one_class", "_validation",
+        "_sklearn",
+    },
+    "engine": {"engine"},
+    "nets": {"nets"},
+    "losses.py": set(),
+    "spheres.py": {"losses"},
+    "filters.py": set(),
+    "_one_class.py": {"_sklearn"},
+    "_validation.py": {"_images"},
+    "_images.py": set(),
+    "_sklearn.py": set(),
+    "_versions.py": set(),
+    "_persistence.py": {"_versions", ""},
+    "__init__.py": set(),
+}  # fmt: skip
+# Packages that a folder must not import.
+FORBIDDEN = {
+    "nets": {"numpy", "sklearn"},
+    "losses.py": {"numpy", "sklearn"},
+    "spheres.py": {"numpy", "sklearn"},
+    "_one_class.py": {"torch"},
+    "_validation.py": {"torch"},
+    "_images.py": {"torch"},
+    "estimators": {"torchvision", "PIL", "tqdm"},
+}
+
+
+def imports_of(path):
+    """Yield (line, dotted module) of every import in a file."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.lineno, node.module
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_import_directions(path):
+    part = path.relative_to(PACKAGE).parts[0]
+    assert part in ALLOWED, f"{part} is new: add it to ALLOWED in {__file__}"
+    for line, module in imports_of(path):
+        root, _, rest = module.partition(".")
+        if root == "skocc":
+            target = rest.split(".")[0]
+            assert target in ALLOWED[part], (
+                f"{path}:{line} imports {module}. {part} may import "
+                f"{sorted(ALLOWED[part])}: move what it needs down a folder."
+            )
+            assert not (part == "estimators" and target == "estimators"), (
+                f"{path}:{line}: an estimator imports another; move what they share down"
+            )
+        assert root not in FORBIDDEN.get(part, ()), (
+            f"{path}:{line} imports {root}, which {part} must not know."
+        )
+
+
+def test_one_backward_one_loop():
+    calls = [
+        f"{path.relative_to(PACKAGE)}:{node.lineno}"
+        for path in FILES
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == "backward"
+    ]
+    assert len(calls) == 1, f"one training loop, engine/training.py; found {calls}"
+    assert calls[0].startswith("engine/training.py")
+
+
+def test_private_sklearn_names_come_from_one_file():
+    for path in FILES:
+        for line, module in imports_of(path):
+            if module.startswith("sklearn") and "._" in module:
+                assert path.name == "_sklearn.py", f"{path}:{line}: route {module} there"
+
+
+def test_import_is_lazy():
+    heavy = {"torch", "torchvision", "pynndescent", "numba", "sklearn", "PIL"}
+    code = (
+        f"import sys, skocc; loaded = {heavy} & set(sys.modules); "
+        "assert not loaded, loaded; "
+        "skocc.DeepSVDD; "
+        "loaded = {'torchvision', 'pynndescent', 'numba'} & set(sys.modules); "
+        "assert not loaded, loaded"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_works_without_torchvision(tmp_path):
+    """A broken torchvision must not reach methods without a backbone."""
+    (tmp_path / "torchvision.py").write_text(
+        "raise RuntimeError('operator torchvision::nms does not exist')"
+    )
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "import numpy as np, skocc\n"
+        "X = np.random.default_rng(0).random((20, 32, 32))\n"
+        "skocc.DeepSVDD(pretrain_n_epochs=1, n_epochs=1, device='cpu').fit(X).predict(X)\n"
+        "try:\n"
+        "    skocc.DeepSVDD(backbone='resnet18', weights=None).fit(X)\n"
+        "except ImportError as error:\n"
+        "    assert 'Install the torchvision that belongs to your torch' in str(error)\n"
+        "else:\n"
+        "    raise AssertionError('no ImportError')\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

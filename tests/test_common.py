@@ -1,0 +1,477 @@
+"""What every public estimator promises: scikit-learn's suite, then our own."""
+
+import pickle
+import random
+import re
+import warnings
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpydoc.docscrape import ClassDoc, FunctionDoc
+from PIL import Image
+from sklearn.base import clone
+from sklearn.exceptions import NotFittedError
+from sklearn.experimental import enable_halving_search_cv  # noqa: F401
+from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import (
+    GridSearchCV,
+    HalvingGridSearchCV,
+    cross_validate,
+)
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import FunctionTransformer
+from sklearn.utils.estimator_checks import check_estimator
+
+import skocc
+from tests.quick import ESTIMATORS, quick
+
+pytestmark = pytest.mark.parametrize("estimator_class", ESTIMATORS)
+
+# Whether plain rows are accepted is a matter of the method.
+ROW_ESTIMATORS = {"DeepSVDD"}
+
+
+def assert_check_estimator_passes(estimator):
+    results = check_estimator(estimator, on_fail=None, on_skip=None)
+    # A wrong tag makes scikit-learn generate no checks at all, and only warn.
+    assert len(results) > 40
+    failed = [
+        f"{result['check_name']}: {result['exception']!r}"
+        for result in results
+        if result["status"] == "failed"
+    ]
+    assert not failed, "\n".join(failed)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sklearn_suite_on_flattened_images(estimator_class):
+    assert_check_estimator_passes(quick(estimator_class, image_shape=(1, -1)))
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_sklearn_suite_on_rows(estimator_class):
+    if estimator_class.__name__ not in ROW_ESTIMATORS:
+        pytest.skip("works on images only")
+    assert_check_estimator_passes(quick(estimator_class))
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_sklearn_suite_with_default_construction(estimator_class):
+    if estimator_class.__name__ not in ROW_ESTIMATORS:
+        pytest.skip("works on images only")
+    assert_check_estimator_passes(estimator_class())
+    assert_check_estimator_passes(estimator_class(image_shape=(1, -1)))
+
+
+def test_same_seed_gives_bit_equal_scores(estimator_class, digits):
+    normal, _ = digits
+    first = quick(estimator_class).fit(normal).score_samples(normal)
+    second = quick(estimator_class).fit(normal).score_samples(normal)
+    np.testing.assert_array_equal(first, second)
+    other = quick(estimator_class, random_state=1).fit(normal).score_samples(normal)
+    assert not np.array_equal(first, other)
+
+
+@pytest.mark.parametrize("random_state", [0, None])
+def test_global_random_states_are_untouched(estimator_class, random_state, digits):
+    def states():
+        python, numpy = random.getstate(), np.random.get_state()  # noqa: NPY002
+        return python, numpy[1].tolist(), numpy[2:], torch.get_rng_state().tolist()
+
+    before = states()
+    estimator = quick(estimator_class, random_state=random_state).fit(digits[0])
+    estimator.score_samples(digits[0])
+    assert states() == before
+
+
+def test_pickle_and_joblib_round_trips_are_exact(estimator_class, digits, tmp_path):
+    estimator = quick(estimator_class).fit(digits[0])
+    scores = estimator.score_samples(digits[1][:50])
+    unpickled = pickle.loads(pickle.dumps(estimator))
+    np.testing.assert_array_equal(unpickled.score_samples(digits[1][:50]), scores)
+    joblib.dump(estimator, tmp_path / "estimator.joblib")
+    loaded = joblib.load(tmp_path / "estimator.joblib")
+    np.testing.assert_array_equal(loaded.score_samples(digits[1][:50]), scores)
+
+
+def test_save_and_load_are_exact(estimator_class, digits, tmp_path):
+    estimator = quick(estimator_class, contamination=0.2).fit(digits[0])
+    skocc.save(estimator, tmp_path / "estimator.safetensors")
+    loaded = skocc.load(tmp_path / "estimator.safetensors")
+    assert loaded.get_params() == estimator.get_params()
+    assert set(vars(loaded)) == set(vars(estimator))
+    assert loaded.image_shape_ == estimator.image_shape_
+    np.testing.assert_array_equal(
+        loaded.decision_function(digits[1]), estimator.decision_function(digits[1])
+    )
+
+
+def test_fitted_tensors_live_on_the_cpu(estimator_class, digits, device):
+    estimator = quick(estimator_class, device=str(device)).fit(digits[0])
+    for name, value in vars(estimator).items():
+        if isinstance(value, torch.nn.Module):
+            devices = {tensor.device.type for tensor in value.state_dict().values()}
+            assert devices == {"cpu"}, name
+        assert not isinstance(value, torch.Tensor), name
+
+
+@pytest.mark.gpu
+def test_fitted_on_cuda_scores_on_the_cpu(estimator_class, digits, device):
+    if device.type == "cpu":
+        pytest.skip("needs a GPU to fit on")
+    estimator = quick(estimator_class, device="cuda").fit(digits[0])
+    scores = estimator.score_samples(digits[1])
+    moved = pickle.loads(pickle.dumps(estimator)).set_params(device="cpu")
+    np.testing.assert_allclose(moved.score_samples(digits[1]), scores, rtol=1e-3, atol=1e-4)
+
+
+def test_missing_device_is_an_error_to_fit_and_a_warning_to_score(
+    estimator_class, digits, monkeypatch
+):
+    estimator = quick(estimator_class).fit(digits[0])
+    scores = estimator.score_samples(digits[1])
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
+    estimator.set_params(device="cuda")
+    with pytest.warns(UserWarning, match="scoring on the CPU instead"):
+        np.testing.assert_array_equal(estimator.score_samples(digits[1]), scores)
+    with pytest.raises(ValueError, match="device='cuda' is not available.*device=None"):
+        estimator.fit(digits[0])
+
+
+def test_scores_do_not_depend_on_batch_order_or_company(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    images = digits[1][:60]
+    scores = estimator.score_samples(images)
+    order = np.random.default_rng(0).permutation(60)
+    tolerance = {"rtol": 1e-5, "atol": 1e-6}
+    np.testing.assert_allclose(
+        estimator.score_samples(images[order]), scores[order], **tolerance
+    )
+    np.testing.assert_allclose(estimator.score_samples(images[:1]), scores[:1], **tolerance)
+    estimator.set_params(batch_size=7)
+    np.testing.assert_allclose(estimator.score_samples(images), scores, **tolerance)
+
+
+def test_layouts_of_the_same_images_agree(estimator_class, digits):
+    normal, _ = digits
+    scores = quick(estimator_class).fit(normal).score_samples(normal)
+    flat = quick(estimator_class, image_shape=(8, 8))
+    for layout, estimator in [
+        (normal[:, :, :, np.newaxis], quick(estimator_class)),
+        (normal[:, np.newaxis], quick(estimator_class)),
+        (torch.from_numpy(normal[:, np.newaxis]), quick(estimator_class)),
+        (normal.astype(np.float64), quick(estimator_class)),
+        (list(normal), quick(estimator_class)),
+        (normal.reshape(len(normal), -1), flat),
+        (pd.DataFrame(normal.reshape(len(normal), -1)).add_prefix("p"), flat),
+    ]:
+        estimator.fit(layout)
+        np.testing.assert_array_equal(estimator.score_samples(layout), scores)
+        assert estimator.image_shape_ == (8, 8, 1)
+        assert estimator.n_features_in_ == 64
+    assert list(flat.feature_names_in_) == [f"p{i}" for i in range(64)]
+
+
+@pytest.mark.parametrize(("dtype", "top"), [(np.uint8, 255), (np.uint16, 65535)])
+def test_integers_are_divided_by_their_range(estimator_class, dtype, top):
+    images = np.random.default_rng(0).integers(0, top + 1, (40, 12, 12)).astype(dtype)
+    estimator = quick(estimator_class).fit(images)
+    np.testing.assert_allclose(
+        estimator.score_samples((images / top).astype(np.float32)),
+        estimator.score_samples(images),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+
+
+def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_files):
+    images, paths = image_files
+    scores = quick(estimator_class).fit(images).score_samples(images)
+    for X in [
+        paths,
+        [str(path) for path in paths],
+        np.array([str(path) for path in paths]),
+        np.array(paths),
+        pd.Series(paths),
+        [Image.fromarray(image) for image in images],
+    ]:
+        estimator = quick(estimator_class).fit(X)
+        np.testing.assert_array_equal(estimator.score_samples(X), scores)
+        # A model fitted on files scores arrays, and the other way round.
+        np.testing.assert_array_equal(estimator.score_samples(images), scores)
+
+
+def test_resized_files_agree_with_resized_arrays(estimator_class, image_files):
+    images, paths = image_files
+    from_arrays = quick(estimator_class, image_size=(10, 8)).fit(images)
+    from_files = quick(estimator_class, image_size=(10, 8)).fit(paths)
+    assert from_files.image_shape_ == from_arrays.image_shape_ == (10, 8, 1)
+    np.testing.assert_array_equal(
+        from_files.score_samples(paths), from_arrays.score_samples(images)
+    )
+
+
+def test_fitting_twice_equals_fitting_once(estimator_class, digits):
+    once = quick(estimator_class).fit(digits[0])
+    twice = quick(estimator_class).fit(digits[1][:70]).fit(digits[0])
+    np.testing.assert_array_equal(
+        twice.score_samples(digits[1]), once.score_samples(digits[1])
+    )
+
+
+def test_contamination_is_the_share_of_training_outliers(estimator_class, digits):
+    estimator = quick(estimator_class, contamination=0.25).fit(digits[0])
+    expected = estimator.train_scores_ < np.percentile(estimator.train_scores_, 25)
+    np.testing.assert_array_equal(estimator.predict(digits[0]) == -1, expected)
+    assert np.mean(expected) == pytest.approx(0.25, abs=0.01)
+
+
+def test_set_contamination_equals_a_new_fit(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    fitted_anew = quick(estimator_class, contamination=0.3).fit(digits[0])
+    assert estimator.offset_ != fitted_anew.offset_
+    assert estimator.set_contamination(0.3) is estimator
+    assert estimator.offset_ == fitted_anew.offset_
+    with pytest.raises(ValueError, match="contamination"):
+        estimator.set_contamination(0.7)
+    assert estimator.contamination == 0.3
+
+
+def test_scores_offset_and_labels_belong_together(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    scores, decision = (
+        estimator.score_samples(digits[1]),
+        estimator.decision_function(digits[1]),
+    )
+    assert scores.dtype == decision.dtype == np.float64
+    np.testing.assert_array_equal(decision, scores - estimator.offset_)
+    np.testing.assert_array_equal(
+        estimator.predict(digits[1]), np.where(decision >= 0, 1, -1)
+    )
+
+
+def test_nan_score_is_an_anomaly(estimator_class, digits, monkeypatch):
+    estimator = quick(estimator_class).fit(digits[0])
+    monkeypatch.setattr(estimator, "score_samples", lambda X: np.array([np.nan, np.inf]))
+    np.testing.assert_array_equal(estimator.predict(digits[0][:2]), [-1, 1])
+
+
+def test_anomalies_score_lower_and_scores_vary(estimator_class, digits):
+    """Fails for a flipped sign, for constant scores, and for an untrained threshold."""
+    normal, others = digits
+    params = {
+        name: 40 for name in estimator_class().get_params() if name.endswith("n_epochs")
+    }
+    params |= {"warm_up_n_epochs": 0} if "warm_up_n_epochs" in params else {}
+    estimator = quick(estimator_class, **params).fit(normal[:120])
+    held_out, scores = normal[120:], estimator.score_samples(others)
+    assert np.std(scores) > 1e-3 * np.abs(scores).mean()
+    assert not estimator.collapsed_
+    auroc = roc_auc_score(
+        np.r_[np.ones(len(held_out)), np.zeros(len(others))],
+        np.r_[estimator.score_samples(held_out), scores],
+    )
+    assert auroc > 0.9
+    assert np.median(scores) < np.median(estimator.train_scores_)
+
+
+def test_identical_images_warn_of_collapse(estimator_class, digits):
+    images = np.repeat(digits[0][:1], 30, axis=0)
+    with pytest.warns(
+        skocc.CollapseWarning, match="scores of all training images are the same"
+    ):
+        estimator = quick(estimator_class).fit(images)
+    assert estimator.collapsed_
+    assert not quick(estimator_class).fit(digits[0]).collapsed_
+
+
+def test_labels_of_anomalies_warn(estimator_class, digits):
+    normal, _ = digits
+    y = np.ones(len(normal), dtype=int)
+    quick(estimator_class).fit(normal, y)
+    y[:3] = -1
+    with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
+        quick(estimator_class).fit(normal, y)
+
+
+def test_search_pipeline_and_clone(estimator_class, digits):
+    X = np.concatenate([digits[0][:40], digits[1][:20]])
+    y = np.r_[np.ones(40, dtype=int), np.full(20, -1)]
+    split = [(np.arange(30), np.arange(30, 60)), (np.arange(10, 40), np.r_[0:10, 40:60])]
+    detector = quick(estimator_class)
+    for data in [X, torch.from_numpy(X[:, np.newaxis]), [Image.fromarray(x) for x in X]]:
+        search = GridSearchCV(
+            detector, {"batch_size": [10, 20]}, cv=split, scoring="roc_auc"
+        )
+        # Refitting the winner on all of X trains on the labelled anomalies, and says so.
+        with pytest.warns(UserWarning, match="20 of 60 training images as anomalies"):
+            search.fit(data, y)
+        assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+        assert search.best_estimator_.image_shape_ == (8, 8, 1)
+
+
+def test_cross_validate_and_halving_on_paths(estimator_class, image_files):
+    _, paths = image_files
+    y = np.r_[np.ones(8, dtype=int), np.full(4, -1)]
+    split = [(np.arange(6), np.arange(6, 12)), (np.arange(2, 8), np.r_[0:2, 8:12])]
+    detector = quick(estimator_class)
+    scores = cross_validate(detector, paths, y, cv=split, scoring="roc_auc")
+    assert np.isfinite(scores["test_score"]).all()
+    search = HalvingGridSearchCV(
+        detector,
+        {"batch_size": [4, 6]},
+        cv=2,
+        min_resources=8,
+        refit=False,
+        scoring=lambda estimator, X, y=None: estimator.score_samples(X).mean(),
+    )
+    search.fit(paths, np.ones(12, dtype=int))
+    assert search.n_iterations_ >= 1
+
+
+def test_pipeline_and_parallel_search(estimator_class, digits):
+    pipeline = make_pipeline(FunctionTransformer(np.sqrt), quick(estimator_class))
+    pipeline.fit(digits[0])
+    assert pipeline.predict(digits[1]).shape == (len(digits[1]),)
+    assert clone(pipeline).get_params().keys() == pipeline.get_params().keys()
+    assert estimator_class.__name__ in pipeline._repr_html_()
+
+
+def test_unfitted_raises_not_fitted(estimator_class, digits):
+    for method in ["score_samples", "decision_function", "predict"]:
+        with pytest.raises(NotFittedError):
+            getattr(estimator_class(), method)(digits[0])
+    with pytest.raises(NotFittedError):
+        estimator_class().set_contamination(0.1)
+
+
+def test_progress_bar_only_when_verbose(estimator_class, digits, capsys):
+    quick(estimator_class).fit(digits[0])
+    captured = capsys.readouterr()
+    assert captured.out + captured.err == ""
+    quick(estimator_class, verbose=1).fit(digits[0])
+    assert "loss=" in capsys.readouterr().err
+
+
+def test_fit_writes_nothing_to_disk(estimator_class, digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    quick(estimator_class).fit(digits[0]).predict(digits[1])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_failed_fit_leaves_the_fitted_state_alone(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    scores = estimator.score_samples(digits[1])
+    bad = digits[0].copy()
+    bad[3, 2, 2] = np.nan
+    with pytest.raises(ValueError, match="NaN.*index 3"):
+        estimator.fit(bad)
+    with pytest.raises(ValueError, match="sample"):
+        estimator.fit(np.zeros((1, 20, 20)))
+    np.testing.assert_array_equal(estimator.score_samples(digits[1]), scores)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"contamination": 0.0}, "contamination"),
+        ({"contamination": 0.6}, "contamination"),
+        ({"n_epochs": -1}, "n_epochs"),
+        ({"learning_rate": 0}, "learning_rate"),
+        ({"batch_size": 1}, "batch_size"),
+        ({"image_shape": (8, -1, -1)}, "at most.*one entry being -1.*Set for example"),
+        ({"image_size": (0, 4)}, "both positive.*Set for example"),
+        ({"device": "abacus"}, "not the name of a device.*Use 'cpu'"),
+        ({"device": "cuda:99"}, "not available"),
+    ],
+)
+def test_parameters_out_of_range(estimator_class, params, message, digits):
+    if not params.keys() <= estimator_class().get_params().keys():
+        pytest.skip("has no such parameter")
+    with pytest.raises(ValueError, match=message):
+        quick(estimator_class, **params).fit(digits[0])
+
+
+def test_documented_attributes_exist_and_no_others(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    documented = {p.name for p in ClassDoc(estimator_class)["Attributes"]}
+    fitted = {
+        name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")
+    }
+    assert documented - fitted <= {"feature_names_in_"}
+    assert fitted <= documented
+
+
+def test_documented_parameters_are_those_of_init_in_order(estimator_class):
+    documented = [p.name for p in ClassDoc(estimator_class)["Parameters"]]
+    code = estimator_class.__init__.__code__
+    names = code.co_varnames[1 : 1 + code.co_kwonlyargcount]
+    assert documented == list(names)
+    # "default=..." in the text is the default of the code.
+    for parameter in ClassDoc(estimator_class)["Parameters"]:
+        default = re.search(r"default=(.+)$", parameter.type).group(1)
+        expected = estimator_class().get_params()[parameter.name]
+        shown = f'"{expected}"' if isinstance(expected, str) else repr(expected)
+        assert default == shown or float(default) == expected, parameter.name
+
+
+def test_docstrings_have_all_sections(estimator_class):
+    doc = ClassDoc(estimator_class)
+    for section in [
+        "Summary",
+        "Parameters",
+        "Attributes",
+        "Notes",
+        "References",
+        "Examples",
+    ]:
+        assert doc[section], section
+    assert doc["See Also"]
+    for method in ["fit", "score_samples", "decision_function", "predict"]:
+        method_doc = FunctionDoc(getattr(estimator_class, method))
+        assert method_doc["Parameters"], method
+        assert method_doc["Returns"], method
+
+
+def test_warm_start_goes_on_from_the_fitted_weights(estimator_class, digits):
+    if "warm_start" not in estimator_class().get_params():
+        pytest.skip("trains nothing")
+    cold = quick(estimator_class).fit(digits[0])
+    n_epochs = len(cold.loss_curve_)
+    warm = quick(estimator_class, warm_start=True).fit(digits[0])
+    first_loss = warm.loss_curve_[0]
+    warm.fit(digits[0])
+    assert len(warm.loss_curve_) == 2 * n_epochs
+    assert warm.loss_curve_[:n_epochs] == cold.loss_curve_
+    assert warm.loss_curve_[-1] < first_loss
+
+
+def test_interrupt_keeps_what_was_learnt(estimator_class, digits, monkeypatch):
+    n_steps = 0
+    step = torch.optim.Adam.step
+
+    def interrupted_step(self, *args, **kwargs):
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 30:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    # Whatever the optimiser, train() calls its step.
+    monkeypatch.setattr(torch.optim.Adam, "step", interrupted_step)
+    params = {
+        name: 20 for name in estimator_class().get_params() if name.endswith("n_epochs")
+    }
+    with pytest.warns(UserWarning, match=r"Interrupted: .* keeps what was learnt"):
+        estimator = quick(estimator_class, **params).fit(digits[0])
+    assert np.isfinite(estimator.score_samples(digits[1])).all()
+
+
+def test_repr_is_short(estimator_class):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert repr(estimator_class()) == f"{estimator_class.__name__}()"

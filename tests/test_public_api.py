@@ -1,0 +1,36 @@
+"""What a new public name must bring along."""
+
+from pathlib import Path
+
+import pytest
+
+import skocc
+
+ROOT = Path(__file__).parent.parent
+
+
+@pytest.mark.parametrize("name", [n for n in skocc.__all__ if n != "__version__"])
+def test_public_name_is_documented(name):
+    value = getattr(skocc, name)
+    assert value.__doc__, f"{name} has no docstring"
+    listed = (ROOT / "docs" / "api.rst").read_text().split()
+    assert name in listed, f"add a line for {name} to docs/api.rst"
+
+
+def test_unknown_name():
+    with pytest.raises(AttributeError, match="no attribute 'NoSuchMethod'"):
+        skocc.NoSuchMethod  # noqa: B018
+    assert set(skocc.__all__) <= set(dir(skocc))
+
+
+def test_every_estimator_has_a_test_file():
+    for path in (ROOT / "skocc" / "estimators").glob("_[a-z]*.py"):
+        expected = ROOT / "tests" / "estimators" / f"test{path.stem}.py"
+        assert expected.exists(), f"{path.name} needs {expected}"
+
+
+def test_show_versions(capsys):
+    skocc.show_versions()
+    shown = capsys.readouterr().out
+    for package in ["python", "torch", "scikit-learn", "CUDA devices"]:
+        assert f"{package}: " in shown

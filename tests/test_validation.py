@@ -1,0 +1,179 @@
+"""The rows of the contract's input table, and its list of bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from scipy import sparse
+from sklearn.base import BaseEstimator
+
+from skocc._validation import validate_images
+
+
+class Probe(BaseEstimator):
+    """The least that validate_images asks of an estimator."""
+
+    def __init__(self, image_shape=None, image_size=None):
+        self.image_shape = image_shape
+        self.image_size = image_size
+
+
+def read(X, rows=True, **params):
+    probe = Probe(**params)
+    return validate_images(probe, X, reset=True, rows=rows), probe
+
+
+RNG = np.random.default_rng(0)
+GREY = RNG.random((5, 10, 12)).astype(np.float32)
+RGB = RNG.random((5, 10, 12, 3)).astype(np.float32)
+
+
+@pytest.mark.parametrize(
+    ("X", "params", "shape"),
+    [
+        (GREY, {}, (5, 10, 12, 1)),
+        (RGB, {}, (5, 10, 12, 3)),
+        (np.moveaxis(RGB, -1, 1), {}, (5, 10, 12, 3)),
+        (torch.from_numpy(RGB).permute(0, 3, 1, 2), {}, (5, 10, 12, 3)),
+        (torch.from_numpy(RGB).permute(0, 3, 1, 2).bfloat16(), {}, (5, 10, 12, 3)),
+        (torch.from_numpy(GREY), {}, (5, 10, 12, 1)),
+        (RNG.random((5, 9, 9, 7)), {}, (5, 9, 9, 7)),
+        (RNG.random((5, 7, 9, 9)), {}, (5, 9, 9, 7)),
+        (RNG.random((5, 3, 8, 3)), {"image_shape": (3, 8, 3)}, (5, 3, 8, 3)),
+        (RNG.random((5, 3, 8, 3)), {"image_shape": (8, 3, 3)}, (5, 8, 3, 3)),
+        (RNG.random((5, 3, 8, 3)), {"image_shape": (8, -1, 3)}, (5, 8, 3, 3)),
+        (GREY.reshape(5, -1), {"image_shape": (10, 12)}, (5, 10, 12, 1)),
+        (GREY.reshape(5, -1), {"image_shape": (-1, 12)}, (5, 10, 12, 1)),
+        (RGB.reshape(5, -1), {"image_shape": (10, 12, 3)}, (5, 10, 12, 3)),
+        (RGB.reshape(5, -1), {"image_shape": (10, 12, -1)}, (5, 10, 12, 3)),
+        (GREY.reshape(5, -1), {}, (5, 120)),
+        (pd.DataFrame(GREY.reshape(5, -1)), {}, (5, 120)),
+        (GREY.reshape(5, -1).tolist(), {}, (5, 120)),
+        (GREY.tolist(), {}, (5, 10, 12, 1)),
+        (tuple(GREY), {}, (5, 10, 12, 1)),
+        (GREY, {"image_size": 6}, (5, 6, 6, 1)),
+        (
+            GREY.reshape(5, -1),
+            {"image_shape": (10, 12), "image_size": (4, 6)},
+            (5, 4, 6, 1),
+        ),
+    ],
+)
+def test_accepted(X, params, shape):
+    images, probe = read(X, **params)
+    assert images.shape == shape
+    assert probe.image_shape_ == shape[1:]
+    assert images.load(slice(None)).shape == shape
+
+
+def test_channels_first_pixels_arrive_where_they_belong():
+    images, _ = read(np.moveaxis(RGB, -1, 1))
+    np.testing.assert_array_equal(images.load(slice(None)), RGB)
+
+
+def test_float_images_are_not_truncated_to_integers():
+    images, _ = read(GREY.astype(np.float64))
+    np.testing.assert_allclose(images.load(slice(None))[..., 0], GREY, rtol=1e-6)
+
+
+def test_memory_maps_are_not_read_into_memory(tmp_path):
+    np.save(tmp_path / "images.npy", (GREY * 255).astype(np.uint8))
+    mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
+    images, _ = read(mapped)
+    assert np.shares_memory(images._array, mapped)
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (np.where(GREY > 0.99, np.nan, GREY), "NaN.*of 5 samples.*Remove"),
+        (np.where(GREY > 0.99, np.inf, GREY), "infinity.*of 5 samples.*Remove"),
+        (GREY * 1j, "Complex data not supported.*complex.*Pass real values"),
+        (torch.zeros(2, 1, 4, 4, dtype=torch.complex64), "Complex data not supported"),
+        (sparse.csr_matrix(GREY[0]), r"Sparse data.*csr.*Pass X.toarray\(\)"),
+        (np.array([None, {}], dtype=object), "must hold paths.*NoneType at index 0"),
+        (np.empty((0, 8, 8)), r"0 sample\(s\).*not empty"),
+        (np.empty((0, 8)), r"0 sample\(s\).*not empty"),
+        ([], r"0 sample\(s\).*not empty"),
+        ("picture.png", "single str.*Pass a list"),
+        (Image.new("L", (4, 4)), "single Image.*Pass a list"),
+        (GREY[0, 0], "1 dimension.*Reshape your data"),
+        (np.zeros((2, 2, 2, 2, 2)), "5 dimension.*Reshape your data"),
+        (torch.zeros(3), "A tensor X must be images.*unsqueeze"),
+        (RNG.random((5, 3, 8, 3)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
+        (RNG.random((5, 8, 8, 8)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
+        ([GREY[0], GREY[1][:4]], r"one shape. Got shapes.*Resize them first"),
+        ([[1, 2], [3]], "one shape. Got a ragged list"),
+    ],
+)
+def test_refused_in_three_parts(X, message):
+    with pytest.raises(ValueError, match=message):
+        read(X)
+
+
+def test_rows_are_refused_where_the_method_needs_images():
+    with pytest.raises(ValueError, match=r"works on images.*set image_shape=\(H, W\)"):
+        read(GREY.reshape(5, -1), rows=False)
+
+
+@pytest.mark.parametrize(
+    ("X", "params", "message"),
+    [
+        (GREY.reshape(5, -1), {"image_shape": (7, 7)}, "Rows of 120 values cannot be read"),
+        (
+            GREY.reshape(5, -1),
+            {"image_shape": (7, -1)},
+            "Rows of 120 values cannot be read",
+        ),
+        (GREY, {"image_shape": (12, 10)}, r"images of shape \(10, 12, 1\).*image_shape is"),
+        (GREY, {"image_shape": (0, 3)}, "at most one entry being -1"),
+        (GREY, {"image_size": (1, 2, 3)}, "one number of pixels or"),
+    ],
+)
+def test_image_shape_and_size_must_fit(X, params, message):
+    with pytest.raises(ValueError, match=message):
+        read(X, **params)
+
+
+@pytest.mark.parametrize(
+    ("fitted", "later", "message"),
+    [
+        (
+            GREY,
+            GREY[:, :8],
+            r"shape \(8, 12, 1\).*fitted on samples of shape \(10, 12, 1\)",
+        ),
+        (GREY, RGB, r"shape \(10, 12, 3\).*fitted on samples"),
+        (GREY, GREY.reshape(5, -1), "fitted on images of shape.*Reshape X"),
+        (GREY.reshape(5, -1), GREY.reshape(5, -1)[:, :9], "X has 9 features"),
+        (GREY.reshape(5, -1), GREY, "fitted on samples of shape"),
+    ],
+)
+def test_another_shape_later_is_an_error(fitted, later, message):
+    _, probe = read(fitted)
+    with pytest.raises(ValueError, match=message):
+        validate_images(probe, later, reset=False, rows=True)
+
+
+def test_later_files_take_the_channels_of_fit(tmp_path):
+    _, probe = read(RGB)
+    Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(tmp_path / "grey.png")
+    images = validate_images(probe, [tmp_path / "grey.png"], reset=False, rows=True)
+    assert images.shape == (1, 10, 12, 3)
+
+
+def test_later_images_of_any_size_where_they_are_resized():
+    _, probe = read(GREY, image_size=6)
+    images = validate_images(probe, RNG.random((2, 30, 40)), reset=False, rows=True)
+    assert images.shape == (2, 6, 6, 1)
+
+
+def test_names_of_columns_are_kept_and_forgotten():
+    table = pd.DataFrame(GREY.reshape(5, -1)).add_prefix("p")
+    _, probe = read(table)
+    assert probe.feature_names_in_[0] == "p0"
+    with pytest.raises(ValueError, match="feature names"):
+        validate_images(probe, table.add_prefix("x"), reset=False, rows=True)
+    validate_images(probe, GREY, reset=True, rows=True)
+    assert not hasattr(probe, "feature_names_in_")
