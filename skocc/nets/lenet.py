@@ -48,7 +48,7 @@ def _halved(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class LeNetEncoder(nn.Module):
-    """Stages of 5x5 convolution, BatchNorm, activation and 2x2 maximum; a linear code.
+    """Stages of 5x5 convolution, BatchNorm, 2x2 maximum and activation; a linear code.
 
     No layer has a bias, so that a network that ignores its input is not a solution of
     the one-class objective.
@@ -88,8 +88,10 @@ class LeNetEncoder(nn.Module):
                 nn.Sequential(
                     nn.Conv2d(channels, width, 5, padding=2, bias=False),
                     nn.BatchNorm2d(width, eps=1e-4, affine=affine),
-                    _ACTIVATIONS[activation](),
+                    # Published after the activation. Both are increasing functions, so
+                    # the result is the same, and a quarter of it has to be computed.
                     nn.MaxPool2d(tuple(2 if n > 1 else 1 for n in size)),
+                    _ACTIVATIONS[activation](),
                 )
             )
             channels, size = width, _halved(size)
@@ -105,6 +107,21 @@ class LeNetEncoder(nn.Module):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) to codes (b, latent_dim)."""
         return self.code(self.stages(batch).flatten(1))
+
+
+class _TransposedConvolution(nn.ConvTranspose2d):
+    """Transposed convolution of stride 1, by an ordinary one with the kernel turned.
+
+    The same numbers, up to rounding, in two thirds of the time on a CPU.
+    """
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, C_in, H, W) to (b, C_out, H + 4 - 2 * padding, ...) for size 5."""
+        weight = self.weight.flip(2, 3).transpose(0, 1)
+        padding = tuple(
+            k - 1 - p for k, p in zip(self.kernel_size, self.padding, strict=True)
+        )
+        return functional.conv2d(batch, weight, padding=padding)
 
 
 class LeNetDecoder(nn.Module):
@@ -153,7 +170,7 @@ class LeNetDecoder(nn.Module):
         channels = [grid_channels, *reversed(widths), in_shape[0]]
         self.upsampled_sizes = [size for size, _ in geometry]
         self.convolutions = nn.ModuleList(
-            nn.ConvTranspose2d(a, b, 5, padding=padding, bias=False)
+            _TransposedConvolution(a, b, 5, padding=padding, bias=False)
             for (a, b), (_, padding) in zip(pairwise(channels), geometry, strict=True)
         )
         self.norms = nn.ModuleList(
@@ -164,6 +181,7 @@ class LeNetDecoder(nn.Module):
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Map codes (b, latent_dim) to images (b, C, H, W) in (0, 1)."""
         maps = self.activation(self.head(codes).unflatten(1, (-1, *self.grid)))
+        maps = maps.contiguous(memory_format=torch.channels_last)
         for index, convolution in enumerate(self.convolutions):
             size = self.upsampled_sizes[index]
             if maps.shape[2:] != size:
@@ -189,7 +207,8 @@ def _decoder_geometry(grid, targets):
                 # 28 pixels: the grid of 4 grows to 8 for an encoder map of 7.
                 t = doubled
             excess = doubled - t
-            if excess < 0 or excess % 2:  # doubling and cropping cannot meet the size
+            if not (0 <= excess <= 4 and excess % 2 == 0):
+                # Doubling and cropping by the padding cannot meet the size.
                 doubled, excess = t, 0
             upsampled.append(doubled)
             padding.append(2 + excess // 2)

@@ -1,0 +1,133 @@
+import numpy as np
+import pytest
+import torch
+
+from skocc._images import ArrayImages, FileImages
+from skocc.engine.batches import ImageBatches, ResidentImages, keep_on_device
+
+CPU = torch.device("cpu")
+RNG = np.random.default_rng(0)
+
+
+def numbered(n, shape=(2, 2, 1), dtype=np.float32):
+    """Images of which each holds its own index."""
+    return ArrayImages(
+        np.broadcast_to(np.arange(n).reshape(-1, 1, 1, 1), (n, *shape)).astype(dtype)
+    )
+
+
+def contents(batches):
+    return [batch[:, 0, 0, 0].int().tolist() for batch in batches]
+
+
+def test_in_order_with_a_smaller_last_batch():
+    batches = ImageBatches(numbered(7), 3, device=CPU)
+    assert contents(batches) == contents(batches) == [[0, 1, 2], [3, 4, 5], [6]]
+    assert len(batches) == 3
+
+
+def test_shuffled_anew_each_pass_but_reproducibly():
+    def passes():
+        generator = torch.Generator().manual_seed(0)
+        batches = ImageBatches(numbered(8), 3, device=CPU, generator=generator)
+        return [contents(batches) for _ in range(2)]
+
+    first, second = passes()
+    assert first != second
+    assert sorted(sum(first, [])) == list(range(8))
+    assert passes() == [first, second]
+
+
+def test_a_last_batch_of_one_is_left_out_of_training():
+    generator = torch.Generator().manual_seed(0)
+    batches = ImageBatches(numbered(7), 3, device=CPU, generator=generator)
+    assert [len(batch) for batch in batches] == [3, 3]
+    assert len(batches) == 2
+    alone = ImageBatches(numbered(1), 3, device=CPU, generator=generator)
+    assert [len(batch) for batch in alone] == [1]
+
+
+def test_pixels_arrive_as_float_channels_first():
+    array = RNG.integers(0, 256, (5, 4, 3, 2), dtype=np.uint8)
+    (batch,) = ImageBatches(ArrayImages(array), 9, device=CPU)
+    assert batch.dtype == torch.float32
+    expected = np.moveaxis(array, -1, 1) / np.float32(255)
+    np.testing.assert_array_equal(batch.numpy(), expected)
+
+
+def test_floats_are_left_alone():
+    array = RNG.normal(size=(5, 4, 3, 1)).astype(np.float32) * 100
+    (batch,) = ImageBatches(ArrayImages(array), 9, device=CPU)
+    np.testing.assert_array_equal(batch[:, 0].numpy(), array[..., 0])
+
+
+def test_rows_stay_rows():
+    array = RNG.normal(size=(5, 4)).astype(np.float32)
+    (batch,) = ImageBatches(ArrayImages(array), 9, device=CPU)
+    np.testing.assert_array_equal(batch.numpy(), array)
+
+
+@pytest.mark.parametrize("n_channels", [1, 3])
+def test_one_memory_layout_whatever_the_source(n_channels):
+    array = RNG.random((4, 6, 5, n_channels)).astype(np.float32)
+    channels_first = np.moveaxis(np.ascontiguousarray(np.moveaxis(array, -1, 1)), 1, -1)
+    (a,) = ImageBatches(ArrayImages(array), 9, device=CPU)
+    (b,) = ImageBatches(ArrayImages(channels_first), 9, device=CPU)
+    assert a.stride() == b.stride()
+    assert torch.equal(a, b)
+
+
+def test_files_are_loaded_ahead_in_the_same_order(image_files):
+    images, paths = image_files
+    source = FileImages(paths)
+    for generator in [None, 0]:
+        batches = [
+            ImageBatches(
+                images_,
+                5,
+                device=CPU,
+                generator=None if generator is None else torch.Generator().manual_seed(0),
+            )
+            for images_ in (source, ArrayImages(images[..., None]))
+        ]
+        for _ in range(2):
+            for from_files, from_array in zip(*batches, strict=True):
+                assert torch.equal(from_files, from_array)
+
+
+def test_an_error_of_a_file_reaches_the_caller(image_files):
+    _, paths = image_files
+    source = FileImages(paths)
+    paths[7].write_bytes(paths[7].read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"07\.png"):
+        list(ImageBatches(source, 5, device=CPU))
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_resident_images_give_the_same_batches(dtype, device):
+    source = numbered(600, dtype=dtype)
+    resident = ResidentImages(source, device)
+    assert (len(resident), resident.shape) == (600, source.shape)
+    for a, b in zip(
+        ImageBatches(
+            resident, 64, device=device, generator=torch.Generator().manual_seed(0)
+        ),
+        ImageBatches(source, 64, device=device, generator=torch.Generator().manual_seed(0)),
+        strict=True,
+    ):
+        assert torch.equal(a, b)
+
+
+def test_images_are_kept_on_a_gpu_only(device):
+    source = numbered(6)
+    kept = keep_on_device(source, device)
+    assert (kept is source) == (device.type == "cpu")
+
+
+@pytest.mark.gpu
+def test_images_that_do_not_fit_stay_where_they_are(device, monkeypatch):
+    if device.type == "cpu":
+        pytest.skip("needs a GPU that could be full")
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
+    source = numbered(600)
+    assert keep_on_device(source, device) is source

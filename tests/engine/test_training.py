@@ -1,0 +1,148 @@
+import numpy as np
+import pytest
+import torch
+
+from skocc.engine.training import train
+
+
+class Line(torch.nn.Module):
+    """Two parameters: y = w x + b."""
+
+    def __init__(self):
+        super().__init__()
+        self.w = torch.nn.Parameter(torch.zeros(()))
+        self.b = torch.nn.Parameter(torch.zeros(()))
+
+    def forward(self, x):
+        return self.w * x + self.b
+
+
+X = torch.linspace(-1, 1, 20)
+BATCHES = [(x, 2 * x + 1) for x in X.split(5)]
+
+
+def fit(line, n_epochs=50, batches=BATCHES, **params):
+    def loss_fn(batch):
+        x, y = batch
+        return (line(x) - y).square().mean()
+
+    optimizer = torch.optim.Adam(line.parameters(), lr=0.1)
+    return train(line, loss_fn, batches, optimizer=optimizer, n_epochs=n_epochs, **params)
+
+
+def test_minimises_and_reports_the_mean_loss():
+    line = Line()
+    history = fit(line)
+    assert line.w.item() == pytest.approx(2, abs=0.05)
+    assert line.b.item() == pytest.approx(1, abs=0.05)
+    assert len(history.loss_curve) == 50
+    assert history.loss_curve[-1] < 1e-2 < history.loss_curve[0]
+    assert history.validation_loss_curve == []
+    assert history.best_epoch is None
+
+
+def test_no_epochs_changes_nothing():
+    line = Line()
+    assert fit(line, n_epochs=0).loss_curve == []
+    assert line.w == 0
+
+
+def test_validation_stops_early_and_restores_the_best_epoch():
+    # Training pulls to one line, validation wants another that is passed on the way.
+    line = Line()
+    validation = [(x, 0.5 * x) for x in X.split(5)]
+    history = fit(line, n_epochs=100, validation_batches=validation, patience=3)
+    curve = history.validation_loss_curve
+    assert history.best_epoch == int(np.argmin(curve))
+    assert len(curve) == history.best_epoch + 1 + 3 < 100
+    restored = np.mean([(line(x) - y).square().mean().item() for x, y in validation])
+    assert restored == pytest.approx(min(curve))
+
+
+def test_without_patience_all_epochs_run_and_the_best_is_restored():
+    validation = [(x, 0.5 * x) for x in X.split(5)]
+    history = fit(Line(), n_epochs=30, validation_batches=validation)
+    assert len(history.loss_curve) == len(history.validation_loss_curve) == 30
+    assert history.best_epoch < 29
+
+
+def test_modes_while_training_and_validating():
+    line, modes = Line(), []
+    line.register_forward_hook(lambda module, *_: modes.append(module.training))
+    fit(line, n_epochs=2, batches=BATCHES[:1], validation_batches=BATCHES[1:2])
+    assert modes == [True, False, True, False]
+
+
+def test_scheduler_steps_after_each_epoch():
+    line = Line()
+    optimizer = torch.optim.SGD(line.parameters(), lr=1.0)
+    scheduler = torch.optim.lr_scheduler.MultiStepLR(optimizer, [3])
+    rates = []
+
+    def loss_fn(batch):
+        rates.append(optimizer.param_groups[0]["lr"])
+        return line(X).square().mean()
+
+    train(line, loss_fn, [0], optimizer=optimizer, n_epochs=6, scheduler=scheduler)
+    # Epochs from the milestone on, counted from zero, have the lower rate.
+    assert rates == pytest.approx([1, 1, 1, 0.1, 0.1, 0.1])
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_loss_that_is_not_finite_stops_with_advice(value):
+    line = Line()
+    with pytest.raises(FloatingPointError, match=r"wobbling.*epoch 1.*Lower the learning"):
+        train(
+            line,
+            lambda batch: line.w * 0 + value,
+            [0],
+            optimizer=torch.optim.SGD(line.parameters(), lr=1.0),
+            n_epochs=3,
+            stage="wobbling",
+        )
+
+
+def test_interrupt_ends_the_stage_and_restores_the_best():
+    line = Line()
+    calls = []
+
+    def loss_fn(batch):
+        calls.append(1)
+        if len(calls) == 10:
+            raise KeyboardInterrupt
+        return (line(X) - 1).square().mean()
+
+    optimizer = torch.optim.Adam(line.parameters(), lr=0.1)
+    with pytest.warns(UserWarning, match="ends after 4 of 99 epochs and keeps"):
+        history = train(line, loss_fn, [0, 0], optimizer=optimizer, n_epochs=99)
+    assert len(history.loss_curve) == 4
+    assert line.b != 0
+
+
+def test_mixed_precision_computes_in_bfloat16():
+    network, seen = torch.nn.Linear(3, 1), []
+
+    def loss_fn(batch):
+        output = network(batch)
+        seen.append(output.dtype)
+        return output.float().square().mean()
+
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    train(network, loss_fn, [torch.ones(4, 3)], optimizer=optimizer, n_epochs=1,
+          mixed_precision=True)  # fmt: skip
+    assert seen == [torch.bfloat16]
+    assert network.weight.dtype == network.weight.grad.dtype == torch.float32
+
+
+def test_gradients_reach_every_parameter():
+    line = Line()
+    fit(line, n_epochs=1)
+    assert line.w != 0
+    assert line.b != 0
+
+
+def test_progress_bar(capsys):
+    fit(Line(), n_epochs=2, verbose=1, stage="line")
+    shown = capsys.readouterr().err
+    assert "line: 100%" in shown
+    assert "loss=" in shown
