@@ -1,7 +1,8 @@
 """Small settings of the estimators, so that classes carry no test data."""
 
-import skocc
 from sklearn.base import BaseEstimator
+
+import skocc
 
 ESTIMATORS = [
     value

@@ -138,7 +138,7 @@ def test_missing_device_is_an_error_to_fit_and_a_warning_to_score(
     estimator.set_params(device="cuda")
     with pytest.warns(UserWarning, match="scoring on the CPU instead"):
         np.testing.assert_array_equal(estimator.score_samples(digits[1]), scores)
-    with pytest.raises(ValueError, match="device='cuda' is not available.*device=None"):
+    with pytest.raises(ValueError, match=r"device='cuda' is not available.*device=None"):
         estimator.fit(digits[0])
 
 
@@ -368,7 +368,7 @@ def test_failed_fit_leaves_the_fitted_state_alone(estimator_class, digits):
     scores = estimator.score_samples(digits[1])
     bad = digits[0].copy()
     bad[3, 2, 2] = np.nan
-    with pytest.raises(ValueError, match="NaN.*index 3"):
+    with pytest.raises(ValueError, match=r"NaN.*index 3"):
         estimator.fit(bad)
     with pytest.raises(ValueError, match="sample"):
         estimator.fit(np.zeros((1, 20, 20)))

@@ -109,19 +109,42 @@ class LeNetEncoder(nn.Module):
         return self.code(self.stages(batch).flatten(1))
 
 
-class _TransposedConvolution(nn.ConvTranspose2d):
-    """Transposed convolution of stride 1, by an ordinary one with the kernel turned.
+class _UpsampledConvolution(nn.ConvTranspose2d):
+    """Nearest-neighbour upsampling, then a transposed 5x5 convolution of stride 1.
 
-    The same numbers, up to rounding, in two thirds of the time on a CPU.
+    The same numbers as the two steps, up to rounding, in a fraction of the time. A
+    transposed convolution of stride 1 is an ordinary one with the kernel turned. After
+    doubling, the five rows that a kernel meets are copies of three, so that a 3x3 kernel
+    for each of the four positions within a doubled pixel serves on the map as it was.
     """
 
+    def __init__(self, in_channels, out_channels, upsampled_size, padding):
+        super().__init__(in_channels, out_channels, 5, padding=padding, bias=False)
+        self.upsampled_size = upsampled_size
+        # Rows 2i - 2 to 2i + 2 of the doubled map are rows i - 1, i - 1, i, i, i + 1 of the
+        # map; for the lower of two copies, rows 2i - 1 to 2i + 3, see the second matrix.
+        copies = [
+            [[1, 1, 0, 0, 0], [0, 0, 1, 1, 0], [0, 0, 0, 0, 1]],
+            [[1, 0, 0, 0, 0], [0, 1, 1, 0, 0], [0, 0, 0, 1, 1]],
+        ]
+        self.register_buffer("copies", torch.tensor(copies).float(), persistent=False)
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, C_in, H, W) to (b, C_out, H + 4 - 2 * padding, ...) for size 5."""
-        weight = self.weight.flip(2, 3).transpose(0, 1)
-        padding = tuple(
-            k - 1 - p for k, p in zip(self.kernel_size, self.padding, strict=True)
-        )
-        return functional.conv2d(batch, weight, padding=padding)
+        """Map (b, C_in, H, W) to (b, C_out, H', W')."""
+        kernel = self.weight.flip(2, 3).transpose(0, 1)
+        size = batch.shape[2:]
+        if self.upsampled_size == (2 * size[0], 2 * size[1]):
+            kernel = torch.einsum("pai,qbj,ocij->opqcab", self.copies, self.copies, kernel)
+            maps = functional.conv2d(batch, kernel.flatten(0, 2), padding=1)
+            maps = functional.pixel_shuffle(maps, 2)
+            crop = [padding - 2 for padding in self.padding]
+            return maps[
+                :, :, crop[0] : maps.shape[2] - crop[0], crop[1] : maps.shape[3] - crop[1]
+            ]
+        if self.upsampled_size != size:
+            batch = functional.interpolate(batch, size=self.upsampled_size)
+        padding = tuple(4 - padding for padding in self.padding)
+        return functional.conv2d(batch, kernel, padding=padding)
 
 
 class LeNetDecoder(nn.Module):
@@ -168,10 +191,9 @@ class LeNetDecoder(nn.Module):
 
         geometry = _decoder_geometry(self.grid, sizes[::-1])
         channels = [grid_channels, *reversed(widths), in_shape[0]]
-        self.upsampled_sizes = [size for size, _ in geometry]
         self.convolutions = nn.ModuleList(
-            _TransposedConvolution(a, b, 5, padding=padding, bias=False)
-            for (a, b), (_, padding) in zip(pairwise(channels), geometry, strict=True)
+            _UpsampledConvolution(a, b, size, padding)
+            for (a, b), (size, padding) in zip(pairwise(channels), geometry, strict=True)
         )
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(n, eps=1e-4, affine=affine) for n in channels[1:-1]
@@ -183,9 +205,6 @@ class LeNetDecoder(nn.Module):
         maps = self.activation(self.head(codes).unflatten(1, (-1, *self.grid)))
         maps = maps.contiguous(memory_format=torch.channels_last)
         for index, convolution in enumerate(self.convolutions):
-            size = self.upsampled_sizes[index]
-            if maps.shape[2:] != size:
-                maps = functional.interpolate(maps, size=size)
             maps = convolution(maps)
             if index < len(self.norms):
                 maps = self.activation(self.norms[index](maps))

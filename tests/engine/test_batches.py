@@ -34,7 +34,7 @@ def test_shuffled_anew_each_pass_but_reproducibly():
 
     first, second = passes()
     assert first != second
-    assert sorted(sum(first, [])) == list(range(8))
+    assert sorted(index for batch in first for index in batch) == list(range(8))
     assert passes() == [first, second]
 
 

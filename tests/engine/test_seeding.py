@@ -36,9 +36,14 @@ def test_the_callers_states_come_back(random_state, device):
 
 def test_states_come_back_after_an_error():
     before = torch.get_rng_state()
-    with pytest.raises(RuntimeError, match="halfway"), seeded(0, torch.device("cpu")):
-        torch.rand(1)
-        raise RuntimeError("halfway")
+
+    def stumble():
+        with seeded(0, torch.device("cpu")):
+            torch.rand(1)
+            raise RuntimeError("halfway")
+
+    with pytest.raises(RuntimeError, match="halfway"):
+        stumble()
     assert torch.equal(torch.get_rng_state(), before)
 
 

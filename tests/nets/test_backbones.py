@@ -57,7 +57,7 @@ def test_bad_names_and_paths(backbone, weights, message):
 def test_weights_of_another_network(tmp_path):
     torch.save({"a": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(
-        ValueError, match=r"does not hold a state dict of this ResNet.*Save one"
+        ValueError, match=r"(?s)does not hold a state dict of this ResNet.*Save one"
     ):
         BackboneEncoder("resnet18", tmp_path / "other.pt")
 
@@ -69,7 +69,7 @@ def test_imagenet_weights_that_cannot_be_fetched(monkeypatch):
         raise OSError("no route to host")
 
     monkeypatch.setattr(models, "get_model", no_network)
-    with pytest.raises(ValueError, match="cannot be downloaded: no route.*pass its path"):
+    with pytest.raises(ValueError, match=r"cannot be downloaded: no route.*pass its path"):
         BackboneEncoder("resnet18")
 
 
