@@ -17,6 +17,7 @@ from PIL import Image, UnidentifiedImageError
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _GREY_MODES = _DEEP_MODES | {"1", "L", "LA"}
 _N_DECODERS = min(4, os.cpu_count() or 1)
+_HEADER_BLOCK = 1000
 
 
 class ArrayImages:
@@ -78,8 +79,10 @@ class FileImages:
 
     def __init__(self, items, image_size=None, n_channels=None):
         self._items = list(items)
-        with ThreadPoolExecutor(_N_DECODERS) as pool:
-            headers = list(pool.map(_read_header, self._items, range(len(self._items))))
+        # One pool for the life of the source: memory that a thread has used for decoding
+        # serves it again, but is not given back when it ends.
+        self._pool = ThreadPoolExecutor(_N_DECODERS)
+        headers = self._read_headers()
         modes = {mode for mode, _ in headers}
         if image_size is None:
             image_size = headers[0][1]
@@ -108,19 +111,24 @@ class FileImages:
         if isinstance(indices, slice):
             indices = range(*indices.indices(len(self)))
         indices = [int(index) for index in indices]
-        items = [self._items[index] for index in indices]
-        with ThreadPoolExecutor(_N_DECODERS) as pool:
-            images = list(
-                pool.map(
-                    _decode,
-                    items,
-                    indices,
-                    repeat(self._image_size),
-                    repeat(self._n_channels),
-                    repeat(self.dtype),
-                )
-            )
-        return np.stack(images)
+        images = self._pool.map(
+            _decode,
+            [self._items[index] for index in indices],
+            indices,
+            repeat(self._image_size),
+            repeat(self._n_channels),
+            repeat(self.dtype),
+        )
+        return np.stack(list(images))
+
+    def _read_headers(self):
+        """Return Pillow's mode and the (H, W) of each image."""
+        headers = []
+        # In blocks, because a pool takes note of all it is asked for at once.
+        for start in range(0, len(self._items), _HEADER_BLOCK):
+            block = self._items[start : start + _HEADER_BLOCK]
+            headers += self._pool.map(_read_header, block, range(start, start + len(block)))
+        return headers
 
 
 def _name(item, index):

@@ -20,6 +20,7 @@ import csv
 import io
 import os
 import time
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -77,7 +78,7 @@ def load(dataset, root):
         parts = []
         for part in ("train", "test"):
             data, offsets = arrays[f"{part}_jpeg"].tobytes(), arrays[f"{part}_offsets"]
-            files = [data[a:b] for a, b in zip(offsets[:-1], offsets[1:], strict=True)]
+            files = [data[a:b] for a, b in pairwise(offsets)]
             decoded = [Image.open(io.BytesIO(file)).convert("RGB") for file in files]
             parts += [np.stack([np.asarray(image) for image in decoded])]
             parts += [arrays[f"{part}_labels"]]

@@ -28,7 +28,7 @@ def seeded(random_state, device: torch.device):
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     else:
         seed = int(check_random_state(random_state).randint(2**31 - 1))
-    # Some of scikit-learn's solvers draw from NumPy's global state, whatever they are given.
+    # Some of scikit-learn's solvers draw from NumPy's global state whatever they are given.
     numpy_state = np.random.get_state()  # noqa: NPY002
     # torch.manual_seed would seed every device there is, also those that are not ours.
     cuda_devices = [device] if device.type == "cuda" else []
