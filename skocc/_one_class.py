@@ -1,6 +1,7 @@
 """What every estimator shares in meaning: thresholds, labels, signs, warnings."""
 
 import warnings
+from contextlib import contextmanager
 from numbers import Integral, Real
 
 import numpy as np
@@ -29,6 +30,24 @@ class CollapseWarning(UserWarning):
     A one-class objective is minimised by a network that ignores its input. Such a network
     ranks nothing, however small its loss.
     """
+
+
+@contextmanager
+def unchanged_on_error(estimator):
+    """Put all attributes back if the block fails: a failed fit leaves nothing half done.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attributes may be replaced in the block, not changed in place.
+    """
+    attributes = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(attributes)
+        raise
 
 
 class OneClassMixin(OutlierMixin):
@@ -142,5 +161,5 @@ class OneClassMixin(OutlierMixin):
                 "train for fewer epochs, with a smaller learning_rate, or with an "
                 "autoencoder stage before.",
                 CollapseWarning,
-                stacklevel=4,  # past fit and its decorator, to the user's line
+                stacklevel=5,  # past _fit, fit and its decorator, to the user's line
             )

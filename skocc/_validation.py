@@ -98,7 +98,7 @@ def warn_about_anomalies(y):
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
             UserWarning,
-            stacklevel=4,  # past fit and its decorator, to the user's line
+            stacklevel=5,  # past _fit, fit and its decorator, to the user's line
         )
 
 

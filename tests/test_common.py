@@ -363,7 +363,7 @@ def test_fit_writes_nothing_to_disk(estimator_class, digits, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_failed_fit_leaves_the_fitted_state_alone(estimator_class, digits):
+def test_failed_fit_leaves_the_fitted_state_alone(estimator_class, digits, monkeypatch):
     estimator = quick(estimator_class).fit(digits[0])
     scores = estimator.score_samples(digits[1])
     bad = digits[0].copy()
@@ -372,6 +372,20 @@ def test_failed_fit_leaves_the_fitted_state_alone(estimator_class, digits):
         estimator.fit(bad)
     with pytest.raises(ValueError, match="sample"):
         estimator.fit(np.zeros((1, 20, 20)))
+    attributes = vars(estimator).copy()
+
+    def stumble(self, *args, **kwargs):
+        raise RuntimeError("halfway")
+
+    monkeypatch.setattr(torch.optim.Adam, "step", stumble)
+    with pytest.raises(RuntimeError, match="halfway"):
+        estimator.fit(np.random.default_rng(0).random((30, 9, 9, 3)))
+    assert vars(estimator) == attributes
+    unfitted = quick(estimator_class)
+    with pytest.raises(RuntimeError, match="halfway"):
+        unfitted.fit(digits[0])
+    with pytest.raises(NotFittedError):
+        unfitted.predict(digits[0])
     np.testing.assert_array_equal(estimator.score_samples(digits[1]), scores)
 
 

@@ -122,7 +122,7 @@ def train(
             f"Interrupted: {stage} ends after {len(loss_curve)} of {n_epochs} epochs and "
             "keeps what was learnt.",
             UserWarning,
-            stacklevel=4,  # past fit and its decorator, to the user's line
+            stacklevel=6,  # about where the user called fit
         )
     finally:
         progress.close()

@@ -8,8 +8,9 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
+from torch.optim.lr_scheduler import MultiStepLR
 
-from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin
+from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies
 from skocc.engine.batches import ImageBatches, keep_on_device
@@ -313,52 +314,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
-        warn_about_anomalies(y)
-        with seeded(self.random_state, device) as generator:
-            images = keep_on_device(images, device)
-            in_order = ImageBatches(images, self.batch_size, device=device)
-            shuffled = ImageBatches(
-                images, self.batch_size, device=device, generator=generator
-            )
-            if warm:
-                network = copy.deepcopy(self.network_).to(device)
-                center = torch.from_numpy(self.center_).to(device)
-                previous_losses = self.loss_curve_
-            else:
-                network = self._build_network(self.weights, images).to(device)
-                self._learn_filters(network, shuffled, generator)
-                self.pretrain_loss_curve_ = self._pretrain(network, shuffled)
-                center = _initial_center(network, in_order)
-                previous_losses = []
-            loss_fn, sphere = self._make_loss(network, center, shuffled, warm)
-            optimizer = torch.optim.Adam(
-                network.parameters(),
-                lr=self.learning_rate,
-                weight_decay=self.weight_decay,
-            )
-            history = train(
-                network,
-                loss_fn,
-                shuffled,
-                optimizer=optimizer,
-                n_epochs=self.n_epochs,
-                scheduler=_drop_at(optimizer, self.milestones),
-                verbose=self.verbose,
-                stage="Deep SVDD",
-            )
-        self.network_ = network.cpu().eval()
-        self.center_ = center.cpu().numpy()
-        self.loss_curve_ = [*previous_losses, *history.loss_curve]
-        distances, spread = self._measure(images, device)
-        self.radius_ = float(sphere.radius) if sphere is not None else 0.0
-        if self.radius_ == 0:  # a hard boundary, or no epoch after the warm-up
-            self.radius_ = float(quantile_radius(torch.from_numpy(distances), self.nu))
-        self._set_offset(self._scores_from(distances))
-        self._set_collapsed(spread, self.train_scores_)
-        return self
+        with unchanged_on_error(self):
+            return self._fit(X, y)
 
     def score_samples(self, X):
         """Score images: higher is more normal.
@@ -384,6 +341,46 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         device = resolve_device(self.device, fall_back=True)
         distances, _ = self._measure(images, device)
         return self._scores_from(distances)
+
+    def _fit(self, X, y):
+        device = resolve_device(self.device)
+        warm = self.warm_start and hasattr(self, "network_")
+        images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
+        warn_about_anomalies(y)
+        with seeded(self.random_state, device) as generator:
+            images = keep_on_device(images, device)
+            batches = ImageBatches(
+                images, self.batch_size, device=device, generator=generator
+            )
+            if warm:
+                network = copy.deepcopy(self.network_).to(device)
+                center = torch.from_numpy(self.center_).to(device)
+            else:
+                network = self._build_network(self.weights, images).to(device)
+                self._learn_filters(network, batches, generator)
+                self.pretrain_loss_curve_ = self._pretrain(network, batches)
+                center = self._initial_center(network, images, device)
+            loss_fn, sphere = self._make_loss(network, center, batches, warm)
+            loss_curve = self._minimise(
+                network,
+                loss_fn,
+                batches,
+                self.n_epochs,
+                self.learning_rate,
+                self.weight_decay,
+                self.milestones,
+                stage="Deep SVDD",
+            )
+        self.network_ = network.cpu().eval()
+        self.center_ = center.cpu().numpy()
+        self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
+        distances, spread = self._measure(images, device)
+        self.radius_ = float(sphere.radius) if sphere is not None else 0.0
+        if self.radius_ == 0:  # a hard boundary, or no epoch after the warm-up
+            self.radius_ = float(quantile_radius(torch.from_numpy(distances), self.nu))
+        self._set_offset(self._scores_from(distances))
+        self._set_collapsed(spread, self.train_scores_)
+        return self
 
     def _build_network(self, weights, images=None):
         """Return normalisation and encoder; `images` give the constants of the former."""
@@ -468,22 +465,40 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
             batch = network.normalize(batch)
             return reconstruction_loss(autoencoder(batch), batch)
 
-        optimizer = torch.optim.Adam(
-            autoencoder.parameters(),
-            lr=self.pretrain_learning_rate,
-            weight_decay=self.pretrain_weight_decay,
-        )
-        history = train(
+        return self._minimise(
             autoencoder,
             loss_fn,
             batches,
-            optimizer=optimizer,
-            n_epochs=self.pretrain_n_epochs,
-            scheduler=_drop_at(optimizer, self.pretrain_milestones),
-            verbose=self.verbose,
+            self.pretrain_n_epochs,
+            self.pretrain_learning_rate,
+            self.pretrain_weight_decay,
+            self.pretrain_milestones,
             stage="Autoencoder",
         )
+
+    def _minimise(self, module, loss_fn, batches, n_epochs, rate, decay, milestones, stage):
+        """Train with Adam, a tenth of the rate from each milestone on; return losses."""
+        optimizer = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay)
+        history = train(
+            module,
+            loss_fn,
+            batches,
+            optimizer=optimizer,
+            n_epochs=n_epochs,
+            scheduler=MultiStepLR(optimizer, sorted(milestones), gamma=0.1),
+            verbose=self.verbose,
+            stage=stage,
+        )
         return history.loss_curve
+
+    def _initial_center(self, network, images, device):
+        """Return the mean embedding of the training images, kept away from zero."""
+        batches = ImageBatches(images, self.batch_size, device=device)
+        sums = map_batches(
+            network, batches, lambda batch: network(batch).sum(0, keepdim=True)
+        )
+        center = torch.from_numpy(sums.sum(0, dtype=np.float64) / len(images))
+        return away_from_zero(center).float().to(device)
 
     def _make_loss(self, network, center, batches, warm):
         """Return the loss of a batch, and the soft boundary with its radius or None."""
@@ -532,11 +547,6 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         return 0.0 if self.boundary == "soft" else -(self.radius_**2)
 
 
-def _drop_at(optimizer, milestones):
-    """Divide the learning rate by ten from each of these epochs on."""
-    return torch.optim.lr_scheduler.MultiStepLR(optimizer, sorted(milestones), gamma=0.1)
-
-
 def _contrast_extremes(images):
     """Return minimum and maximum over all training images after normalisation."""
     # In double precision: the extremes of a float32 pass are off by 1e-5.
@@ -548,16 +558,3 @@ def _contrast_extremes(images):
 
     minima, maxima = map_batches(nn.Identity(), batches, extremes)
     return minima.min(), maxima.max()
-
-
-def _initial_center(network, batches):
-    """Return the mean embedding of the training images, kept away from zero."""
-    sums, counts = map_batches(
-        network, batches, lambda batch: (network(batch).sum(0, keepdim=True), _count(batch))
-    )
-    center = torch.from_numpy(sums.sum(0, dtype=np.float64) / counts.sum())
-    return away_from_zero(center).float().to(next(network.parameters()).device)
-
-
-def _count(batch):
-    return torch.tensor([len(batch)])

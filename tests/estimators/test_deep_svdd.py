@@ -182,12 +182,15 @@ def test_backbone_as_a_module_is_left_alone(rgb):
 
 
 def test_backbone_takes_grey_images_and_resizes_small_ones(digits):
-    detector = DeepSVDD(
-        backbone="mobilenet_v2", weights=None, image_size=32, n_epochs=1, device="cpu",
-        normalization="imagenet", batch_size=10, random_state=0,
-    )  # fmt: skip
-    detector.fit(digits[0][:20])
+    detector = quick(
+        DeepSVDD,
+        backbone=torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU()),
+        image_size=32,
+        normalization="imagenet",
+    )
+    detector.fit(digits[0])
     assert detector.image_shape_ == (32, 32, 1)
+    assert detector.center_.shape == (4 * 15 * 15,)
     assert detector.score_samples(digits[1][:5]).shape == (5,)
 
 
