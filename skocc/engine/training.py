@@ -4,6 +4,7 @@ import copy
 import math
 import warnings
 from collections.abc import Callable, Iterable
+from contextlib import nullcontext
 from typing import NamedTuple
 
 import torch
@@ -86,7 +87,10 @@ def train(
         Ctrl-C ended the stage; the module keeps what was learnt.
     """
     device = next(module.parameters()).device
-    autocast = torch.autocast(device.type, torch.bfloat16, enabled=mixed_precision)
+    # Not torch's own switch: some versions refuse the mere name of some devices.
+    precision = nullcontext()
+    if mixed_precision:
+        precision = torch.autocast(device.type, torch.bfloat16)
     loss_curve: list[float] = []
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
@@ -100,7 +104,7 @@ def train(
             total = torch.zeros((), device=device)
             for batch in batches:
                 optimizer.zero_grad()
-                with autocast:
+                with precision:
                     loss = loss_fn(batch)
                 loss.backward()
                 optimizer.step()
