@@ -165,6 +165,9 @@ def _unwrap(X):
                 f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
                 "for example np.abs(X)."
             )
+        if not X.dtype.isnative:
+            # Of foreign byte order, uint16 would not be recognised as such.
+            X = X.astype(X.dtype.newbyteorder("="))
         if X.ndim not in (2, 3, 4):
             raise ValueError(
                 "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
@@ -256,7 +259,14 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             f"of shape {estimator.image_shape_}. Reshape X to (n, H, W, C)."
         )
     _check_sample_count(estimator, X.shape[0], min_samples)
-    _check_finite(X)
+    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    if values.size and isinstance(values.flat[0], str | os.PathLike):
+        raise ValueError(
+            f"X is a table of text, shape {X.shape}, not of numbers. Got "
+            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
+            "X['path'] of a DataFrame or X[:, 0] of an array."
+        )
+    _check_finite(values)
     X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
     if image_shape is None:
         return ArrayImages(X), True
@@ -336,9 +346,8 @@ def _check_against_image_shape(shape, image_shape):
         )
 
 
-def _check_finite(X):
+def _check_finite(values):
     """Refuse NaN and infinity, naming the first sample that holds one."""
-    values = X.to_numpy() if hasattr(X, "to_numpy") else X
     if values.dtype.kind != "f":
         return
     # One pass over the data in the usual case; the sum is finite unless a value is not,

@@ -77,6 +77,14 @@ def test_float_images_are_not_truncated_to_integers():
     np.testing.assert_allclose(images.load(slice(None))[..., 0], GREY, rtol=1e-6)
 
 
+def test_byte_order_does_not_matter():
+    deep = RNG.integers(0, 65536, (3, 4, 4)).astype(np.uint16)
+    native, _ = read(deep)
+    foreign, _ = read(deep.astype(deep.dtype.newbyteorder()))
+    np.testing.assert_array_equal(foreign.load(slice(None)), native.load(slice(None)))
+    assert native.load(slice(None)).max() <= 1
+
+
 def test_memory_maps_are_not_read_into_memory(tmp_path):
     np.save(tmp_path / "images.npy", (GREY * 255).astype(np.uint8))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
@@ -105,6 +113,8 @@ def test_memory_maps_are_not_read_into_memory(tmp_path):
         (RNG.random((5, 8, 8, 8)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
         ([GREY[0], GREY[1][:4]], r"one shape. Got shapes.*Resize them first"),
         ([[1, 2], [3]], "one shape. Got a ragged list"),
+        (pd.DataFrame({"path": ["a.png", "b.png"]}), r"table of text.*a\.png.*X\['path'\]"),
+        (np.array([["a.png"], ["b.png"]]), r"table of text.*a\.png.*X\[:, 0\]"),
     ],
 )
 def test_refused_in_three_parts(X, message):
