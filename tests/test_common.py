@@ -58,7 +58,6 @@ def test_sklearn_suite_on_rows(estimator_class):
     assert_check_estimator_passes(quick(estimator_class))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_sklearn_suite_with_default_construction(estimator_class):
     if estimator_class.__name__ not in ROW_ESTIMATORS:
