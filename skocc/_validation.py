@@ -141,7 +141,8 @@ def _unwrap(X):
             "Sparse data is not supported: images are dense. Got a sparse "
             f"{type(X).__name__} of shape {X.shape}. Pass X.toarray()."
         )
-    if type(X).__module__.split(".")[0] == "torch":
+    given = type(X).__name__
+    if type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach"):
         return _from_tensor(X)
     if isinstance(X, (str, os.PathLike, Image.Image)):
         raise ValueError(
@@ -171,8 +172,9 @@ def _unwrap(X):
         if X.ndim not in (2, 3, 4):
             raise ValueError(
                 "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
-                f"paths. Got {X.ndim} dimension(s), shape {X.shape}. Reshape your data: "
-                "for one image pass image[np.newaxis], for one row X.reshape(1, -1)."
+                f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
+                "your data: for one image pass image[np.newaxis], for one row "
+                "X.reshape(1, -1); for a generator or DataLoader its images as one array."
             )
     return X
 

@@ -347,6 +347,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         warm = self.warm_start and hasattr(self, "network_")
         images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
         warn_about_anomalies(y)
+        for name in ("widths", "milestones", "pretrain_milestones"):
+            _check_integers(name, getattr(self, name))
         with seeded(self.random_state, device) as generator:
             images = keep_on_device(images, device)
             batches = ImageBatches(
@@ -545,6 +547,14 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     def _auto_offset(self, train_scores):
         # Soft scores are zero on the boundary; hard ones have no boundary but this one.
         return 0.0 if self.boundary == "soft" else -(self.radius_**2)
+
+
+def _check_integers(name, values):
+    if values is not None and not all(isinstance(n, Integral) and n > 0 for n in values):
+        raise ValueError(
+            f"{name} must hold positive integers. Got {values!r}. Pass for example "
+            f"{name}=(32, 64)."
+        )
 
 
 def _contrast_extremes(images):

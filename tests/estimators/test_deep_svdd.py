@@ -201,6 +201,8 @@ def test_backbone_takes_grey_images_and_resizes_small_ones(digits):
         ({"nu": 1.5}, "nu"),
         ({"boundary": "fuzzy"}, "boundary"),
         ({"pretrain_n_epochs": -1}, "pretrain_n_epochs"),
+        ({"widths": (8, -4)}, r"widths must hold positive integers.*Pass for example"),
+        ({"milestones": ("5",)}, r"milestones must hold positive integers"),
         ({"backbone": "resnet18"}, r"at least 32 x 32 pixels.*Set image_size=64"),
         ({"normalization": "imagenet"}, "Got backbone=None. Set backbone"),
     ],
