@@ -5,13 +5,22 @@ from pathlib import Path
 import pytest
 
 import skocc
+import skocc.datasets
 
 ROOT = Path(__file__).parent.parent
 
 
-@pytest.mark.parametrize("name", [n for n in skocc.__all__ if n != "__version__"])
-def test_public_name_is_documented(name):
-    value = getattr(skocc, name)
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [
+        (module, name)
+        for module in [skocc, skocc.datasets]
+        for name in module.__all__
+        if name != "__version__"
+    ],
+)
+def test_public_name_is_documented(module, name):
+    value = getattr(module, name)
     assert value.__doc__, f"{name} has no docstring"
     listed = (ROOT / "docs" / "api.rst").read_text().split()
     assert name in listed, f"add a line for {name} to docs/api.rst"
