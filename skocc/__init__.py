@@ -17,6 +17,8 @@ __all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name):
+    if name == "datasets":  # a sub-package, which its own import would put here
+        return importlib.import_module("skocc.datasets")
     if name not in _MODULES:
         raise AttributeError(f"module 'skocc' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

@@ -1,5 +1,7 @@
 """What a new public name must bring along."""
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -24,6 +26,11 @@ def test_public_name_is_documented(module, name):
     assert value.__doc__, f"{name} has no docstring"
     listed = (ROOT / "docs" / "api.rst").read_text().split()
     assert name in listed, f"add a line for {name} to docs/api.rst"
+
+
+def test_subpackage_without_its_own_import():
+    code = "import skocc; skocc.datasets.load_mvtec_layout"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_unknown_name():
