@@ -76,3 +76,22 @@ def reconstruction_loss(reconstruction: torch.Tensor, batch: torch.Tensor) -> to
     loss : scalar Tensor
     """
     return (reconstruction - batch).square().flatten(1).sum(dim=1).mean()
+
+
+def pairwise_distance_loss(z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.Tensor:
+    """Mean distance, not squared, between the embeddings of neighbouring patches.
+
+    ``mean_i ||z_i - z'_i||`` (Yi and Yoon 2020, Eq. 4), the pull of Patch SVDD, without its
+    weight lambda. The paper has the sum over pairs; its code, the mean.
+
+    Parameters
+    ----------
+    z, z_neighbor : Tensor of shape (b, d)
+        Embeddings of patches and of their neighbours; b at least 1.
+
+    Returns
+    -------
+    loss : scalar Tensor
+    """
+    # The norm has the gradient 0 at 0; the root of a sum of squares would give NaN there.
+    return torch.linalg.vector_norm(z - z_neighbor, dim=1).mean()

@@ -3,6 +3,7 @@ import torch
 
 from skocc.losses import (
     hard_boundary_loss,
+    pairwise_distance_loss,
     reconstruction_loss,
     soft_boundary_loss,
     squared_distance,
@@ -18,6 +19,7 @@ def test_values_by_hand():
     assert reconstruction_loss(batch + 0.5, batch).item() == 1.0
     z = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
     assert squared_distance(z, torch.zeros(2)).tolist() == [0.0, 25.0]
+    assert pairwise_distance_loss(z, torch.zeros(2, 2)).item() == 2.5
 
 
 def test_distances_of_nearly_collapsed_embeddings_do_not_cancel():
@@ -37,3 +39,8 @@ def test_gradients():
     )
     # A batch of one.
     torch.autograd.gradcheck(lambda z: reconstruction_loss(z[:1], torch.zeros(1, 3)), z)
+    # Neighbours of the same embedding stay where they are.
+    z_neighbor = torch.randn(5, 3, dtype=torch.float64)
+    torch.autograd.gradcheck(lambda z: pairwise_distance_loss(z, z_neighbor), z)
+    pairwise_distance_loss(z, z.detach()).backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))

@@ -44,7 +44,7 @@ class BackboneEncoder(nn.Module):
         if isinstance(backbone, nn.Module):
             self.body = copy.deepcopy(backbone)
             if weights not in ("imagenet", None):
-                _load_weights(self.body, weights)
+                load_weights(self.body, weights)
         else:
             self.body = _build(backbone, weights)
             _remove_classifier(self.body, backbone)
@@ -72,7 +72,7 @@ def _build(name, weights):
         )
     if weights != "imagenet":
         model = models.get_model(name, weights=None)
-        return model if weights is None else _load_weights(model, weights)
+        return model if weights is None else load_weights(model, weights)
     try:
         return models.get_model(name, weights="DEFAULT")
     except OSError as error:  # URLError among them
@@ -83,7 +83,8 @@ def _build(name, weights):
         ) from error
 
 
-def _load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
+    """Load the file of a state dict into a network, which is returned."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(

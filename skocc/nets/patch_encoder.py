@@ -1,0 +1,338 @@
+"""The networks of Patch SVDD: patch encoders at two scales, and a position classifier.
+
+An encoder maps patches to embeddings. The embeddings of all windows of an image come from
+few fully convolutional passes over it, instead of one pass per window (``dense``).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skocc.nets.backbones import load_weights
+
+# Slope of the leaky ReLU below zero.
+_SLOPE = 0.1
+N_POSITIONS = 8
+
+
+def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
+    """Return where windows start along one side of an image.
+
+    Every `stride` pixels, as many as fit; and one more, flush with the end, where they
+    leave pixels there uncovered.
+
+    Parameters
+    ----------
+    size : int
+        Side of the image, at least `patch_size`.
+    patch_size : int
+        Side of a window.
+    stride : int
+        At most `patch_size`, so that windows leave no gaps.
+
+    Returns
+    -------
+    starts : list of int
+        Ascending, from 0 to ``size - patch_size``.
+
+    Raises
+    ------
+    ValueError
+        The image is smaller than a window, or the stride is larger.
+    """
+    if size < patch_size:
+        raise ValueError(
+            f"Patches of {patch_size} pixels do not fit into images with a side of {size} "
+            "pixels. Use larger images, or smaller patches."
+        )
+    if not 1 <= stride <= patch_size:
+        raise ValueError(
+            f"stride={stride} does not suit patches of {patch_size} pixels: it must be at "
+            "least 1, and with more than the patch size pixels would be left out. Use for "
+            f"example stride={patch_size // 4}."
+        )
+    last = size - patch_size
+    starts = list(range(0, last + 1, stride))
+    if starts[-1] != last:
+        starts.append(last)
+    return starts
+
+
+class PatchEncoder(nn.Module):
+    """Encoder of patches of 32 pixels: eight 3x3 convolutions and a hyperbolic tangent.
+
+    Between them are leaky ReLUs of slope 0.1. The first convolution has stride 2. None
+    has padding, so that an embedding depends on the pixels of its window only.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding.
+
+    Attributes
+    ----------
+    patch_size : int
+        32.
+    """
+
+    patch_size = 32
+
+    def __init__(self, embedding_dim: int = 64):
+        super().__init__()
+        # conv1 to conv8, the names of the published checkpoints.
+        widths = (3, 32, 64, 128, 128, 64, 32, 32, embedding_dim)
+        for index, (a, b) in enumerate(pairwise(widths)):
+            stride = 2 if index == 0 else 1
+            self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 3, stride=stride))
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map patches (b, 3, 32, 32) to embeddings (b, D) in (-1, 1)."""
+        return self._convolve(patches).flatten(1)
+
+    def _convolve(self, images):
+        """Map (b, 3, H, W) to the embeddings of the windows that start on even pixels."""
+        *convolutions, last = self.children()
+        for convolution in convolutions:
+            # In place, for the maps of whole images are large.
+            images = functional.leaky_relu_(convolution(images), _SLOPE)
+        return torch.tanh(last(images))
+
+    def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
+        """Embed all windows of the images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, 3, H, W)
+        stride : int
+            Between windows, in pixels. An odd stride takes four passes; an even one takes
+            one, and up to three over the last 32 rows or columns, where windows flush
+            with the border start on odd pixels.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            Rows and columns as in :func:`window_starts`.
+        """
+        return self.windows(images, *_grid(images, self.patch_size, stride))
+
+    def windows(
+        self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
+    ) -> torch.Tensor:
+        """Embed the windows on a grid.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, 3, H, W)
+        row_starts, column_starts : sequence of int
+            First row and first column of the windows, in any order.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+        """
+        # The stem's stride of 2 meets windows an even number of pixels apart in one pass.
+        bands = []
+        for rows in _split_by_parity(row_starts):
+            band = []
+            for columns in _split_by_parity(column_starts):
+                z = self._convolve(
+                    images[
+                        :,
+                        :,
+                        rows[0] : rows[-1] + self.patch_size,
+                        columns[0] : columns[-1] + self.patch_size,
+                    ]
+                )
+                z = z[:, :, [(row - rows[0]) // 2 for row in rows]]
+                band.append(z[..., [(column - columns[0]) // 2 for column in columns]])
+            bands.append(torch.cat(band, dim=3))
+        z = torch.cat(bands, dim=2)
+        return z[:, :, _order_after_split(row_starts)][
+            ..., _order_after_split(column_starts)
+        ]
+
+
+class HierarchicalPatchEncoder(nn.Module):
+    """Encoder of patches of 64 pixels, on top of that of their four quadrants.
+
+    ``f_big(p) = g_big(f_small(p))`` (Yi and Yoon 2020, Eq. 7): the embeddings of the
+    quadrants, arranged 2x2 as in the patch, a 2x2 convolution to 128 channels, leaky ReLU
+    of slope 0.1, a 1x1 convolution, hyperbolic tangent.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding, at either scale.
+
+    Attributes
+    ----------
+    enc : PatchEncoder
+        The small encoder.
+    patch_size : int
+        64.
+    """
+
+    patch_size = 2 * PatchEncoder.patch_size
+
+    def __init__(self, embedding_dim: int = 64):
+        super().__init__()
+        # Names of the published checkpoints.
+        self.enc = PatchEncoder(embedding_dim)
+        # Published with stride 1. On 2x2 there is no difference; stride 2 meets every
+        # patch of a map of arranged quadrants once.
+        self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
+        self.conv2 = nn.Conv2d(128, embedding_dim, 1)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map patches (b, 3, 64, 64) to embeddings (b, D) in (-1, 1)."""
+        side = self.enc.patch_size
+        # Top left, top right, bottom left, bottom right.
+        corners = product((0, side), repeat=2)
+        quadrants = [patches[:, :, i : i + side, j : j + side] for i, j in corners]
+        z = torch.stack(self.enc(torch.cat(quadrants)).chunk(4), dim=2)
+        return self._head(z.unflatten(2, (2, 2))).flatten(1)
+
+    def _head(self, z):
+        """Map arranged quadrants (b, D, 2 rows, 2 columns) to (b, D, rows, columns)."""
+        return torch.tanh(self.conv2(functional.leaky_relu(self.conv1(z), _SLOPE)))
+
+    def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
+        """Embed all windows of 64 pixels.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, 3, H, W)
+        stride : int
+            Between windows, in pixels.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            Rows and columns as in :func:`window_starts`.
+        """
+        rows, columns = _grid(images, self.patch_size, stride)
+        return self._head(self.enc.windows(images, _halves(rows), _halves(columns)))
+
+    def dense_scales(
+        self, images: torch.Tensor, stride_small: int, stride_big: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed all windows of 32 and of 64 pixels; the small encoder runs once for both.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, 3, H, W)
+        stride_small, stride_big : int
+            Between windows of 32 and of 64 pixels.
+
+        Returns
+        -------
+        z_small, z_big : Tensor of shape (b, D, rows, columns)
+            Rows and columns as in :func:`window_starts`, for each scale.
+        """
+        rows, columns = _grid(images, self.enc.patch_size, stride_small)
+        rows_big, columns_big = _grid(images, self.patch_size, stride_big)
+        z = self.enc.windows(
+            images, rows + _halves(rows_big), columns + _halves(columns_big)
+        )
+        z_big = self._head(z[:, :, len(rows) :, len(columns) :])
+        return z[:, :, : len(rows), : len(columns)], z_big
+
+
+def _grid(images, patch_size, stride):
+    return [window_starts(size, patch_size, stride) for size in images.shape[2:]]
+
+
+def _halves(starts):
+    """Return where the quadrants of each window start: first half, second half."""
+    return [start + half for start in starts for half in (0, PatchEncoder.patch_size)]
+
+
+def _split_by_parity(starts):
+    """Return the distinct even starts and the odd ones, ascending, as far as there are."""
+    groups = [sorted({s for s in starts if s % 2 == parity}) for parity in (0, 1)]
+    return [group for group in groups if group]
+
+
+def _order_after_split(starts):
+    """Return the place of each start in the joined groups of `_split_by_parity`."""
+    joined = [start for group in _split_by_parity(starts) for start in group]
+    places = {start: place for place, start in enumerate(joined)}
+    return [places[start] for start in starts]
+
+
+class PositionClassifier(nn.Module):
+    """Which of the eight neighbours of a patch another patch is, from their embeddings.
+
+    The difference of the embeddings passes two layers of 128 units with leaky ReLUs of
+    slope 0.1 and a linear layer.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding.
+    train_head : bool, default=False
+        Whether the last layer learns its weights; otherwise it keeps the random ones it
+        starts from, each column divided by its length, and learns its bias only.
+
+    Notes
+    -----
+    The paper (Yi and Yoon 2020) has a plain perceptron of two hidden layers,
+    ``train_head=True``. Its code, which gave the published results, divides the columns
+    by their length without recording it for the gradient, so that the weights never move.
+    """
+
+    def __init__(self, embedding_dim: int = 64, train_head: bool = False):
+        super().__init__()
+        self.train_head = train_head
+        self.fc1 = nn.Linear(embedding_dim, 128)
+        self.fc2 = nn.Linear(128, 128)
+        self.fc3 = nn.Linear(128, N_POSITIONS)
+        self.fc3.weight.requires_grad_(train_head)
+
+    def forward(self, z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.Tensor:
+        """Map embeddings (b, D) of patches and of neighbours to logits (b, 8)."""
+        hidden = functional.leaky_relu(self.fc1(z - z_neighbor), _SLOPE)
+        hidden = functional.leaky_relu(self.fc2(hidden), _SLOPE)
+        if self.train_head:
+            return self.fc3(hidden)
+        weight = self.fc3.weight / self.fc3.weight.norm(dim=0)
+        return functional.linear(hidden, weight, self.fc3.bias)
+
+
+def load_encoder_weights(
+    encoder: HierarchicalPatchEncoder, weights: Mapping | str | os.PathLike
+) -> HierarchicalPatchEncoder:
+    """Load a state dict, with the keys of the published checkpoints.
+
+    Parameters
+    ----------
+    encoder : HierarchicalPatchEncoder
+        Changed in place.
+    weights : mapping, str or Path
+        From ``enc.conv1.weight`` ... ``conv2.bias`` to tensors or arrays, all of them and
+        no other; or the file of such a state dict (``.pt``, ``.pth``, ``.safetensors``).
+
+    Returns
+    -------
+    encoder : HierarchicalPatchEncoder
+
+    Raises
+    ------
+    ValueError
+        There is no such file, or keys or shapes differ.
+    """
+    if not isinstance(weights, Mapping):
+        return load_weights(encoder, weights)
+    try:
+        encoder.load_state_dict({key: torch.as_tensor(weights[key]) for key in weights})
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"weights is no state dict of a HierarchicalPatchEncoder: {str(error)[:300]}. "
+            "Pass encoder.state_dict() or the published arrays, with all of the keys "
+            "'enc.conv1.weight' ... 'enc.conv8.bias', 'conv1.weight' ... 'conv2.bias'."
+        ) from error
+    return encoder
