@@ -44,8 +44,8 @@ def nearest(
     bank_groups : Tensor of shape (m,), default=None
         Image that each bank vector is from; goes with `query_groups`.
     query_block, bank_block : int
-        Queries and bank vectors compared at once: a matrix of `query_block` times
-        `bank_block` floats is the memory of the search.
+        Queries and bank vectors compared at once. The search takes the memory of a few
+        matrices of `query_block` times `bank_block` floats, beside a copy of the queries.
 
     Returns
     -------
@@ -219,12 +219,19 @@ def _by_products(search, n_neighbors, dtype, center, scale):
         half_squares = (1 - error) / 2 * norms.square()
         return torch.cat([-vectors, -error * norms, half_squares], dim=1).to(dtype)
 
-    queries, norms = prepare(search.queries)
-    query_factor = torch.cat([queries, norms, torch.ones_like(norms)], dim=1).to(dtype)
+    def query_factor(block):
+        vectors, norms = prepare(block)
+        factor = torch.cat([vectors, norms, torch.ones_like(norms)], dim=1).to(dtype)
+        return factor, norms[:, 0]
+
+    # In blocks, or the float64 copies would take several times the queries' memory.
+    blocks = search.queries.split(search.query_block)
+    factors, norms = zip(*map(query_factor, blocks), strict=True)
+    norms = torch.cat(norms)
     bounds, candidates = _smallest(
         search,
         min(n_neighbors + _N_SPARE, len(search.bank)),
-        query_factor,
+        torch.cat(factors),
         bank_factor,
         lambda left, right: left @ right.T,
     )
@@ -235,7 +242,7 @@ def _by_products(search, n_neighbors, dtype, center, scale):
 
     # From bounds on half the squares, less the queries' part, to squared distances.
     underflow = 8 * (n_features + 8) * torch.finfo(dtype).tiny
-    own = norms[:, 0].square() * (1 - (n_features + 8) * torch.finfo(torch.float64).eps)
+    own = norms.square() * (1 - (n_features + 8) * torch.finfo(torch.float64).eps)
     others = 2 * (bounds[:, -1].double() - underflow) + own
     last = distances[:, -1]
     certain = (last / scale).square() * (1 - _TOLERANCE) <= others
