@@ -9,8 +9,8 @@ data, with the ratio, and the largest difference of their distances, relative to
 distance. The tree is built before, and that time is not counted.
 
 The lines below it time ``ApproximateIndex`` against the exact search, with the recall: the
-fraction of queries for which it finds a vector as near as the nearest. Compiling takes a
-minute or more, and building the graph of 650,000 vectors, a full bank, many.
+fraction of queries for which it finds a vector as near as the nearest. Compiling, and then
+building the graph of a full bank of 650,000 vectors, take a minute or two each.
 
 Run it as ``python examples/benchmarks/bench_neighbors.py``; ``--quick`` runs all of its
 code on few vectors, but its figures mean nothing.
@@ -74,7 +74,7 @@ def compare_with_approximate(n_bank, n_queries, latent_dim, device):
     bank_there, queries_there = bank.to(device), queries.to(device)
     seconds, (expected, _) = timed(lambda: nearest(queries_there, bank_there), device)
     print(f"exact: {seconds:.2f} s", flush=True)
-    warm_up = ApproximateIndex(bank[:1000])  # compiles
+    warm_up = ApproximateIndex(bank[:5000])  # compiles
     warm_up.nearest(queries)
     build_seconds, index = timed(lambda: ApproximateIndex(bank))
     index.nearest(queries[:10])
