@@ -25,7 +25,8 @@ from skocc import DeepSVDD
 
 def main():
     args = parse_args()
-    images, labels = load_digits().images / 16, load_digits().target
+    digits = load_digits()
+    images, labels = digits.images / 16, digits.target
     train_images, test_images, train_labels, test_labels = train_test_split(
         images, labels, test_size=1 / 3, stratify=labels, random_state=args.random_state
     )

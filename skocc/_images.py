@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import repeat
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 # Pillow's names of the pixel formats that hold more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -86,14 +86,12 @@ class FileImages:
         modes = {mode for mode, _ in headers}
         if image_size is None:
             image_size = headers[0][1]
-            for item, index, (_, size) in zip(
-                self._items, range(len(headers)), headers, strict=True
-            ):
+            for index, (_, size) in enumerate(headers):
                 if size != image_size:
                     raise ValueError(
                         "All images must have one size unless image_size is set. "
-                        f"{_name(item, index)} is {size[0]} x {size[1]} (H x W), the "
-                        f"first image is {image_size[0]} x {image_size[1]}. "
+                        f"{_name(self._items[index], index)} is {size[0]} x {size[1]} "
+                        f"(H x W), the first image is {image_size[0]} x {image_size[1]}. "
                         "Set image_size=(H, W) to resize them."
                     )
         if n_channels is None:
@@ -153,7 +151,7 @@ def _read_header(item, index):
     try:
         with Image.open(item) as image:
             return image.mode, (image.height, image.width)
-    except (OSError, UnidentifiedImageError, SyntaxError, ValueError) as error:
+    except (OSError, SyntaxError, ValueError) as error:
         raise _unreadable(item, index, error) from error
 
 

@@ -1,6 +1,9 @@
+import tracemalloc
+
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from skocc._images import ArrayImages, FileImages
 from skocc.engine.batches import ImageBatches, ResidentImages, keep_on_device
@@ -93,6 +96,23 @@ def test_files_are_loaded_ahead_in_the_same_order(image_files):
         for _ in range(2):
             for from_files, from_array in zip(*batches, strict=True):
                 assert torch.equal(from_files, from_array)
+
+
+def test_memory_does_not_grow_with_the_number_of_files(tmp_path):
+    path, side = tmp_path / "one.png", 128
+    Image.fromarray(RNG.integers(0, 256, (side, side), dtype=np.uint8)).save(path)
+
+    def peak(n_files):
+        tracemalloc.start()
+        for _ in ImageBatches(FileImages([path] * n_files), 10, device=CPU):
+            pass
+        peak_bytes = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak_bytes
+
+    peak(40)  # what is allocated once
+    # A tenth of the added pixels leaves room for the paths and their headers.
+    assert peak(440) - peak(40) < 400 * side * side / 10
 
 
 def test_an_error_of_a_file_reaches_the_caller(image_files):

@@ -261,8 +261,7 @@ def test_save_refuses_a_module_and_joblib_is_named(digits, rgb, tmp_path):
     assert not (tmp_path / "a.safetensors").exists()
 
 
-def test_ten_thousand_paths_need_no_memory_of_their_own(tmp_path):
-    """The source of a list of paths holds the paths, not the pixels."""
+def test_hundreds_of_paths_to_the_same_picture(tmp_path):
     path = tmp_path / "one.png"
     Image.fromarray(
         np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
