@@ -2,8 +2,9 @@
 
 A source has ``len(source)``, ``source.shape`` and ``source.load(indices)``, which returns
 the images at ``indices`` as one array, uint8 (0 to 255) or float32. Nothing downstream
-knows whether the pixels were in memory or on disk. NumPy and Pillow only: converting to
-tensors is the engine's work.
+knows whether the pixels were in memory or on disk. ``source.original_size`` is the (H, W)
+that the images had before they were resized, None where they differ in it. NumPy and Pillow
+only: converting to tensors is the engine's work.
 """
 
 import os
@@ -41,6 +42,7 @@ class ArrayImages:
         if self._image_size is not None:
             sample_shape = (*self._image_size, array.shape[3])
         self.shape = (len(array), *sample_shape)
+        self.original_size = array.shape[1:3] if array.ndim == 4 else None
         self.dtype = np.dtype(np.uint8 if array.dtype == np.uint8 else np.float32)
 
     def __len__(self):
@@ -52,7 +54,7 @@ class ArrayImages:
         if batch.dtype == np.uint16:
             batch = batch.astype(np.float32) / 65535
         if self._image_size is not None:
-            return np.stack([_resize_array(image, self._image_size) for image in batch])
+            return np.stack([resize_array(image, self._image_size) for image in batch])
         # A slice is a view; callers may get a read-only memory map or the user's own
         # array, and tensors made from it must never write through.
         return batch if batch.base is None else batch.copy()
@@ -96,6 +98,8 @@ class FileImages:
                     )
         if n_channels is None:
             n_channels = 1 if modes <= _GREY_MODES else 3
+        sizes = {size for _, size in headers}
+        self.original_size = sizes.pop() if len(sizes) == 1 else None
         self._image_size = tuple(image_size)
         self._n_channels = n_channels
         self.shape = (len(self._items), *self._image_size, n_channels)
@@ -188,7 +192,7 @@ def _to_array(image, image_size, n_channels, dtype):
     return np.repeat(array, n_channels, axis=2) if array.shape[2] == 1 else array
 
 
-def _resize_array(image, image_size):
+def resize_array(image, image_size):
     """Resize an array (H, W, C) with Pillow's antialiased bilinear filter."""
     height, width = image_size
     channels = [

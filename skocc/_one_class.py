@@ -8,7 +8,9 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._images import resize_array
 from skocc._sklearn import Interval, StrOptions
+from skocc._validation import validate_images
 
 SHARED_CONSTRAINTS = {
     "n_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -163,3 +165,38 @@ class OneClassMixin(OutlierMixin):
                 CollapseWarning,
                 stacklevel=5,  # past _fit, fit and its decorator, to the user's line
             )
+
+
+class AnomalyMapMixin:
+    """Heat maps for estimators that say where an image is anomalous.
+
+    The estimator implements ``_anomaly_map(images)``, from an image source to maps
+    (n, H, W) of the size the images have in ``image_shape_``.
+    """
+
+    def anomaly_map(self, X):
+        """Score every pixel: higher is more anomalous.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+
+        Returns
+        -------
+        maps : ndarray of shape (n_samples, H, W), float32
+            At the size of the images in X, also where `image_size` resizes them before
+            they are scored. Files of different sizes have maps of `image_size`.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False)
+        maps = self._anomaly_map(images).astype(np.float32, copy=False)
+        size = images.original_size or images.shape[1:3]
+        if maps.shape[1:] == tuple(size):
+            return maps
+        return np.stack([resize_array(m[:, :, np.newaxis], size)[:, :, 0] for m in maps])

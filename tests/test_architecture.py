@@ -26,7 +26,7 @@ ALLOWED = {
     "filters.py": set(),
     "maps.py": set(),
     "neighbors.py": set(),
-    "_one_class.py": {"_sklearn"},
+    "_one_class.py": {"_sklearn", "_images", "_validation"},
     "_validation.py": {"_images"},
     "_images.py": set(),
     "_sklearn.py": set(),
