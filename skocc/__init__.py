@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
     "DeepSVDD": "skocc.estimators._deep_svdd",
+    "PatchSVDD": "skocc.estimators._patch_svdd",
     "CollapseWarning": "skocc._one_class",
     "load": "skocc._persistence",
     "save": "skocc._persistence",

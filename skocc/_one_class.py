@@ -142,14 +142,14 @@ class OneClassMixin(OutlierMixin):
             "contamination='auto'. Set contamination to a fraction in (0, 0.5]."
         )
 
-    def _set_collapsed(self, spread, train_scores):
+    def _set_collapsed(self, spread, train_scores, min_spread=1e-3):
         """Set `collapsed_`, and warn where the fitted network says nothing.
 
         `spread` is the mean standard deviation of the features, relative to their size.
         """
         scale = np.max(np.abs(train_scores))
         constant = np.ptp(train_scores) <= 1e-6 * scale
-        self.collapsed_ = bool(constant or spread < 1e-3)
+        self.collapsed_ = bool(constant or spread < min_spread)
         if self.collapsed_:
             what = (
                 "the scores of all training images are the same"

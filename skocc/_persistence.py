@@ -72,6 +72,8 @@ def save(estimator, path):
     for key, value in vars(estimator).items():
         if key in params:
             continue
+        if key in getattr(estimator, "_rebuilt", ()):  # made of the rest on first use
+            value = None
         if isinstance(value, torch.nn.Module):
             modules.append(key)
             for entry, tensor in value.state_dict().items():

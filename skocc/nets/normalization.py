@@ -66,3 +66,24 @@ class ImageNetNormalization(nn.Module):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (b, 3, H, W), or (b, 1, H, W) repeated, to (b, 3, H, W)."""
         return (batch - self.mean) / self.std
+
+
+class MeanSubtraction(nn.Module):
+    """Subtract a mean image, and repeat grey to the channels a network takes.
+
+    Parameters
+    ----------
+    mean : Tensor of shape (C, H, W)
+        Mean of the training images at each pixel.
+    n_channels : int
+        C, or any number where C is 1.
+    """
+
+    def __init__(self, mean: torch.Tensor, n_channels: int):
+        super().__init__()
+        self.register_buffer("mean", mean.float())
+        self.n_channels = n_channels
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, C, H, W) to (b, n_channels, H, W)."""
+        return (batch - self.mean).expand(-1, self.n_channels, -1, -1)

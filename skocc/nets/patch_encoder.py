@@ -62,51 +62,95 @@ def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
     return starts
 
 
-class PatchEncoder(nn.Module):
-    """Encoder of patches of 32 pixels: eight 3x3 convolutions and a hyperbolic tangent.
+def _start(module):
+    """Draw the weights of a convolution from He's distribution.
 
-    Between them are leaky ReLUs of slope 0.1. The first convolution has stride 2. None
-    has padding, so that an embedding depends on the pixels of its window only.
+    The published encoder starts from torch's, which after eight layers maps all patches to
+    nearly the same embedding.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+        nn.init.zeros_(module.bias)
+
+
+class PatchEncoder(nn.Module):
+    """Encoder of small patches: 3x3 convolutions without padding, hyperbolic tangent last.
+
+    Published for patches of 32 pixels, with eight convolutions, the first of stride 2, and
+    leaky ReLUs of slope 0.1 between them. Without padding, an embedding depends on the
+    pixels of its window only.
 
     Parameters
     ----------
     embedding_dim : int, default=64
         Size D of an embedding.
-
-    Attributes
-    ----------
-    patch_size : int
-        32.
+    patch_size : int, default=32
+        A multiple of 4, of at most 32 pixels. Smaller patches need fewer convolutions, a
+        quarter of the patch size, and the widest ones in the middle are left out.
+    in_channels : int, default=3
+        Channels C of the images.
     """
 
-    patch_size = 32
-
-    def __init__(self, embedding_dim: int = 64):
+    def __init__(self, embedding_dim: int = 64, patch_size: int = 32, in_channels: int = 3):
         super().__init__()
+        self.patch_size = patch_size
+        hidden = (32, 64, 128, 128, 64, 32, 32)
+        n_hidden = patch_size // 4 - 1
+        first, last = -(-n_hidden // 2), n_hidden // 2
+        hidden = (*hidden[:first], *hidden[len(hidden) - last :])
+        widths = (in_channels, *hidden, embedding_dim)
         # conv1 to conv8, the names of the published checkpoints.
-        widths = (3, 32, 64, 128, 128, 64, 32, 32, embedding_dim)
         for index, (a, b) in enumerate(pairwise(widths)):
             stride = 2 if index == 0 else 1
             self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 3, stride=stride))
+        self.apply(_start)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Map patches (b, 3, 32, 32) to embeddings (b, D) in (-1, 1)."""
-        return self._convolve(patches).flatten(1)
+        """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
+        return self.base_map(patches).flatten(1)
 
-    def _convolve(self, images):
-        """Map (b, 3, H, W) to the embeddings of the windows that start on even pixels."""
+    def base_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed all windows that start on even pixels, in one pass.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            ``z[:, :, i, j]`` is of the window with its top left pixel at (2 i, 2 j).
+        """
         *convolutions, last = self.children()
         for convolution in convolutions:
             # In place, for the maps of whole images are large.
             images = functional.leaky_relu_(convolution(images), _SLOPE)
         return torch.tanh(last(images))
 
+    def pick(
+        self, base: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the embeddings (n, D) of single windows of a base map.
+
+        Parameters
+        ----------
+        base : Tensor of shape (images, D, rows, columns)
+            Of `base_map`.
+        b, i, j : Tensor of shape (n,), int64
+            Image, row and column in `base`; the window starts at (2 i, 2 j).
+        """
+        return base[b, :, i, j]
+
+    def map_size(self, base: torch.Tensor) -> tuple[int, int]:
+        """Return how many rows and columns of windows `pick` can take from a base map."""
+        return base.shape[2], base.shape[3]
+
     def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
         """Embed all windows of the images.
 
         Parameters
         ----------
-        images : Tensor of shape (b, 3, H, W)
+        images : Tensor of shape (b, C, H, W)
         stride : int
             Between windows, in pixels. An odd stride takes four passes; an even one takes
             one, and up to three over the last 32 rows or columns, where windows flush
@@ -126,7 +170,7 @@ class PatchEncoder(nn.Module):
 
         Parameters
         ----------
-        images : Tensor of shape (b, 3, H, W)
+        images : Tensor of shape (b, C, H, W)
         row_starts, column_starts : sequence of int
             First row and first column of the windows, in any order.
 
@@ -139,7 +183,7 @@ class PatchEncoder(nn.Module):
         for rows in _split_by_parity(row_starts):
             band = []
             for columns in _split_by_parity(column_starts):
-                z = self._convolve(
+                z = self.base_map(
                     images[
                         :,
                         :,
@@ -157,7 +201,7 @@ class PatchEncoder(nn.Module):
 
 
 class HierarchicalPatchEncoder(nn.Module):
-    """Encoder of patches of 64 pixels, on top of that of their four quadrants.
+    """Encoder of large patches, on top of that of their four quadrants.
 
     ``f_big(p) = g_big(f_small(p))`` (Yi and Yoon 2020, Eq. 7): the embeddings of the
     quadrants, arranged 2x2 as in the patch, a 2x2 convolution to 128 channels, leaky ReLU
@@ -167,33 +211,60 @@ class HierarchicalPatchEncoder(nn.Module):
     ----------
     embedding_dim : int, default=64
         Size D of an embedding, at either scale.
+    patch_size : int, default=64
+        A multiple of 8 up to 64, as published; or 128, 256 and so on, for which the
+        construction is nested.
+    in_channels : int, default=3
+        Channels C of the images.
 
     Attributes
     ----------
-    enc : PatchEncoder
-        The small encoder.
-    patch_size : int
-        64.
+    enc : PatchEncoder or HierarchicalPatchEncoder
+        The encoder of the quadrants.
     """
 
-    patch_size = 2 * PatchEncoder.patch_size
-
-    def __init__(self, embedding_dim: int = 64):
+    def __init__(self, embedding_dim: int = 64, patch_size: int = 64, in_channels: int = 3):
         super().__init__()
+        self.patch_size = patch_size
+        small = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
         # Names of the published checkpoints.
-        self.enc = PatchEncoder(embedding_dim)
+        self.enc = small(embedding_dim, patch_size // 2, in_channels)
         # Published with stride 1. On 2x2 there is no difference; stride 2 meets every
         # patch of a map of arranged quadrants once.
         self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
         self.conv2 = nn.Conv2d(128, embedding_dim, 1)
+        for convolution in (self.conv1, self.conv2):
+            _start(convolution)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
-        """Map patches (b, 3, 64, 64) to embeddings (b, D) in (-1, 1)."""
+        """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
         side = self.enc.patch_size
         # Top left, top right, bottom left, bottom right.
         corners = product((0, side), repeat=2)
         quadrants = [patches[:, :, i : i + side, j : j + side] for i, j in corners]
-        z = torch.stack(self.enc(torch.cat(quadrants)).chunk(4), dim=2)
+        return self._join(self.enc(torch.cat(quadrants)).chunk(4))
+
+    def base_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed all windows of the innermost encoder, see :class:`PatchEncoder`."""
+        return self.enc.base_map(images)
+
+    def pick(
+        self, base: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the embeddings (n, D) of single windows, see :class:`PatchEncoder`."""
+        half = self.enc.patch_size // 2
+        corners = product((0, half), repeat=2)
+        return self._join([self.enc.pick(base, b, i + di, j + dj) for di, dj in corners])
+
+    def map_size(self, base: torch.Tensor) -> tuple[int, int]:
+        """Return how many rows and columns of windows, see :class:`PatchEncoder`."""
+        rows, columns = self.enc.map_size(base)
+        half = self.enc.patch_size // 2
+        return rows - half, columns - half
+
+    def _join(self, quadrants):
+        """Map the embeddings (b, D) of four quadrants to those of the patches (b, D)."""
+        z = torch.stack(tuple(quadrants), dim=2)
         return self._head(z.unflatten(2, (2, 2))).flatten(1)
 
     def _head(self, z):
@@ -201,11 +272,11 @@ class HierarchicalPatchEncoder(nn.Module):
         return torch.tanh(self.conv2(functional.leaky_relu(self.conv1(z), _SLOPE)))
 
     def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
-        """Embed all windows of 64 pixels.
+        """Embed all windows of `patch_size` pixels.
 
         Parameters
         ----------
-        images : Tensor of shape (b, 3, H, W)
+        images : Tensor of shape (b, C, H, W)
         stride : int
             Between windows, in pixels.
 
@@ -214,19 +285,26 @@ class HierarchicalPatchEncoder(nn.Module):
         z : Tensor of shape (b, D, rows, columns)
             Rows and columns as in :func:`window_starts`.
         """
-        rows, columns = _grid(images, self.patch_size, stride)
-        return self._head(self.enc.windows(images, _halves(rows), _halves(columns)))
+        return self.windows(images, *_grid(images, self.patch_size, stride))
+
+    def windows(
+        self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
+    ) -> torch.Tensor:
+        """Embed the windows on a grid, see :class:`PatchEncoder`."""
+        half = self.enc.patch_size
+        rows, columns = _halves(row_starts, half), _halves(column_starts, half)
+        return self._head(self.enc.windows(images, rows, columns))
 
     def dense_scales(
         self, images: torch.Tensor, stride_small: int, stride_big: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed all windows of 32 and of 64 pixels; the small encoder runs once for both.
+        """Embed all windows at both scales; the small encoder runs once for both.
 
         Parameters
         ----------
-        images : Tensor of shape (b, 3, H, W)
+        images : Tensor of shape (b, C, H, W)
         stride_small, stride_big : int
-            Between windows of 32 and of 64 pixels.
+            Between windows of half the patch size, and of the patch size, in pixels.
 
         Returns
         -------
@@ -235,8 +313,9 @@ class HierarchicalPatchEncoder(nn.Module):
         """
         rows, columns = _grid(images, self.enc.patch_size, stride_small)
         rows_big, columns_big = _grid(images, self.patch_size, stride_big)
+        half = self.enc.patch_size
         z = self.enc.windows(
-            images, rows + _halves(rows_big), columns + _halves(columns_big)
+            images, rows + _halves(rows_big, half), columns + _halves(columns_big, half)
         )
         z_big = self._head(z[:, :, len(rows) :, len(columns) :])
         return z[:, :, : len(rows), : len(columns)], z_big
@@ -246,9 +325,9 @@ def _grid(images, patch_size, stride):
     return [window_starts(size, patch_size, stride) for size in images.shape[2:]]
 
 
-def _halves(starts):
+def _halves(starts, half):
     """Return where the quadrants of each window start: first half, second half."""
-    return [start + half for start in starts for half in (0, PatchEncoder.patch_size)]
+    return [start + offset for start in starts for offset in (0, half)]
 
 
 def _split_by_parity(starts):

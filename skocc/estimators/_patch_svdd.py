@@ -1,0 +1,623 @@
+import copy
+import os
+from functools import partial
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.nn import functional
+
+from skocc._one_class import (
+    SHARED_CONSTRAINTS,
+    AnomalyMapMixin,
+    OneClassMixin,
+    unchanged_on_error,
+)
+from skocc._sklearn import Interval, StrOptions, fit_context
+from skocc._validation import validate_images, warn_about_anomalies
+from skocc.banks import build_banks, image_digests, kept_under_budget
+from skocc.engine.batches import ImageBatches, keep_on_device
+from skocc.engine.device import on_device, resolve_device
+from skocc.engine.inference import map_batches, stream_batches
+from skocc.engine.seeding import seeded
+from skocc.engine.training import train
+from skocc.losses import pairwise_distance_loss
+from skocc.maps import patch_scores_to_map
+from skocc.neighbors import ApproximateIndex, bank_bytes, nearest
+from skocc.nets.normalization import MeanSubtraction
+from skocc.nets.patch_encoder import (
+    HierarchicalPatchEncoder,
+    PositionClassifier,
+    load_encoder_weights,
+    window_starts,
+)
+from skocc.patch_pairs import (
+    close_pairs,
+    photometric_noise,
+    position_pairs,
+    random_crops,
+)
+
+# Values per image, 16 x 16 grey pixels, up to which embeddings are computed in float64.
+_DOUBLE_SIZE = 256
+
+
+class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+    r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
+
+    An encoder learns from normal images alone what patches look like: to tell where the
+    neighbour of a patch is, and to map patches that nearly coincide close to each other.
+    The embeddings of all patches of the training images are kept in banks. An image is
+    scored by the distance of each of its patches to the nearest one there, at two sizes of
+    patches. Read more in the :ref:`User Guide <patch_svdd>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    patch_size : int, default=64
+        Side of the big patches in pixels; the small ones have half of it. A multiple of 8
+        up to 64, or 128, 256 and so on. The images must be at least as large.
+    strides : tuple (small, big), default=None
+        Pixels from one small patch to the next, and from one big patch to the next. None:
+        a sixteenth and a quarter of `patch_size`, 4 and 16 as published. One more patch is
+        flush with the border where they would leave pixels uncovered.
+    embedding_dim : int, default=64
+        Size of an embedding.
+    svdd_weight : float, default=1e-3
+        Weight :math:`\lambda` of the distance of patches that nearly coincide, at least 0.
+        The paper advises a large weight for textures and a small one for objects. Too
+        large a weight collapses the encoder.
+    train_head : bool, default=False
+        Whether the last layer of the position classifiers learns its weights. See Notes.
+    noise : float, default=0.02
+        Standard deviation of the noise on each pixel, and of that on the colours of a
+        patch, in units of the pixels.
+    n_pairs : int, default=256
+        Pairs of patches of each kind that are drawn from an image in an epoch.
+    weights : path or None, default=None
+        File of the state dict of an encoder (``.pt``, ``.pth``, ``.pkl``,
+        ``.safetensors``), with the keys of the published checkpoints; with ``n_epochs=0``
+        it is used as it is. None: random weights.
+    n_neighbors : int, default=1
+        The score of a patch is its mean distance to as many nearest vectors of the bank.
+    search : {"exact", "approximate"}, default="exact"
+        "approximate" searches a graph made by pynndescent, for large banks on a CPU.
+    max_bank_bytes : int or None, default=16777216
+        Bytes that the vectors of both banks take at most. None: all patches are kept. See
+        :meth:`bank_bytes`.
+    subsampling : {"random", "coreset"}, default="random"
+        Which vectors are kept if they do not fit: any, or by greedy k-centre those that
+        leave no other far from all of them, which takes much longer.
+    n_epochs : int, default=20
+        Passes over the images, of which each gives a crop and `n_pairs` pairs.
+    learning_rate : float, default=1e-3
+        Step size of Adam at the start; it falls to zero along a cosine.
+    weight_decay : float, default=0.0
+        L2 penalty of the weights.
+    batch_size : int, default=8
+        Images per batch, at least 2. Scores do not depend on it.
+    contamination : float, default=0.1
+        Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
+    image_shape : tuple (H, W) or (H, W, C), default=None
+        Shape of the images in flattened rows, in pixels; one entry may be -1.
+    image_size : int or tuple (H, W), default=None
+        Size in pixels that all images are resized to (bilinear, antialiased). None: the
+        images have one size already. The paper has 256.
+    device : str or torch.device, default=None
+        Where to compute. None takes CUDA, then MPS, then the CPU.
+    random_state : int, RandomState or None, default=None
+        An int makes fits reproducible, bit by bit on a CPU.
+    verbose : int, default=0
+        Whether progress bars are shown.
+    warm_start : bool, default=False
+        Whether a second `fit` goes on from the fitted weights, with the same mean image.
+
+    Attributes
+    ----------
+    network_ : torch.nn.ModuleDict
+        On the CPU: "normalize", which subtracts the mean image; "encoder"; and the position
+        classifiers "classify_small" and "classify_big".
+    bank_small_ : ndarray of shape (n_small, embedding_dim), float32
+        Embeddings of small patches of the training images.
+    bank_big_ : ndarray of shape (n_big, embedding_dim), float32
+        The same for big patches.
+    loss_curve_ : list of float
+        Mean loss per epoch.
+    offset_ : float
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``.
+    train_scores_ : ndarray of shape (n_samples,), float64
+        Scores of the training images, the patches of each compared with those of the
+        others.
+    collapsed_ : bool
+        Whether all training images have nearly the same score, or all patches the same
+        embedding.
+    image_shape_ : tuple (H, W, C)
+        Shape of the images as the network sees them.
+    n_features_in_ : int
+        Values per sample of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where X was a table with names that are all text.
+
+    See Also
+    --------
+    DeepSVDD : One embedding of the whole image, for images that are aligned and small.
+
+    Notes
+    -----
+    The loss is that of [1]_ at both scales,
+
+    .. math::
+
+       L = \sum_{s} \mathrm{CE}_s
+           + \lambda \, \mathrm{mean} \lVert f_s(p) - f_s(p') \rVert
+
+    with the cross-entropy CE of the position of a neighbour. The map gives each pixel the
+    mean score of the patches that cover it, for each scale, and multiplies the two; the
+    score of an image is the negative of the map's maximum.
+
+    An image that was trained on would find itself in the bank. It is recognised by its
+    pixels, up to rounding, and its own patches are left out, in `fit` and afterwards: the
+    threshold is one for new images, and ``fit(X).predict(X)`` says which training images
+    are unlike the others.
+
+    Where paper and code [2]_ differ, the position classifier is the code's: the columns of
+    its last layer are divided by their length without a gradient, so that they stay at
+    random values. ``train_head=True`` is the perceptron of the paper.
+
+    Further departures. Patches are not cut out and encoded one by one: an epoch takes a
+    crop of twice the patch size of each image, makes two noisy views of it, encodes both
+    densely, and draws all pairs from the two maps. Offsets are therefore even; the
+    neighbour that nearly coincides is 2 pixels away, and has noise as well. Position pairs
+    that would leave the image are not drawn, where the code clips them. Step size and
+    number of epochs are made for this, as is the start: He's distribution, where torch's,
+    which the code uses, maps all patches to nearly the same embedding. Pixels at the border
+    belong to patches whatever the size of the image. Resizing is bilinear. The code
+    searches the bank of small patches approximately, and keeps all vectors; the default
+    here keeps a random part, of which :doc:`the reproduction tables </reproduction>` say
+    what it costs.
+
+    Time is linear in the images and epochs. Scoring takes time for the search, in
+    proportion to the bank, and memory for the maps of a batch: about 0.1 GB for eight
+    images of 256 pixels, a few times that in training.
+
+    References
+    ----------
+    .. [1] J. Yi and S. Yoon, "Patch SVDD: Patch-level SVDD for anomaly detection and
+       segmentation", ACCV 2020, arXiv:2006.16067.
+    .. [2] https://github.com/nuclearboy95/Anomaly-Detection-PatchSVDD-PyTorch, commit
+       934d623.
+
+    Examples
+    --------
+    Stripes, and stripes with a spot:
+
+    >>> import numpy as np
+    >>> from skocc import PatchSVDD
+    >>> rng = np.random.default_rng(0)
+    >>> stripes = np.sin(np.arange(32)) + rng.normal(scale=0.1, size=(12, 32, 32))
+    >>> spotted = stripes[8:].copy()
+    >>> spotted[:, 10:16, 20:26] = 0
+    >>> detector = PatchSVDD(patch_size=16, n_epochs=2, random_state=0).fit(stripes[:8])
+    >>> scores = detector.score_samples(stripes[8:])
+    >>> bool(scores.min() > detector.score_samples(spotted).max())
+    True
+    >>> maps = detector.anomaly_map(spotted)
+    >>> maps.shape
+    (4, 32, 32)
+    >>> bool(maps[:, 10:16, 20:26].mean() > 2 * maps.mean())
+    True
+    """
+
+    # Search indices are not saved, but made of the banks again when they are needed.
+    _rebuilt = ("_indices",)
+    _parameter_constraints = {
+        **SHARED_CONSTRAINTS,
+        "patch_size": [Interval(Integral, 8, None, closed="left")],
+        "strides": [None, tuple, list],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "svdd_weight": [Interval(Real, 0, None, closed="left")],
+        "train_head": ["boolean"],
+        "noise": [Interval(Real, 0, None, closed="left")],
+        "n_pairs": [Interval(Integral, 1, None, closed="left")],
+        "weights": [None, str, os.PathLike],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "search": [StrOptions({"exact", "approximate"})],
+        "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
+        "subsampling": [StrOptions({"random", "coreset"})],
+    }
+
+    def __init__(
+        self,
+        *,
+        patch_size=64,
+        strides=None,
+        embedding_dim=64,
+        svdd_weight=1e-3,
+        train_head=False,
+        noise=0.02,
+        n_pairs=256,
+        weights=None,
+        n_neighbors=1,
+        search="exact",
+        max_bank_bytes=2**24,
+        subsampling="random",
+        n_epochs=20,
+        learning_rate=1e-3,
+        weight_decay=0.0,
+        batch_size=8,
+        contamination=0.1,
+        image_shape=None,
+        image_size=None,
+        device=None,
+        random_state=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.patch_size = patch_size
+        self.strides = strides
+        self.embedding_dim = embedding_dim
+        self.svdd_weight = svdd_weight
+        self.train_head = train_head
+        self.noise = noise
+        self.n_pairs = n_pairs
+        self.weights = weights
+        self.n_neighbors = n_neighbors
+        self.search = search
+        self.max_bank_bytes = max_bank_bytes
+        self.subsampling = subsampling
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Learn an encoder of patches, and keep those of the training images.
+
+        Parameters
+        ----------
+        X : images or paths
+            Normal images only, at least two, and at least `patch_size` pixels a side. An
+            array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
+            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+        y : Ignored
+            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            being trained on.
+
+        Returns
+        -------
+        self : PatchSVDD
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            X or a parameter is not usable, among them patches larger than the images; the
+            message says what to do.
+        FloatingPointError
+            The loss is not finite.
+        """
+        with unchanged_on_error(self):
+            return self._fit(X, y)
+
+    def score_samples(self, X):
+        """Score images: higher is more normal.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            The negative of the highest value of each anomaly map.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False)
+        return self._score(images, resolve_device(self.device, fall_back=True))
+
+    def bank_bytes(self, n_images, image_size):
+        """Bytes of the features of all patches, to be known before fitting.
+
+        Parameters
+        ----------
+        n_images : int
+            How many images `fit` will be given.
+        image_size : tuple (H, W)
+            Size of the images in pixels, after any resizing.
+
+        Returns
+        -------
+        n_bytes : int
+            What `max_bank_bytes` would have to be to keep them all.
+        """
+        grids = self._grids(image_size)
+        n_vectors = n_images * sum(len(rows) * len(columns) for rows, columns in grids)
+        return bank_bytes(n_vectors, self.embedding_dim)
+
+    def _fit(self, X, y):
+        device = resolve_device(self.device)
+        warm = self.warm_start and hasattr(self, "network_")
+        images = validate_images(self, X, reset=not warm, min_samples=2)
+        warn_about_anomalies(y)
+        self._check_parameters(len(images))
+        with seeded(self.random_state, device) as generator:
+            images = keep_on_device(images, device)
+            network = copy.deepcopy(self.network_) if warm else self._new_network(images)
+            network.to(device)
+            loss_curve = self._train(network, images, device, generator)
+            self.network_ = network.cpu().eval()
+            self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
+            self._make_banks(images, device, generator)
+        train_scores = self._score(images, device)
+        self._set_offset(train_scores)
+        spread = self.bank_small_.std(axis=0).mean() / np.abs(self.bank_small_).mean()
+        # Features of a random encoder differ by 1e-3 of their size, and still rank images.
+        self._set_collapsed(spread, train_scores, min_spread=1e-6)
+        return self
+
+    def _check_parameters(self, n_images):
+        """Raise a ValueError for what the images or the other parameters do not allow."""
+        size = self.patch_size
+        if size % 8 or (size > 64 and size & (size - 1)):
+            raise ValueError(
+                "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
+                f"{size}. Use for example patch_size=64."
+            )
+        if self.strides is not None and (
+            len(self.strides) != 2 or not all(isinstance(n, Integral) for n in self.strides)
+        ):
+            raise ValueError(
+                "strides must be two numbers of pixels, for the small and the big patches. "
+                f"Got {self.strides!r}. Set for example strides=(4, 16)."
+            )
+        n_kept = min(self._bank_sizes(n_images)[1])
+        if n_kept <= self.n_neighbors:
+            raise ValueError(
+                f"n_neighbors={self.n_neighbors} needs more vectors in both banks than "
+                f"that. Got {n_kept} in one of them, of {n_images} images. Set "
+                "n_neighbors=1, pass more images, or raise max_bank_bytes."
+            )
+        if self.contamination == "auto":
+            self._auto_offset(None)
+
+    def _grids(self, image_size=None):
+        """Return where the rows and columns of small and of big patches start."""
+        size, image_size = self.patch_size, image_size or self.image_shape_[:2]
+        sides = (size // 2, size)
+        strides = self.strides or _default_strides(size)
+        return [
+            [window_starts(n, side, stride) for n in image_size]
+            for side, stride in zip(sides, strides, strict=True)
+        ]
+
+    def _bank_sizes(self, n_images):
+        """Return how many small and big patches there are, and how many to keep."""
+        n_vectors = [n_images * len(rows) * len(columns) for rows, columns in self._grids()]
+        return n_vectors, kept_under_budget(
+            n_vectors, self.embedding_dim, self.max_bank_bytes
+        )
+
+    def _new_network(self, images):
+        batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
+        sums = stream_batches(nn.Identity(), batches, lambda batch: batch.double().sum(0))
+        network = self._empty_network("network_")
+        network.normalize.mean.copy_(sum(sums) / len(images))
+        if self.weights is not None:
+            load_encoder_weights(network.encoder, self.weights)
+        return network
+
+    def _empty_network(self, attribute):
+        """Return the module of a fitted attribute before its weights are loaded."""
+        height, width, n_channels = self.image_shape_
+        in_channels = 3 if n_channels == 1 else n_channels
+        dim = self.embedding_dim
+        return nn.ModuleDict(
+            {
+                "normalize": MeanSubtraction(
+                    torch.zeros(n_channels, height, width), in_channels
+                ),
+                "encoder": HierarchicalPatchEncoder(dim, self.patch_size, in_channels),
+                "classify_small": PositionClassifier(dim, self.train_head),
+                "classify_big": PositionClassifier(dim, self.train_head),
+            }
+        )
+
+    def _train(self, network, images, device, generator):
+        """Train encoder and position classifiers; return the loss curve."""
+        batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
+        learnt = [weight for weight in network.parameters() if weight.requires_grad]
+        optimizer = torch.optim.Adam(
+            learnt, lr=self.learning_rate, weight_decay=self.weight_decay
+        )
+        history = train(
+            network,
+            self._make_loss(network, generator),
+            batches,
+            optimizer=optimizer,
+            n_epochs=self.n_epochs,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(
+                optimizer, max(1, self.n_epochs)
+            ),
+            verbose=self.verbose,
+            stage="Patch SVDD",
+        )
+        return history.loss_curve
+
+    def _make_loss(self, network, generator):
+        """Return the loss of a batch of images."""
+        encoder = network.encoder
+        scales = (
+            (encoder.enc, network.classify_small),
+            (encoder, network.classify_big),
+        )
+        # Room for a patch and its farthest neighbour.
+        crop_size = tuple(min(n, 2 * self.patch_size) for n in self.image_shape_[:2])
+
+        def loss_fn(batch):
+            crops = random_crops(network.normalize(batch), crop_size, generator)
+            # Two views with noise of their own: a patch is compared with a neighbour from
+            # the other view, or the colours would give the position away.
+            views = [photometric_noise(crops, self.noise, generator) for _ in range(2)]
+            views = torch.cat(views).contiguous(memory_format=torch.channels_last)
+            first, second = encoder.base_map(views).chunk(2)
+            loss = 0.0
+            for net, classifier in scales:
+                loss = loss + self._scale_loss(net, classifier, first, second, generator)
+            return loss
+
+        return loss_fn
+
+    def _scale_loss(self, encoder, classifier, first, second, generator):
+        """Return the loss of one scale, from the base maps of two views of the crops."""
+        map_size, n_images = encoder.map_size(first), len(first)
+        n_pairs = n_images * self.n_pairs
+        image = torch.arange(n_images, device=first.device).repeat_interleave(self.n_pairs)
+
+        def embed(base, cells):
+            rows, columns = cells.to(base.device).unbind(dim=1)
+            return encoder.pick(base, image, rows, columns)
+
+        anchors, neighbors, positions = position_pairs(
+            map_size, encoder.patch_size, n_pairs, generator
+        )
+        logits = classifier(embed(first, anchors), embed(second, neighbors))
+        loss = functional.cross_entropy(logits, positions.to(logits.device))
+        if self.svdd_weight == 0:
+            return loss
+        anchors, neighbors = close_pairs(map_size, n_pairs, generator)
+        distance = pairwise_distance_loss(embed(first, anchors), embed(first, neighbors))
+        return loss + self.svdd_weight * distance
+
+    def _embed(self, network, batch):
+        """Return the embeddings (b, D, rows, columns) of small and of big patches."""
+        dtype = next(network.parameters()).dtype
+        strides = self.strides or _default_strides(self.patch_size)
+        scales = network.encoder.dense_scales(network.normalize(batch.to(dtype)), *strides)
+        # Queries and bank are rounded alike: an image in the bank has distance 0.
+        return [z.float() for z in scales]
+
+    def _make_banks(self, images, device, generator):
+        """Keep the embeddings of the patches, and which image each of them is from."""
+        n_vectors, n_kept = self._bank_sizes(len(images))
+        network, digests = self._network_on(device), []
+
+        def embed(batch):
+            digests.extend(image_digests(batch))
+            return [_to_rows(z) for z in self._embed(network, batch)]
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        banks = build_banks(
+            stream_batches(network, batches, embed, verbose=self.verbose, stage="Banks"),
+            n_vectors,
+            n_kept,
+            self.embedding_dim,
+            subsampling=self.subsampling,
+            generator=generator,
+        )
+        self.bank_small_, self.bank_big_ = (bank.vectors.numpy() for bank in banks)
+        self._bank_images_small, self._bank_images_big = (
+            (bank.rows // (n // len(images))).int().numpy()
+            for bank, n in zip(banks, n_vectors, strict=True)
+        )
+        self._digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        self._indices = None
+
+    def _score(self, images, device):
+        # In double precision: the product of two small distances keeps its digits.
+        maxima = self._map(images, device, lambda maps: maps.max(axis=(1, 2)))
+        return 0.0 - maxima  # not -0.0
+
+    def _anomaly_map(self, images):
+        device = resolve_device(self.device, fall_back=True)
+        return self._map(images, device, lambda maps: maps.astype(np.float32))
+
+    def _map(self, images, device, reduce):
+        """Apply a function to the maps (b, H, W) of each batch and join the results."""
+        network, searches = self._network_on(device), self._searches(device)
+        grids, size = self._grids(), self.image_shape_[:2]
+        sides = (self.patch_size // 2, self.patch_size)
+        # Of equal images the first: the others then still find a copy of themselves.
+        numbers = {d.tobytes(): i for i, d in reversed([*enumerate(self._digests)])}
+
+        def measure(batch):
+            image = [numbers.get(digest, -1) for digest in image_digests(batch)]
+            image = torch.tensor(image, dtype=torch.int32, device=batch.device)
+            product = 1.0
+            for z, grid, side, search in zip(
+                self._embed(network, batch), grids, sides, searches, strict=True
+            ):
+                groups = image.repeat_interleave(z[0, 0].numel())
+                distances = search(_to_rows(z), groups).cpu().numpy()
+                scores = distances.mean(axis=1).reshape(len(z), *z.shape[2:])
+                product = product * patch_scores_to_map(scores, *grid, side, size)
+            return torch.from_numpy(reduce(product))
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        return map_batches(network, batches, measure, verbose=self.verbose, stage="Scores")
+
+    def _searches(self, device):
+        """Return, for each scale, a function from vectors and their images to distances.
+
+        Vectors of the bank that are from the same image are no neighbours.
+        """
+        banks = (
+            (self.bank_small_, self._bank_images_small),
+            (
+                self.bank_big_,
+                self._bank_images_big,
+            ),
+        )
+        banks = [tuple(map(torch.from_numpy, bank)) for bank in banks]
+        if self.search == "exact":
+            return [
+                partial(
+                    _search_exactly, *(part.to(device) for part in bank), self.n_neighbors
+                )
+                for bank in banks
+            ]
+        if self._indices is None:
+            self._indices = [ApproximateIndex(*bank) for bank in banks]
+        return [partial(_search_index, index, self.n_neighbors) for index in self._indices]
+
+    def _network_on(self, device):
+        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
+        dtype = torch.float64 if is_double else torch.float32
+        return on_device(self.network_, device, dtype)
+
+
+def _default_strides(patch_size):
+    """Return the strides of small and big patches, 4 and 16 for patches of 64 pixels."""
+    return max(1, patch_size // 16), patch_size // 4
+
+
+def _to_rows(z):
+    """Return embeddings (b, D, rows, columns) as vectors (b * rows * columns, D)."""
+    return z.permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _search_exactly(bank, bank_groups, n_neighbors, queries, groups):
+    return nearest(
+        queries, bank, n_neighbors, query_groups=groups, bank_groups=bank_groups
+    )[0]
+
+
+def _search_index(index, n_neighbors, queries, groups):
+    return index.nearest(queries, n_neighbors, query_groups=groups)[0]

@@ -1,0 +1,213 @@
+import numpy as np
+import pytest
+import torch
+
+import skocc
+from skocc import PatchSVDD
+from skocc.estimators import _patch_svdd as module
+from skocc.maps import patch_scores_to_map
+from skocc.nets.patch_encoder import HierarchicalPatchEncoder, window_starts
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twelve smooth grey images (12, 40, 36) that differ from each other."""
+    coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
+    fine = torch.nn.functional.interpolate(
+        torch.from_numpy(coarse), (40, 36), mode="bilinear"
+    )
+    return fine[:, 0].numpy()
+
+
+def make(**params):
+    small = {"patch_size": 16, "strides": (4, 8), "n_pairs": 8, "n_epochs": 1}
+    return PatchSVDD(**(small | {"random_state": 0, "device": "cpu"} | params))
+
+
+@pytest.fixture(scope="module")
+def fitted(images):
+    return make().fit(images)
+
+
+def embeddings(detector, images):
+    """Embeddings of small and of big patches, one list of vectors for an image."""
+    with torch.no_grad():
+        batch = torch.from_numpy(images)[:, None]
+        scales = detector.network_.encoder.dense_scales(
+            detector.network_.normalize(batch), 4, 8
+        )
+    return [z.flatten(2).mT.double().numpy() for z in scales]
+
+
+def by_hand(detector, image, banks, n_neighbors=1):
+    """The map of one image from its definition."""
+    product = 1.0
+    for z, bank, side, stride in zip(
+        embeddings(detector, image[None]), banks, (8, 16), (4, 8), strict=True
+    ):
+        distances = np.linalg.norm(z[0][:, None] - bank[None], axis=2)
+        scores = np.sort(distances, axis=1)[:, :n_neighbors].mean(axis=1)
+        rows, columns = (window_starts(n, side, stride) for n in image.shape)
+        scores = scores.reshape(1, len(rows), len(columns))
+        product = product * patch_scores_to_map(scores, rows, columns, side, image.shape)
+    return product[0]
+
+
+@pytest.mark.parametrize("n_neighbors", [1, 3])
+def test_map_of_a_new_image(images, n_neighbors):
+    detector = make(n_neighbors=n_neighbors).fit(images[:6])
+    banks = [np.concatenate(z) for z in embeddings(detector, images[:6])]
+    np.testing.assert_allclose(detector.bank_small_, banks[0], atol=1e-6)
+    np.testing.assert_allclose(detector.bank_big_, banks[1], atol=1e-6)
+    expected = by_hand(detector, images[7], banks, n_neighbors)
+    found = detector.anomaly_map(images[7:8])
+    np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-6)
+    assert detector.score_samples(images[7:8])[0] == pytest.approx(
+        -expected.max(), rel=1e-3
+    )
+
+
+def test_training_image_is_judged_by_the_others(images, fitted):
+    z = embeddings(fitted, images)
+    others = [np.concatenate(np.delete(part, 4, axis=0)) for part in z]
+    expected = -by_hand(fitted, images[4], others).max()
+    assert fitted.train_scores_[4] == pytest.approx(expected, rel=1e-3)
+    np.testing.assert_array_equal(fitted.score_samples(images), fitted.train_scores_)
+    # Were it not recognised, it would find all its patches in the bank.
+    stranger = make().fit(images)
+    stranger._digests = np.zeros_like(stranger._digests)
+    np.testing.assert_allclose(stranger.anomaly_map(images[4:5]), 0, atol=1e-9)
+
+
+def test_copies_of_a_training_image_are_normal(images):
+    detector = make().fit(np.concatenate([images, images[:1]]))
+    assert detector.train_scores_[0] == detector.train_scores_[-1] == 0
+    assert detector.train_scores_[1] < 0
+
+
+def test_banks_keep_to_the_budget(images, fitted):
+    full = fitted.bank_bytes(12, (40, 36))
+    assert full == fitted.bank_small_.nbytes + fitted.bank_big_.nbytes
+    for subsampling in ("random", "coreset"):
+        detector = make(max_bank_bytes=full // 10, subsampling=subsampling).fit(images)
+        kept = detector.bank_small_.nbytes + detector.bank_big_.nbytes
+        assert full // 10 - 2 * 256 < kept <= full // 10
+        vectors = {tuple(vector) for vector in fitted.bank_small_}
+        assert {tuple(vector) for vector in detector.bank_small_} <= vectors
+        ratio = len(detector.bank_small_) / len(detector.bank_big_)
+        assert ratio == pytest.approx(
+            len(fitted.bank_small_) / len(fitted.bank_big_), rel=0.1
+        )
+    assert len(make(max_bank_bytes=None).fit(images).bank_big_) == len(fitted.bank_big_)
+    with pytest.raises(ValueError, match=r"Got a budget of 100 bytes.*at least 512"):
+        make(max_bank_bytes=100).fit(images)
+
+
+def test_approximate_search_finds_nearly_the_same(images, fitted):
+    detector = make(search="approximate").fit(images[:10])
+    exact = make().fit(images[:10])
+    np.testing.assert_allclose(
+        detector.score_samples(images), exact.score_samples(images), rtol=0.02
+    )
+    np.testing.assert_allclose(detector.train_scores_, exact.train_scores_, rtol=0.02)
+
+
+def test_search_index_is_built_again_after_loading(images, tmp_path):
+    detector = make(search="approximate").fit(images[:10])
+    skocc.save(detector, tmp_path / "detector.safetensors")
+    loaded = skocc.load(tmp_path / "detector.safetensors")
+    assert loaded._indices is None
+    np.testing.assert_allclose(
+        loaded.score_samples(images), detector.score_samples(images), rtol=1e-6
+    )
+
+
+def test_published_weights_without_training(images, tmp_path):
+    encoder = HierarchicalPatchEncoder(patch_size=16)
+    path = tmp_path / "encoder.pkl"
+    torch.save(encoder.state_dict(), path)
+    detector = make(weights=path, n_epochs=0).fit(images)
+    for key, value in encoder.state_dict().items():
+        assert torch.equal(detector.network_.encoder.state_dict()[key], value)
+    assert detector.loss_curve_ == []
+    np.testing.assert_allclose(
+        detector.network_.normalize.mean[0], images.mean(axis=0), atol=1e-6
+    )
+    with pytest.raises(ValueError, match="does not hold a state dict"):
+        make(weights=path, patch_size=32).fit(images)
+
+
+def test_colour_is_taken_as_it_is(images):
+    colour = np.stack([images, images[::-1], 1 - images], axis=3)
+    detector = make().fit(colour)
+    assert detector.network_.encoder.enc.conv1.in_channels == 3
+    assert detector.anomaly_map(colour[:2]).shape == (2, 40, 36)
+    two = make(image_shape=(40, 36, 2)).fit(colour[:, :, :, :2])
+    assert two.network_.encoder.enc.conv1.in_channels == 2
+
+
+def test_map_has_the_size_of_the_images(images):
+    detector = make(image_size=(20, 24)).fit(images)
+    assert detector.image_shape_ == (20, 24, 1)
+    maps = detector.anomaly_map(images[:3])
+    assert maps.shape == (3, 40, 36)
+    assert maps.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"patch_size": 20}, "patch_size must be a multiple of 8.* Got 20"),
+        ({"patch_size": 96}, "or 128, 256 and so on. Got 96"),
+        ({"patch_size": 64}, "Patches of 64 pixels do not fit .* side of 40"),
+        ({"strides": (4, 16, 1)}, r"strides must be two .* Got \(4, 16, 1\)"),
+        ({"strides": (9, 4)}, "stride=9 does not suit patches of 8 pixels"),
+        ({"contamination": "auto"}, "no threshold rule of its own"),
+        ({"n_neighbors": 10**6}, "n_neighbors=1000000 needs more .* Got 192"),
+    ],
+)
+def test_what_cannot_be_used_is_said_before_training(images, params, message, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    with pytest.raises(ValueError, match=message):
+        make(**params).fit(images)
+
+
+def test_position_can_be_learnt():
+    """A gradient of light tells where a neighbour is; its classes are then predictable."""
+    ramp = np.add.outer(np.arange(48), 3 * np.arange(48)) / 200
+    images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10
+    detector = make(n_epochs=0, n_pairs=64, noise=0.001).fit(images)
+    # What all images have in common would be subtracted.
+    detector.network_.normalize.mean.zero_()
+    detector.set_params(warm_start=True, n_epochs=30).fit(images)
+    # Two scales, eight classes: chance is 2 ln 8 = 4.16.
+    assert detector.loss_curve_[0] > 3.8
+    assert detector.loss_curve_[-1] < 3.3
+
+
+def test_svdd_weight_draws_close_patches_together(images):
+    def spread(svdd_weight):
+        detector = make(svdd_weight=svdd_weight, n_epochs=20).fit(images)
+        small, _ = embeddings(detector, images)
+        return np.linalg.norm(np.diff(small, axis=1), axis=2).mean()
+
+    assert spread(10.0) < 0.7 * spread(0.0)
+
+
+@pytest.mark.data
+@pytest.mark.parametrize("name", ["bottle", "wood"])
+def test_golden_map_and_score(data_dir, tmp_path, name):
+    with np.load(data_dir / f"patch_svdd_{name}.npz") as arrays:
+        weights = {key: torch.from_numpy(arrays[key]) for key in arrays}
+    torch.save(weights, tmp_path / "encoder.pt")
+    golden = np.load(data_dir / "golden" / f"patch_svdd_{name}_io.npz")
+    detector = PatchSVDD(
+        weights=tmp_path / "encoder.pt", n_epochs=0, max_bank_bytes=None, device="cpu"
+    )
+    detector.fit(golden["images"][:2])
+    np.testing.assert_allclose(
+        detector.anomaly_map(golden["images"][2:]), golden["map_mult"], atol=1e-4
+    )
+    score = detector.score_samples(golden["images"][2:])
+    np.testing.assert_allclose(-score, golden["score_mult"].ravel(), atol=1e-4)
+    assert detector.bank_small_.shape == (2 * 17 * 17, 64)
