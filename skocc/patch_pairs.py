@@ -1,8 +1,12 @@
-"""Pairs of patches to learn from, drawn from maps that hold the embeddings of many.
+"""Pairs of patches to learn from, and their embeddings.
 
 Patch SVDD learns from pairs: patches that nearly coincide, and patches with one of their
-eight neighbours. Cut out and encoded one by one, they cost a pass each. Here a few crops
-are encoded densely, and any number of pairs is picked from the maps.
+eight neighbours. Cut out and encoded one by one (:class:`CutPatches`), as published, they
+cost a pass each. From a crop that is encoded densely (:class:`DensePatches`), any number of
+pairs is picked.
+
+Places of patches are rows and columns of cells: pixels for patches that are cut out, two
+pixels, the stride of the encoder, for those of a dense map.
 """
 
 import torch
@@ -64,6 +68,96 @@ def photometric_noise(
     return batch + scale * (shift + noise).to(batch.device)
 
 
+class DensePatches:
+    """Embeddings of any patches of random crops, one crop an image, encoded once.
+
+    Parameters
+    ----------
+    encoder : HierarchicalPatchEncoder
+        Its `base_map` embeds two views of the crops, each with noise of its own.
+    images : Tensor of shape (b, C, H, W)
+    crop_size : tuple (height, width)
+        No larger than the images, and no smaller than a patch.
+    noise : float
+        See :func:`photometric_noise`.
+    generator : torch.Generator
+        On the CPU.
+
+    Attributes
+    ----------
+    cell : int
+        Pixels from one place of a patch to the next: 2.
+    """
+
+    cell = 2
+
+    def __init__(self, encoder, images, crop_size, noise, generator):
+        crops = random_crops(images, crop_size, generator)
+        views = [photometric_noise(crops, noise, generator) for _ in range(2)]
+        views = torch.cat(views).contiguous(memory_format=torch.channels_last)
+        self._maps = encoder.base_map(views).chunk(2)
+
+    def map_size(self, encoder) -> tuple[int, int]:
+        """Return how many rows and columns of places a patch of this encoder has."""
+        return encoder.map_size(self._maps[0])
+
+    def embed(self, encoder, image, cells, view=None) -> torch.Tensor:
+        """Return the embeddings (n, D) of patches.
+
+        Parameters
+        ----------
+        encoder : PatchEncoder or HierarchicalPatchEncoder
+            Either scale.
+        image : Tensor of shape (n,), int64
+            Which image each patch is from.
+        cells : Tensor of shape (n, 2), int64
+            Row and column of each.
+        view : {0, 1}, default=None
+            Two patches with different views have noise of their own. None: patches that
+            are compared with each other as they are.
+        """
+        rows, columns = cells.to(image.device).unbind(dim=1)
+        return encoder.pick(self._maps[view or 0], image, rows, columns)
+
+
+class CutPatches:
+    """Embeddings of patches that are cut out of whole images, one pass for each.
+
+    Parameters
+    ----------
+    images : Tensor of shape (b, C, H, W)
+    noise : float
+        See :func:`photometric_noise`.
+    generator : torch.Generator
+        On the CPU.
+
+    Attributes
+    ----------
+    cell : int
+        Pixels from one place of a patch to the next: 1.
+    """
+
+    cell = 1
+
+    def __init__(self, images, noise, generator):
+        self._images, self._noise, self._generator = images, noise, generator
+
+    def map_size(self, encoder) -> tuple[int, int]:
+        """Return how many rows and columns of places a patch of this encoder has."""
+        height, width = self._images.shape[2:]
+        return height - encoder.patch_size + 1, width - encoder.patch_size + 1
+
+    def embed(self, encoder, image, cells, view=None) -> torch.Tensor:
+        """Return the embeddings (n, D) of patches, see :class:`DensePatches`."""
+        side = encoder.patch_size
+        rows, columns = cells.to(image.device).unbind(dim=1)
+        windows = self._images.unfold(2, side, 1).unfold(3, side, 1)
+        patches = windows[image, :, rows, columns]  # (n, C, side, side)
+        if view is not None:
+            patches = photometric_noise(patches, self._noise, self._generator)
+        return encoder(patches.contiguous(memory_format=torch.channels_last))
+
+
 def position_pairs(
     map_size: tuple[int, int], patch_size: int, n_pairs: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -75,9 +169,9 @@ def position_pairs(
     Parameters
     ----------
     map_size : tuple (rows, columns)
-        Of the windows, which start every two pixels.
+        Of the places a patch may have.
     patch_size : int
-        In pixels.
+        In cells.
     n_pairs : int
     generator : torch.Generator
         On the CPU.
@@ -85,7 +179,7 @@ def position_pairs(
     Returns
     -------
     anchors, neighbors : Tensor of shape (n_pairs, 2), int64
-        Rows and columns in the map.
+        Rows and columns, in cells.
     positions : Tensor of shape (n_pairs,), int64
         Classes 0 to 7 of the neighbours, row by row from the top left.
 
@@ -93,12 +187,11 @@ def position_pairs(
     -----
     Anchors are uniform over those whose neighbour lies within the map. Where there are
     none, in images of less than twice the patch size, the neighbour is clipped to the map,
-    as the published sampler does with every pair. Offsets are even numbers of pixels.
+    as the published sampler does with every pair.
     """
     positions = _randint(len(_DIRECTIONS), (n_pairs,), generator)
     direction = torch.tensor(_DIRECTIONS)[positions]
-    # In cells of two pixels: 3K/4 and up to K/4 - 1 more.
-    nearest, spread = 3 * patch_size // 8, max(1, patch_size // 8)
+    nearest, spread = 3 * patch_size // 4, max(1, patch_size // 4)
     offset = direction * (nearest + _randint(spread, (n_pairs, 2), generator))
     last = torch.tensor(map_size) - 1
     low, high = (-offset).clamp(min=0), torch.minimum(last, last - offset)
@@ -111,14 +204,18 @@ def position_pairs(
 
 
 def close_pairs(
-    map_size: tuple[int, int], n_pairs: int, generator: torch.Generator
+    map_size: tuple[int, int], patch_size: int, n_pairs: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Draw patches with others that are shifted by two pixels.
+    """Draw patches with others that nearly coincide with them.
+
+    The shift is up to 1/32 of the patch size, at least a cell, in rows or columns or both.
 
     Parameters
     ----------
     map_size : tuple (rows, columns)
-        Of the windows, which start every two pixels.
+        Of the places a patch may have.
+    patch_size : int
+        In cells.
     n_pairs : int
     generator : torch.Generator
         On the CPU.
@@ -126,10 +223,15 @@ def close_pairs(
     Returns
     -------
     anchors, neighbors : Tensor of shape (n_pairs, 2), int64
-        Rows and columns in the map. They differ by one in either or both, and may be the
-        same only where the border leaves nothing else.
+        Rows and columns, in cells. The two are the same only where the border leaves
+        nothing else.
     """
-    offset = torch.tensor(_DIRECTIONS)[_randint(len(_DIRECTIONS), (n_pairs,), generator)]
+    reach = max(1, patch_size // 32)
+    # Numbers of all shifts but (0, 0), which is the middle one.
+    side = 2 * reach + 1
+    number = _randint(side**2 - 1, (n_pairs,), generator)
+    number += number >= side**2 // 2
+    offset = torch.stack([number // side, number % side], dim=1) - reach
     last = torch.tensor(map_size) - 1
     uniform = torch.rand((n_pairs, 2), generator=generator)
     anchors = (uniform * (last + 1)).long()

@@ -27,19 +27,14 @@ from skocc.engine.training import train
 from skocc.losses import pairwise_distance_loss
 from skocc.maps import patch_scores_to_map
 from skocc.neighbors import ApproximateIndex, bank_bytes, nearest
-from skocc.nets.normalization import MeanSubtraction
+from skocc.nets.normalization import LocalContrastNormalization, MeanSubtraction
 from skocc.nets.patch_encoder import (
     HierarchicalPatchEncoder,
     PositionClassifier,
     load_encoder_weights,
     window_starts,
 )
-from skocc.patch_pairs import (
-    close_pairs,
-    photometric_noise,
-    position_pairs,
-    random_crops,
-)
+from skocc.patch_pairs import CutPatches, DensePatches, close_pairs, position_pairs
 
 # Values per image, 16 x 16 grey pixels, up to which embeddings are computed in float64.
 _DOUBLE_SIZE = 256
@@ -67,6 +62,11 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         flush with the border where they would leave pixels uncovered.
     embedding_dim : int, default=64
         Size of an embedding.
+    normalization : {"mean", "local_contrast"}, default="mean"
+        What happens to the pixels first. "mean" subtracts the mean image of the training
+        images, as published. "local_contrast" before that shifts and scales each pixel by
+        mean and deviation of those around it, with Gaussian weights that are 1/16 of the
+        shorter side wide, for images whose light and contrast vary.
     svdd_weight : float, default=1e-3
         Weight :math:`\lambda` of the distance of patches that nearly coincide, at least 0.
         The paper advises a large weight for textures and a small one for objects. Too
@@ -76,6 +76,10 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     noise : float, default=0.02
         Standard deviation of the noise on each pixel, and of that on the colours of a
         patch, in units of the pixels.
+    sampling : {"dense", "patches"}, default="dense"
+        How patches to learn from are embedded. "dense" encodes a crop of each image once
+        and picks pairs from the map; "patches" cuts them out and encodes each on its own,
+        as published, and takes a small `n_pairs`. See Notes.
     n_pairs : int, default=256
         Pairs of patches of each kind that are drawn from an image in an epoch.
     weights : path or None, default=None
@@ -84,6 +88,11 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         it is used as it is. None: random weights.
     n_neighbors : int, default=1
         The score of a patch is its mean distance to as many nearest vectors of the bank.
+    border : {"mean", "reflect"}, default="mean"
+        How patches are averaged near the border of an image, where few cover a pixel:
+        "mean" over those there are, as published; "reflect" over equally many everywhere,
+        the scores beyond the border being those within it, mirrored. With "mean" the border
+        varies more, and has most of the maxima of images that are all texture.
     search : {"exact", "approximate"}, default="exact"
         "approximate" searches a graph made by pynndescent, for large banks on a CPU.
     max_bank_bytes : int or None, default=16777216
@@ -119,8 +128,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     Attributes
     ----------
     network_ : torch.nn.ModuleDict
-        On the CPU: "normalize", which subtracts the mean image; "encoder"; and the position
-        classifiers "classify_small" and "classify_big".
+        On the CPU: "normalize", of which the last step subtracts the mean image; "encoder";
+        and the position classifiers "classify_small" and "classify_big".
     bank_small_ : ndarray of shape (n_small, embedding_dim), float32
         Embeddings of small patches of the training images.
     bank_big_ : ndarray of shape (n_big, embedding_dim), float32
@@ -219,12 +228,15 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "patch_size": [Interval(Integral, 8, None, closed="left")],
         "strides": [None, tuple, list],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "normalization": [StrOptions({"mean", "local_contrast"})],
         "svdd_weight": [Interval(Real, 0, None, closed="left")],
         "train_head": ["boolean"],
         "noise": [Interval(Real, 0, None, closed="left")],
+        "sampling": [StrOptions({"dense", "patches"})],
         "n_pairs": [Interval(Integral, 1, None, closed="left")],
         "weights": [None, str, os.PathLike],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "border": [StrOptions({"mean", "reflect"})],
         "search": [StrOptions({"exact", "approximate"})],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
         "subsampling": [StrOptions({"random", "coreset"})],
@@ -236,12 +248,15 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         patch_size=64,
         strides=None,
         embedding_dim=64,
+        normalization="mean",
         svdd_weight=1e-3,
         train_head=False,
         noise=0.02,
+        sampling="dense",
         n_pairs=256,
         weights=None,
         n_neighbors=1,
+        border="mean",
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
@@ -260,12 +275,15 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.patch_size = patch_size
         self.strides = strides
         self.embedding_dim = embedding_dim
+        self.normalization = normalization
         self.svdd_weight = svdd_weight
         self.train_head = train_head
         self.noise = noise
+        self.sampling = sampling
         self.n_pairs = n_pairs
         self.weights = weights
         self.n_neighbors = n_neighbors
+        self.border = border
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
@@ -417,9 +435,10 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _new_network(self, images):
         batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
-        sums = stream_batches(nn.Identity(), batches, lambda batch: batch.double().sum(0))
         network = self._empty_network("network_")
-        network.normalize.mean.copy_(sum(sums) / len(images))
+        contrast, center = network.normalize
+        sums = stream_batches(contrast, batches, lambda x: contrast(x).double().sum(0))
+        center.mean.copy_(sum(sums) / len(images))
         if self.weights is not None:
             load_encoder_weights(network.encoder, self.weights)
         return network
@@ -429,10 +448,15 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         height, width, n_channels = self.image_shape_
         in_channels = 3 if n_channels == 1 else n_channels
         dim = self.embedding_dim
+        contrast = nn.Identity()
+        if self.normalization == "local_contrast":
+            sigma = min(height, width) / 16
+            contrast = LocalContrastNormalization((height, width), sigma)
         return nn.ModuleDict(
             {
-                "normalize": MeanSubtraction(
-                    torch.zeros(n_channels, height, width), in_channels
+                "normalize": nn.Sequential(
+                    contrast,
+                    MeanSubtraction(torch.zeros(n_channels, height, width), in_channels),
                 ),
                 "encoder": HierarchicalPatchEncoder(dim, self.patch_size, in_channels),
                 "classify_small": PositionClassifier(dim, self.train_head),
@@ -472,38 +496,35 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         crop_size = tuple(min(n, 2 * self.patch_size) for n in self.image_shape_[:2])
 
         def loss_fn(batch):
-            crops = random_crops(network.normalize(batch), crop_size, generator)
-            # Two views with noise of their own: a patch is compared with a neighbour from
-            # the other view, or the colours would give the position away.
-            views = [photometric_noise(crops, self.noise, generator) for _ in range(2)]
-            views = torch.cat(views).contiguous(memory_format=torch.channels_last)
-            first, second = encoder.base_map(views).chunk(2)
-            loss = 0.0
-            for net, classifier in scales:
-                loss = loss + self._scale_loss(net, classifier, first, second, generator)
-            return loss
+            images = network.normalize(batch)
+            if self.sampling == "dense":
+                patches = DensePatches(encoder, images, crop_size, self.noise, generator)
+            else:
+                patches = CutPatches(images, self.noise, generator)
+            image = torch.arange(len(batch), device=batch.device)
+            image = image.repeat_interleave(self.n_pairs)
+            return sum(self._scale_loss(patches, *s, image, generator) for s in scales)
 
         return loss_fn
 
-    def _scale_loss(self, encoder, classifier, first, second, generator):
-        """Return the loss of one scale, from the base maps of two views of the crops."""
-        map_size, n_images = encoder.map_size(first), len(first)
-        n_pairs = n_images * self.n_pairs
-        image = torch.arange(n_images, device=first.device).repeat_interleave(self.n_pairs)
-
-        def embed(base, cells):
-            rows, columns = cells.to(base.device).unbind(dim=1)
-            return encoder.pick(base, image, rows, columns)
-
-        anchors, neighbors, positions = position_pairs(
-            map_size, encoder.patch_size, n_pairs, generator
+    def _scale_loss(self, patches, encoder, classifier, image, generator):
+        """Return the loss of one scale; `image` says which image each pair is from."""
+        patch_size = encoder.patch_size // patches.cell
+        places = (patches.map_size(encoder), patch_size, len(image), generator)
+        anchors, neighbors, positions = position_pairs(*places)
+        # With noise of their own, or the colours would give the position away.
+        logits = classifier(
+            patches.embed(encoder, image, anchors, view=0),
+            patches.embed(encoder, image, neighbors, view=1),
         )
-        logits = classifier(embed(first, anchors), embed(second, neighbors))
         loss = functional.cross_entropy(logits, positions.to(logits.device))
         if self.svdd_weight == 0:
             return loss
-        anchors, neighbors = close_pairs(map_size, n_pairs, generator)
-        distance = pairwise_distance_loss(embed(first, anchors), embed(first, neighbors))
+        anchors, neighbors = close_pairs(*places)
+        distance = pairwise_distance_loss(
+            patches.embed(encoder, image, anchors),
+            patches.embed(encoder, image, neighbors),
+        )
         return loss + self.svdd_weight * distance
 
     def _embed(self, network, batch):
@@ -567,7 +588,9 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                 groups = image.repeat_interleave(z[0, 0].numel())
                 distances = search(_to_rows(z), groups).cpu().numpy()
                 scores = distances.mean(axis=1).reshape(len(z), *z.shape[2:])
-                product = product * patch_scores_to_map(scores, *grid, side, size)
+                product = product * patch_scores_to_map(
+                    scores, *grid, side, size, self.border
+                )
             return torch.from_numpy(reduce(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)

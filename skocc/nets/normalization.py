@@ -51,6 +51,44 @@ class ContrastNormalization(nn.Module):
         return (global_contrast_normalize(batch) - self.minimum) / self.scale
 
 
+class LocalContrastNormalization(nn.Module):
+    """Shift and scale each pixel by mean and deviation of its surroundings.
+
+    Brightness and contrast that change slowly over an image, as light does, are taken away:
+    what is left is how a pixel differs from those around it, by their contrast.
+
+    Parameters
+    ----------
+    image_size : tuple (H, W)
+    sigma : float
+        Width of the surroundings in pixels: the standard deviation of their Gaussian
+        weights. Those beyond the border have none.
+
+    Notes
+    -----
+    The mean is one of each channel, the deviation one over all channels, so that colours
+    stay apart. Results have a deviation of 0.2, about that of photographs in [0, 1].
+    Surroundings with a deviation below 0.01 count as flat, and are not blown up.
+    """
+
+    def __init__(self, image_size: tuple[int, int], sigma: float):
+        super().__init__()
+        for name, size in zip(("rows", "columns"), image_size, strict=True):
+            places = torch.arange(size, dtype=torch.float64)
+            weights = (-0.5 * ((places[:, None] - places) / sigma).square()).exp()
+            weights /= weights.sum(dim=1, keepdim=True)
+            self.register_buffer(name, weights.float(), persistent=False)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, C, H, W) to the same shape."""
+        centered = batch - self._blur(batch)
+        variance = self._blur(centered.square().mean(dim=1, keepdim=True))
+        return 0.2 * centered / (variance + 1e-4).sqrt()
+
+    def _blur(self, batch):
+        return self.rows @ batch @ self.columns.T
+
+
 class ImageNetNormalization(nn.Module):
     """Subtract ImageNet's mean colour and divide by its deviation.
 

@@ -131,7 +131,7 @@ def test_published_weights_without_training(images, tmp_path):
         assert torch.equal(detector.network_.encoder.state_dict()[key], value)
     assert detector.loss_curve_ == []
     np.testing.assert_allclose(
-        detector.network_.normalize.mean[0], images.mean(axis=0), atol=1e-6
+        detector.network_.normalize[1].mean[0], images.mean(axis=0), atol=1e-6
     )
     with pytest.raises(ValueError, match="does not hold a state dict"):
         make(weights=path, patch_size=32).fit(images)
@@ -178,7 +178,7 @@ def test_position_can_be_learnt():
     images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10
     detector = make(n_epochs=0, n_pairs=64, noise=0.001).fit(images)
     # What all images have in common would be subtracted.
-    detector.network_.normalize.mean.zero_()
+    detector.network_.normalize[1].mean.zero_()
     detector.set_params(warm_start=True, n_epochs=30).fit(images)
     # Two scales, eight classes: chance is 2 ln 8 = 4.16.
     assert detector.loss_curve_[0] > 3.8

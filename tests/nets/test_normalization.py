@@ -5,6 +5,8 @@ import torch
 from skocc.nets.normalization import (
     ContrastNormalization,
     ImageNetNormalization,
+    LocalContrastNormalization,
+    MeanSubtraction,
     global_contrast_normalize,
 )
 
@@ -46,6 +48,45 @@ def test_imagenet_constants():
     torch.testing.assert_close(module(batch), torch.zeros(1, 3, 1, 1))
     ones = module(batch + torch.tensor([0.229, 0.224, 0.225]).view(1, 3, 1, 1))
     torch.testing.assert_close(ones, torch.ones(1, 3, 1, 1))
+
+
+def test_local_contrast_is_that_of_the_surroundings():
+    batch = torch.rand(2, 3, 20, 24, generator=torch.Generator().manual_seed(0))
+    found = LocalContrastNormalization((20, 24), 3.0)(batch)
+    row, column = torch.arange(20.0)[:, None], torch.arange(24.0)
+    weights = torch.stack(  # of all pixels around each pixel, also at the border
+        [
+            (-((row - i) ** 2 + (column - j) ** 2) / 18).exp()
+            for i in range(20)
+            for j in range(24)
+        ]
+    ).flatten(1)
+    weights /= weights.sum(dim=1, keepdim=True)
+
+    def blur(values):
+        return (values.flatten(2) @ weights.T).unflatten(2, (20, 24))
+
+    centered = batch - blur(batch)
+    deviation = (blur(centered.square().mean(dim=1, keepdim=True)) + 1e-4).sqrt()
+    torch.testing.assert_close(found, 0.2 * centered / deviation)
+    # Light that changes slowly makes no difference, where the image is not flat.
+    ramp = torch.linspace(0, 0.3, 24)
+    lit = LocalContrastNormalization((20, 24), 3.0)(3 * batch + ramp)
+    inside = (slice(None), slice(None), slice(None), slice(8, 16))
+    torch.testing.assert_close(lit[inside], found[inside], rtol=0, atol=2e-2)
+    assert found.std() == pytest.approx(0.2, rel=0.05)
+
+
+def test_flat_surroundings_are_not_blown_up():
+    batch = 0.5 + 1e-4 * torch.rand(1, 1, 16, 16)
+    assert LocalContrastNormalization((16, 16), 4.0)(batch).abs().max() < 0.01
+
+
+def test_mean_is_subtracted_and_grey_repeated():
+    mean = torch.tensor([[[1.0, 2.0]]])
+    batch = torch.tensor([[[[4.0, 4.0]]]])
+    expected = torch.tensor([[[[3.0, 2.0]]] * 3]).view(1, 3, 1, 2)
+    torch.testing.assert_close(MeanSubtraction(mean, 3)(batch), expected)
 
 
 @pytest.mark.data

@@ -1,0 +1,89 @@
+"""What the scripts on magnetic tiles share: the images, the two AUROCs, the CSV file."""
+
+import csv
+import os
+import resource
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from skocc.datasets import load_mvtec_layout
+
+
+def add_arguments(parser):
+    """Add the options that all scripts have."""
+    folder = os.environ.get("SKOCC_DATA")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        default=folder and Path(folder),
+        required=folder is None,
+        help="folder that holds magnetic_tile; default: that of SKOCC_DATA",
+    )
+    parser.add_argument("--output", type=Path, help="CSV file to add a line to")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", help="default: the fastest there is")
+    parser.add_argument("--verbose", type=int, default=0)
+
+
+def load_masks(paths, size):
+    """Return the masks (n, H, W) of the test images, all false for normal ones."""
+    masks = np.zeros((len(paths), size, size), dtype=bool)
+    for mask, path in zip(masks, paths, strict=True):
+        if path is not None:
+            image = Image.open(path).convert("L")
+            image = image.resize((size, size), Image.Resampling.NEAREST)
+            mask[:] = np.asarray(image) >= 128
+    return masks
+
+
+def peak_memory():
+    """Return the peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def measure(detector, folder, setting):
+    """Fit on the training tiles, score all test tiles; return a line of the table.
+
+    Maps have the size of the resized images, and the masks are brought to it (nearest
+    pixel). The AUROC of pixels is over all pixels of all test images.
+    """
+    tiles = load_mvtec_layout(Path(folder) / "magnetic_tile")
+    start = time.perf_counter()
+    detector.fit(tiles.train_paths)
+    fit_seconds, peak = time.perf_counter() - start, peak_memory()
+    start = time.perf_counter()
+    scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
+    score_seconds = time.perf_counter() - start
+    maps = detector.anomaly_map(tiles.test_paths)
+    masks = load_masks(tiles.test_masks, maps.shape[1])
+    row = {
+        "method": type(detector).__name__,
+        "setting": setting,
+        "size": maps.shape[1],
+        "seed": detector.random_state,
+        "image AUROC": f"{roc_auc_score(tiles.test_labels == -1, scores):.3f}",
+        "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
+        "fit, s": f"{fit_seconds:.0f}",
+        "peak of fit, MiB": f"{peak:.0f}",
+        "ms an image": f"{1000 * score_seconds / len(scores):.0f}",
+    }
+    print("  ".join(f"{key}: {value}" for key, value in row.items()), flush=True)
+    return row
+
+
+def add_row(path, row):
+    """Add a line to a CSV file, with the names of its columns if it is new."""
+    if path is None:
+        return
+    is_new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, row)
+        if is_new:
+            writer.writeheader()
+        writer.writerow(row)
