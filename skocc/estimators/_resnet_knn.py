@@ -202,7 +202,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     >>> spotted = stripes[8:].copy()
     >>> spotted[:, 10:16, 20:26] = 0
     >>> detector = ResNetKNN(
-    ...     backbone="resnet18", weights=None, layers=("layer1",), image_size=None,
+    ...     backbone="resnet18", weights=None, layers=("relu",), image_size=None,
     ...     random_state=0,
     ... )
     >>> scores = detector.fit(stripes[:8]).score_samples(stripes[8:])

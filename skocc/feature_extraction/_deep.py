@@ -106,7 +106,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     ... )
     >>> pipeline = make_pipeline(features, StandardScaler(), PCA(0.95), OneClassSVM(nu=0.1))
     >>> _ = pipeline.fit(images[digits.target == 0][:60])
-    >>> pipeline.predict(images[digits.target == 4][:60]).mean() < 0
+    >>> bool(pipeline.predict(images[digits.target == 4][:60]).mean() < 0)
     True
     >>> pipeline[0].get_feature_names_out()[:2]
     array(['layer2_0', 'layer2_1'], dtype=object)

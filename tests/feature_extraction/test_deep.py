@@ -42,7 +42,7 @@ def tiny():
 
 @pytest.mark.filterwarnings("ignore")
 def test_sklearn_suite():
-    # Not with a module: joblib gives it another hash each time, as if fit had changed it.
+    # Not with a module: joblib gives copies other hashes, as if fit had changed it.
     transformer = make(layers=("conv1",), image_shape=(1, -1), image_size=None)
     results = check_estimator(transformer, on_fail=None, on_skip=None)
     assert len(results) > 40
