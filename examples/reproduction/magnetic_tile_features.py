@@ -18,6 +18,8 @@ The AUROC of pixels is over all pixels of all test images.
 import argparse
 import csv
 import os
+import resource
+import sys
 import time
 from pathlib import Path
 
@@ -38,6 +40,12 @@ def load_masks(paths, size):
             image = image.resize((size, size), Image.Resampling.NEAREST)
             mask[:] = np.asarray(image) >= 128
     return masks
+
+
+def peak_memory():
+    """Return the peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def parse_arguments():
@@ -121,7 +129,7 @@ def main():
     detector, setting, bank = make(options)
     start = time.perf_counter()
     detector.fit(tiles.train_paths)
-    fit_seconds = time.perf_counter() - start
+    fit_seconds, peak = time.perf_counter() - start, peak_memory()
     start = time.perf_counter()
     scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
     score_seconds = time.perf_counter() - start
@@ -136,6 +144,7 @@ def main():
         "image AUROC": f"{roc_auc_score(is_anomaly, scores):.3f}",
         "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
         "fit, s": f"{fit_seconds:.0f}",
+        "peak of fit, MiB": f"{peak:.0f}",
         "ms an image": f"{1000 * score_seconds / len(scores):.0f}",
     }
     print("  ".join(f"{key}: {value}" for key, value in row.items()), flush=True)
