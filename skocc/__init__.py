@@ -9,17 +9,20 @@ __version__ = "0.1.0"
 _MODULES = {
     "DeepSVDD": "skocc.estimators._deep_svdd",
     "PatchSVDD": "skocc.estimators._patch_svdd",
+    "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",
     "load": "skocc._persistence",
     "save": "skocc._persistence",
     "show_versions": "skocc._versions",
 }
+# Sub-packages, which their own import would make attributes.
+_SUBPACKAGES = ("datasets", "feature_extraction")
 __all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name):
-    if name == "datasets":  # a sub-package, which its own import would put here
-        return importlib.import_module("skocc.datasets")
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"skocc.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'skocc' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)
