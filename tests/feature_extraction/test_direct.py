@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from numpydoc.docscrape import ClassDoc
+from numpydoc.docscrape import ClassDoc, FunctionDoc
 from PIL import Image
 from sklearn.base import clone
 from sklearn.exceptions import NotFittedError
@@ -445,6 +445,28 @@ def test_missing_scikit_image_is_named(tmp_path):
         "    raise AssertionError('no ImportError')\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_documentation_belongs_to_the_code(image_files):
+    images, _ = image_files
+    doc = ClassDoc(DirectFeatures)
+    for section in ["Summary", "See Also", "Notes", "References", "Examples"]:
+        assert doc[section], section
+    code = DirectFeatures.__init__.__code__
+    names = code.co_varnames[1 : 1 + code.co_kwonlyargcount]
+    assert [p.name for p in doc["Parameters"]] == list(names)
+    for parameter in doc["Parameters"]:
+        default = DirectFeatures().get_params()[parameter.name]
+        assert parameter.type.endswith(f"default={default}")
+    rows = pd.DataFrame(images.reshape(12, -1)).add_prefix("p")
+    fitted = vars(DirectFeatures(image_shape=(16, 12)).fit(rows))
+    fitted = {name for name in fitted if name.endswith("_") and not name.startswith("_")}
+    assert {p.name for p in doc["Attributes"]} == fitted
+    for method in ["fit", "transform", "get_feature_names_out"]:
+        method_doc = FunctionDoc(getattr(DirectFeatures, method))
+        assert method_doc["Parameters"], method
+        assert method_doc["Returns"], method
+    assert repr(DirectFeatures()) == "DirectFeatures()"
 
 
 @pytest.mark.data
