@@ -6,7 +6,8 @@ PCA with 95 % of the variance, on one of three kinds of features::
     python examples/reproduction/magnetic_tile_classical.py FOLDER --features direct
     python examples/reproduction/magnetic_tile_classical.py FOLDER --features pixels
     python examples/reproduction/magnetic_tile_classical.py FOLDER --features deep \
-        --backbone mobilenet_v2 --weights mobilenet_v2_imagenet.pt --layers features.18
+        --backbone mobilenet_v2 --weights mobilenet_v2_imagenet.pt \
+        --normalization imagenet --layers features.18
 
 ``direct`` are the 43 statistics of DirectFeatures at the files' own size, ``pixels`` the
 same and the pixels at 224 x 224, ``deep`` layers of a network, averaged over the image.
@@ -50,10 +51,13 @@ def make_features(options):
     from skocc.feature_extraction import DeepFeatures
 
     name = f"{options.backbone} {' + '.join(options.layers)}, {options.image_size} pixels"
+    if options.normalization is not None:
+        name += ", normalised"
     return name, DeepFeatures(
         backbone=options.backbone,
         weights=options.weights,
         layers=options.layers,
+        normalization=options.normalization,
         image_size=options.image_size,
     )
 
@@ -136,6 +140,7 @@ def main():
     parser.add_argument("--backbone", default="resnet50")
     parser.add_argument("--weights", default="imagenet", help="imagenet, or a file")
     parser.add_argument("--layers", nargs="+", default=["layer4"])
+    parser.add_argument("--normalization", choices=["imagenet"])
     parser.add_argument("--image-size", type=int, default=224)
     parser.add_argument("--seeds", type=int, default=5, help="number of divisions")
     parser.add_argument("--n-jobs", type=int, help="processes")
