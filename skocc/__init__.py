@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "DeepSVDD": "skocc.estimators._deep_svdd",
     "PatchSVDD": "skocc.estimators._patch_svdd",
+    "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",
     "load": "skocc._persistence",
     "save": "skocc._persistence",

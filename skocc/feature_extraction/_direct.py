@@ -10,7 +10,7 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._images import resize_array
-from skocc._one_class import SHARED_CONSTRAINTS, unchanged_on_error
+from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import Interval, fit_context
 from skocc._validation import validate_images
 
@@ -194,8 +194,8 @@ class DirectFeatures(TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {
         "pixels": ["boolean", Interval(Integral, 1, None, closed="left"), tuple, list],
-        "image_shape": SHARED_CONSTRAINTS["image_shape"],
-        "image_size": SHARED_CONSTRAINTS["image_size"],
+        "image_shape": IMAGE_CONSTRAINTS["image_shape"],
+        "image_size": IMAGE_CONSTRAINTS["image_size"],
         "n_jobs": [None, Integral],
     }
 
