@@ -74,35 +74,38 @@ class FileImages:
         Size in pixels that every image is brought to. None: all have one size.
     n_channels : {1, 3}, default=None
         Channels to decode to. None: 3 if any image has colour, else 1.
+    mixed_sizes : bool, default=False
+        Whether images may keep sizes of their own. If they do, ``shape`` is
+        (n, -1, -1, C), and they are loaded one by one.
     """
 
     # Loading takes long enough to be worth doing ahead, in a thread.
     is_lazy = True
 
-    def __init__(self, items, image_size=None, n_channels=None):
+    def __init__(self, items, image_size=None, n_channels=None, mixed_sizes=False):
         self._items = list(items)
         # One pool for the life of the source: memory that a thread has used for decoding
         # serves it again, but is not given back when it ends.
         self._pool = ThreadPoolExecutor(_N_DECODERS)
         headers = self._read_headers()
         modes = {mode for mode, _ in headers}
-        if image_size is None:
-            image_size = headers[0][1]
-            for index, (_, size) in enumerate(headers):
-                if size != image_size:
-                    raise ValueError(
-                        "All images must have one size unless image_size is set. "
-                        f"{_name(self._items[index], index)} is {size[0]} x {size[1]} "
-                        f"(H x W), the first image is {image_size[0]} x {image_size[1]}. "
-                        "Set image_size=(H, W) to resize them."
-                    )
+        sizes = {size for _, size in headers}
+        if image_size is not None:
+            self._sizes = [tuple(image_size)] * len(headers)
+        elif len(sizes) == 1 or mixed_sizes:
+            self._sizes = [size for _, size in headers]
+        else:
+            self._refuse_sizes([size for _, size in headers])
         if n_channels is None:
             n_channels = 1 if modes <= _GREY_MODES else 3
-        sizes = {size for _, size in headers}
-        self.original_size = sizes.pop() if len(sizes) == 1 else None
-        self._image_size = tuple(image_size)
+        self.original_size = headers[0][1] if len(sizes) == 1 else None
         self._n_channels = n_channels
-        self.shape = (len(self._items), *self._image_size, n_channels)
+        one_size = len(set(self._sizes)) == 1
+        self.shape = (
+            len(self._items),
+            *(self._sizes[0] if one_size else (-1, -1)),
+            n_channels,
+        )
         self.dtype = np.dtype(np.float32 if modes & _DEEP_MODES else np.uint8)
 
     def __len__(self):
@@ -117,11 +120,23 @@ class FileImages:
             _decode,
             [self._items[index] for index in indices],
             indices,
-            repeat(self._image_size),
+            [self._sizes[index] for index in indices],
             repeat(self._n_channels),
             repeat(self.dtype),
         )
         return np.stack(list(images))
+
+    def _refuse_sizes(self, sizes):
+        """Name the first image that is not as large as the one before all others."""
+        (height, width), index = sizes[0], 0
+        while sizes[index] == sizes[0]:
+            index += 1
+        raise ValueError(
+            "All images must have one size unless image_size is set. "
+            f"{_name(self._items[index], index)} is {sizes[index][0]} x {sizes[index][1]} "
+            f"(H x W), the first image is {height} x {width}. "
+            "Set image_size=(H, W) to resize them."
+        )
 
     def _read_headers(self):
         """Return Pillow's mode and the (H, W) of each image."""

@@ -22,7 +22,7 @@ _USUAL_CHANNELS = (1, 3, 4)
 _DTYPES = [np.float32, np.uint8, np.uint16]
 
 
-def validate_images(estimator, X, *, reset, rows=False, min_samples=1):
+def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1):
     """Check X and return it as an image source.
 
     Parameters
@@ -37,13 +37,18 @@ def validate_images(estimator, X, *, reset, rows=False, min_samples=1):
         Whether this is a fit (learn the shape) or a later call (compare with it).
     rows : bool, default=False
         Whether (n, d) without ``image_shape`` is accepted as plain rows.
+    mixed_sizes : bool, default=False
+        Whether files and PIL images may differ in size. If they do, H and W of
+        ``image_shape_`` are -1, later images may have any size, and there is no
+        ``n_features_in_``.
     min_samples : int, default=1
         Fewest samples the estimator can use.
 
     Returns
     -------
     images : ArrayImages or FileImages
-        Source of shape (n, H, W, C), or (n, d) for plain rows.
+        Source of shape (n, H, W, C), or (n, d) for plain rows; (n, -1, -1, C) for
+        images that differ in size.
 
     Raises
     ------
@@ -56,7 +61,7 @@ def validate_images(estimator, X, *, reset, rows=False, min_samples=1):
     X = _unwrap(X)
     if isinstance(X, list):
         # Files and PIL images. Other lists have become arrays in _unwrap.
-        images = _from_items(estimator, X, image_shape, image_size, reset)
+        images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
         n_features = int(np.prod(images.shape[1:]))
         checked = False
     elif X.ndim == 2:
@@ -73,13 +78,18 @@ def validate_images(estimator, X, *, reset, rows=False, min_samples=1):
     if reset:
         estimator.image_shape_ = images.shape[1:]
         if not checked:
-            estimator.n_features_in_ = n_features
-            # Names of an earlier fit on a table say nothing about these images.
-            if hasattr(estimator, "feature_names_in_"):
-                del estimator.feature_names_in_
-    elif images.shape[1:] != estimator.image_shape_:
+            # What an earlier fit on a table knew says nothing about these images.
+            for name in ("n_features_in_", "feature_names_in_"):
+                if hasattr(estimator, name):
+                    delattr(estimator, name)
+            if -1 not in images.shape:
+                estimator.n_features_in_ = n_features
+    elif len(images.shape[1:]) != len(estimator.image_shape_) or not _matches(
+        images.shape[1:], estimator.image_shape_
+    ):
+        several = " (-1: they differ)" if -1 in images.shape else ""
         raise ValueError(
-            f"X holds samples of shape {images.shape[1:]}, but this "
+            f"X holds samples of shape {images.shape[1:]}{several}, but this "
             f"{type(estimator).__name__} was fitted on samples of shape "
             f"{estimator.image_shape_}. Pass X in the shape it was fitted on, or set "
             "image_size=(H, W) and fit again to have images resized."
@@ -228,7 +238,7 @@ def _from_tensor(X):
     return np.moveaxis(X, 1, -1) if X.ndim == 4 else X
 
 
-def _from_items(estimator, items, image_shape, image_size, reset):
+def _from_items(estimator, items, image_shape, image_size, reset, mixed_sizes):
     """Return paths or PIL images as a source."""
     n_channels = None
     if not reset and len(estimator.image_shape_) == 3:
@@ -240,7 +250,7 @@ def _from_items(estimator, items, image_shape, image_size, reset):
             "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator works "
             f"on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
         )
-    images = FileImages(items, image_size, n_channels)
+    images = FileImages(items, image_size, n_channels, mixed_sizes)
     if reset and image_size is None:
         _check_against_image_shape(images.shape, image_shape)
     return images

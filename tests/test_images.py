@@ -60,6 +60,11 @@ def test_different_sizes_need_image_size(tmp_path):
     ):
         FileImages(paths)
     assert FileImages(paths, image_size=(3, 4)).load(slice(None)).shape == (2, 3, 4, 1)
+    mixed = FileImages(paths, mixed_sizes=True)
+    assert mixed.shape == (2, -1, -1, 1)
+    assert mixed.original_size is None
+    assert [mixed.load([i]).shape for i in (0, 1)] == [(1, 6, 5, 1), (1, 7, 5, 1)]
+    assert FileImages(paths[:1] * 2, mixed_sizes=True).shape == (2, 6, 5, 1)
 
 
 def test_broken_files_are_named(tmp_path, image_files):

@@ -9,9 +9,10 @@ import pytest
 import skocc
 import skocc.datasets
 import skocc.feature_extraction
+import skocc.model_selection
 
 ROOT = Path(__file__).parent.parent
-MODULES = [skocc, skocc.datasets, skocc.feature_extraction]
+MODULES = [skocc, skocc.datasets, skocc.feature_extraction, skocc.model_selection]
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,8 @@ def test_public_name_is_documented(module, name):
 def test_subpackages_without_their_own_import():
     code = (
         "import skocc; skocc.datasets.load_mvtec_layout; "
-        "skocc.feature_extraction.DeepFeatures"
+        "skocc.feature_extraction.DeepFeatures; "
+        "skocc.model_selection.classical_detectors"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 

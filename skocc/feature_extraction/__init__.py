@@ -5,6 +5,7 @@ import importlib
 # Where each public name lives; loaded when it is first used, as in skocc itself.
 _MODULES = {
     "DeepFeatures": "skocc.feature_extraction._deep",
+    "DirectFeatures": "skocc.feature_extraction._direct",
 }
 __all__ = [*_MODULES]
 

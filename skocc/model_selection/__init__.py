@@ -1,0 +1,21 @@
+"""Choosing detectors and their parameters with scikit-learn's searches."""
+
+import importlib
+
+# Where each public name lives; loaded when it is first used, as in skocc itself.
+_MODULES = {
+    "classical_detectors": "skocc.model_selection._classical",
+}
+__all__ = [*_MODULES]
+
+
+def __getattr__(name):
+    if name not in _MODULES:
+        raise AttributeError(f"module 'skocc.model_selection' has no attribute {name!r}")
+    value = getattr(importlib.import_module(_MODULES[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})
