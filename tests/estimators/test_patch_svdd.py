@@ -154,6 +154,31 @@ def test_map_has_the_size_of_the_images(images):
     assert maps.dtype == np.float32
 
 
+def test_light_makes_no_difference_to_local_contrast(images):
+    light = np.linspace(0, 0.2, 36, dtype=np.float32)
+    for normalization, tolerance in [("local_contrast", 0.1), ("mean", None)]:
+        detector = make(normalization=normalization, n_epochs=0).fit(images[:8])
+        scores = detector.score_samples(images[8:])
+        lit = detector.score_samples(0.5 * images[8:] + 0.3 + light)
+        if tolerance is None:
+            assert np.abs(lit / scores - 1).mean() > 0.1
+        else:
+            np.testing.assert_allclose(lit, scores, rtol=tolerance)
+    # The mean image is that of what the network is given.
+    detector = make(normalization="local_contrast").fit(images)
+    contrast, center = detector.network_.normalize
+    batch = contrast(torch.from_numpy(images)[:, None])
+    torch.testing.assert_close(center.mean, batch.mean(dim=0), rtol=0, atol=1e-6)
+
+
+def test_border_is_that_of_the_map(images, fitted):
+    reflected = make(border="reflect").fit(images)
+    maps, plain = reflected.anomaly_map(images), fitted.anomaly_map(images)
+    assert np.abs(maps - plain)[:, :4].max() > 1e-3 * plain.max()
+    # Rows 15 to 24 and columns 15 to 20 are covered by as many patches as anywhere.
+    np.testing.assert_allclose(maps[:, 15:25, 15:21], plain[:, 15:25, 15:21], rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("params", "message"),
     [
@@ -172,11 +197,12 @@ def test_what_cannot_be_used_is_said_before_training(images, params, message, mo
         make(**params).fit(images)
 
 
-def test_position_can_be_learnt():
+@pytest.mark.parametrize(("sampling", "n_pairs"), [("dense", 64), ("patches", 16)])
+def test_position_can_be_learnt(sampling, n_pairs):
     """A gradient of light tells where a neighbour is; its classes are then predictable."""
     ramp = np.add.outer(np.arange(48), 3 * np.arange(48)) / 200
     images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10
-    detector = make(n_epochs=0, n_pairs=64, noise=0.001).fit(images)
+    detector = make(n_epochs=0, n_pairs=n_pairs, noise=0.001, sampling=sampling).fit(images)
     # What all images have in common would be subtracted.
     detector.network_.normalize[1].mean.zero_()
     detector.set_params(warm_start=True, n_epochs=30).fit(images)
