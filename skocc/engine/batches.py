@@ -73,6 +73,8 @@ class ImageBatches:
         is dropped, because BatchNorm cannot train on one. None: all images, in order.
     convert : bool, default=True
         False gives the samples as the source holds them, (b, H, W, C).
+    n_passes : int, default=1
+        How often an iteration goes over the images, each time in another order.
     """
 
     def __init__(
@@ -83,21 +85,27 @@ class ImageBatches:
         device: torch.device,
         generator: torch.Generator | None = None,
         convert: bool = True,
+        n_passes: int = 1,
     ):
         self._images = images
         self._batch_size = batch_size
         self._device = device
         self._generator = generator
         self._convert = convert
+        self._n_passes = n_passes
 
     def __len__(self) -> int:
+        return self._n_passes * self._n_batches()
+
+    def _n_batches(self):
+        """Return the batches of one pass."""
         n, size = len(self._images), self._batch_size
         if self._generator is not None and n > 1 and n % size == 1:
             return n // size
         return -(-n // size)
 
     def __iter__(self):
-        selections = self._selections()
+        selections = [s for _ in range(self._n_passes) for s in self._selections()]
         if self._images.is_lazy:
             loads = self._load_ahead(selections)
         else:
@@ -106,9 +114,9 @@ class ImageBatches:
             yield self._to_tensor(batch)
 
     def _selections(self):
-        """Return the indices of each batch, as a slice or an integer array."""
+        """Return the indices of each batch of a pass, as a slice or an integer array."""
         n, size = len(self._images), self._batch_size
-        starts = range(0, size * len(self), size)
+        starts = range(0, size * self._n_batches(), size)
         if self._generator is None:
             return [slice(start, min(start + size, n)) for start in starts]
         order = torch.randperm(n, generator=self._generator).numpy()

@@ -41,6 +41,16 @@ def test_shuffled_anew_each_pass_but_reproducibly():
     assert passes() == [first, second]
 
 
+def test_several_passes_in_one_iteration():
+    generator = torch.Generator().manual_seed(0)
+    batches = ImageBatches(numbered(7), 3, device=CPU, generator=generator, n_passes=3)
+    assert len(batches) == 6
+    first, second, third = np.reshape(contents(batches), (3, 6)).tolist()
+    for order in (first, second, third):
+        assert len(set(order)) == 6
+    assert first != second != third
+
+
 def test_a_last_batch_of_one_is_left_out_of_training():
     generator = torch.Generator().manual_seed(0)
     batches = ImageBatches(numbered(7), 3, device=CPU, generator=generator)
