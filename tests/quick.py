@@ -20,5 +20,8 @@ def quick(estimator_class, **params):
     small = {name: 2 for name in estimator.get_params() if name.endswith("n_epochs")}
     small |= {"random_state": 0, "device": "cpu", "batch_size": 50}
     by_name = {"patch_size": 8, "n_pairs": 8, "augmentation": False, "width": 4}
+    if {"backbone", "layers"} <= estimator.get_params().keys():
+        # Two blocks of a network, whose maps have a quarter of the image's pixels.
+        small |= {"backbone": "resnet18", "weights": None, "layers": ("layer1",)}
     small |= {name: by_name[name] for name in by_name.keys() & estimator.get_params()}
     return estimator.set_params(**(small | params))

@@ -6,10 +6,11 @@ work where it is missing or broken.
 
 import copy
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
-from torch import nn
+from torch import fx, nn
 
 # Smallest image a backbone halves five times without running out of pixels.
 MIN_BACKBONE_SIZE = 32
@@ -54,6 +55,176 @@ class BackboneEncoder(nn.Module):
         if batch.shape[1] == 1:
             batch = batch.expand(-1, 3, -1, -1)
         return self.body(batch).flatten(1)
+
+
+class FeatureMaps(nn.Module):
+    """A frozen network, from images to what some of its layers give.
+
+    All layers are read in one pass, and what lies behind the last of them is not computed.
+    The network is neither trained nor changed: it has no gradients, stays in eval mode, and
+    carries no hooks.
+
+    Parameters
+    ----------
+    backbone : str or nn.Module
+        Name of a classification network of torchvision; or a module, copied, whose
+        ``forward`` torch.fx can trace.
+    layers : sequence of str
+        Names as in ``named_modules()``, such as "layer2" or "features.6". A layer that is
+        used several times gives what it does the first time.
+    weights : "imagenet", None, str or Path, default="imagenet"
+        As for :class:`BackboneEncoder`.
+
+    Raises
+    ------
+    ImportError
+        torchvision cannot be imported.
+    ValueError
+        No such network, weights or layer, or a module that cannot be traced.
+
+    Notes
+    -----
+    The layers are values in the graph that torch.fx makes of ``forward``, in eval mode. It
+    follows one path through the code, so a module must not branch on what is in a tensor.
+    Operations in place are undone, or a layer would hold what the next one made of it.
+    """
+
+    def __init__(
+        self,
+        backbone: str | nn.Module,
+        layers: Sequence[str],
+        weights: str | os.PathLike | None = "imagenet",
+    ):
+        super().__init__()
+        if isinstance(backbone, nn.Module):
+            model = copy.deepcopy(backbone)
+            if weights not in ("imagenet", None):
+                load_weights(model, weights)
+        else:
+            model = _build(backbone, weights)
+        self.layers = tuple(layers)
+        self.body = _trace(model.eval(), self.layers)
+        self.requires_grad_(False)
+        self.eval()
+
+    def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to a tensor a layer."""
+        if batch.shape[1] == 1:
+            batch = batch.expand(-1, 3, -1, -1)
+        return self.body(batch)
+
+    def train(self, mode: bool = True) -> nn.Module:
+        """Stay in eval mode, whatever the network is part of."""
+        return super().train(False)
+
+    def extra_repr(self) -> str:
+        """Return the names of the layers."""
+        return f"layers={self.layers}"
+
+    @torch.no_grad()
+    def shapes(
+        self, height: int, width: int, *, only_maps: bool = True
+    ) -> list[tuple[int, ...]]:
+        """Return the shape of each layer for one image, without the batch axis.
+
+        Parameters
+        ----------
+        height, width : int
+            Size of the image in pixels.
+        only_maps : bool, default=True
+            Whether every layer must give a map (C, h, w), or may give a vector (d,).
+
+        Raises
+        ------
+        ValueError
+            The network does not take images of this size, or a layer gives no map.
+        """
+        weight = next(self.parameters(), torch.zeros(()))
+        image = torch.zeros(1, 3, height, width, dtype=weight.dtype, device=weight.device)
+        try:
+            shapes = [tuple(layer.shape[1:]) for layer in self(image)]
+        except (RuntimeError, AssertionError) as error:
+            raise ValueError(
+                f"The backbone cannot take images of {height} x {width} pixels: "
+                f"{str(error)[:300]}. Set image_size=224, or what the network was made for."
+            ) from error
+        allowed = (3,) if only_maps else (1, 3)
+        for name, shape in zip(self.layers, shapes, strict=True):
+            if len(shape) not in allowed:
+                raise ValueError(
+                    f"layers names {name!r}, which gives {shape} for an image. Name layers "
+                    f"that give {'maps (C, h, w)' if only_maps else 'maps or vectors'}, "
+                    "such as the stages of a convolutional network."
+                )
+        return shapes
+
+
+class _LayerTracer(fx.Tracer):
+    """Keeps, beside the graph, the value that each module returned first."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = {}
+
+    def call_module(self, m, forward, args, kwargs):
+        value = super().call_module(m, forward, args, kwargs)
+        self.values.setdefault(self.path_of_module(m), value)
+        return value
+
+
+def _trace(model, layers):
+    """Return a module from images to what the layers give, and nothing computed beyond."""
+    names = [name for name, _ in model.named_modules() if name]
+    for name in layers:
+        if name not in names:
+            raise ValueError(
+                f"layers names {name!r}, which this {type(model).__name__} has not. Use "
+                f"names of its modules, among them {_some_of(names)}."
+            )
+    for module in model.modules():
+        if getattr(module, "inplace", False):
+            module.inplace = False
+    tracer = _LayerTracer()
+    try:
+        graph = tracer.trace(model)
+    except Exception as error:  # whatever the forward of a user's module may raise
+        raise ValueError(
+            f"backbone: torch.fx cannot trace this {type(model).__name__}: "
+            f"{str(error)[:300]}. Pass a module whose forward takes one batch of images "
+            "and does not branch on what is in a tensor, or a network of torchvision."
+        ) from error
+    nodes = []
+    for name in layers:
+        value = tracer.values.get(name)
+        if not isinstance(value, fx.Proxy):
+            usable = [n for n, v in tracer.values.items() if isinstance(v, fx.Proxy)]
+            raise ValueError(
+                f"layers names {name!r}, which gives no single tensor when this "
+                f"{type(model).__name__} is used. Name a layer within or beside it, among "
+                f"{_some_of(usable)}."
+            )
+        nodes.append(value.node)
+    for node in reversed(graph.nodes):  # all behind the last layer, from the end
+        if node in nodes:
+            break
+        graph.erase_node(node)
+    graph.output(tuple(nodes))
+    for node in graph.nodes:
+        if node.kwargs.get("inplace"):
+            node.update_kwarg("inplace", False)
+    body = fx.GraphModule(model, graph, type(model).__name__)
+    graph.eliminate_dead_code()
+    body.delete_all_unused_submodules()
+    body.recompile()
+    return body
+
+
+def _some_of(names):
+    """Return some names of modules for a message: the outermost, which are the fewest."""
+    depths = [name.count(".") for name in names]
+    outer = [name for name, depth in zip(names, depths, strict=True) if depth == 0]
+    inner = [name for name, depth in zip(names, depths, strict=True) if depth == 1]
+    return ", ".join(repr(name) for name in (outer + inner)[:24])
 
 
 def _build(name, weights):

@@ -1,9 +1,15 @@
+import copy
+import pickle
+
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
+from torch import nn
+from torch.nn import functional
 
-from skocc.nets.backbones import BackboneEncoder
+from skocc.nets.backbones import BackboneEncoder, FeatureMaps
+from skocc.nets.normalization import ImageNetNormalization
 
 
 @pytest.mark.parametrize(
@@ -84,3 +90,149 @@ def test_mobilenet_from_a_local_file(data_dir):
     with torch.no_grad():
         features = encoder((images - mean) / std)
     np.testing.assert_allclose(features.numpy(), expected, atol=1e-4)
+
+
+class Branches(nn.Module):
+    """Operations in place behind the layers, one layer used twice, and one not at all."""
+
+    def __init__(self):
+        super().__init__()
+        self.first = nn.Conv2d(3, 4, 3)
+        self.act = nn.ReLU(inplace=True)
+        self.pair = nn.ModuleDict({"left": nn.Conv2d(4, 5, 1), "right": nn.Conv2d(4, 6, 1)})
+        self.unused = nn.Linear(2, 2)
+        self.last = nn.Linear(4, 2)
+
+    def forward(self, x):
+        y = self.act(self.first(x))
+        z = functional.relu(self.pair["left"](y), inplace=True)
+        return self.last(self.act(y - 1).mean((2, 3))), z, self.pair["right"](y)
+
+
+@pytest.mark.parametrize(
+    ("name", "layers", "n_parameters", "shapes"),
+    [
+        ("resnet18", ("layer2", "layer3"), 2_782_784, [(128, 28, 28), (256, 14, 14)]),
+        ("resnet50", ("layer2", "layer3"), 8_543_296, [(512, 28, 28), (1024, 14, 14)]),
+        (
+            "mobilenet_v2",
+            ("features.6", "features.13"),
+            542_528,
+            [(32, 28, 28), (96, 14, 14)],
+        ),
+        (
+            "wide_resnet50_2",
+            ("layer2", "layer3"),
+            24_862_528,
+            [(512, 28, 28), (1024, 14, 14)],
+        ),
+    ],
+)
+def test_shapes_of_layers_and_nothing_beyond(name, layers, n_parameters, shapes):
+    maps = FeatureMaps(name, layers, weights=None)
+    assert sum(p.numel() for p in maps.parameters()) == n_parameters
+    assert maps.shapes(224, 224) == shapes
+    assert not any(p.requires_grad for p in maps.parameters())
+
+
+def test_layers_of_resnet50_at_224():
+    maps = FeatureMaps("resnet50", [f"layer{i}" for i in range(1, 5)], weights=None)
+    expected = [(256, 56, 56), (512, 28, 28), (1024, 14, 14), (2048, 7, 7)]
+    assert maps.shapes(224, 224) == expected
+    assert [m.shape[2:] for m in maps(torch.rand(2, 1, 64, 96))][-1] == (2, 3)
+
+
+def test_layers_are_those_of_the_network():
+    module = Branches().eval()
+    batch = torch.rand(2, 3, 6, 6)
+    names = ["act", "pair.left", "first"]
+    first = module.first(batch)
+    expected = [first.relu(), module.pair["left"](first.relu()), first]
+    maps = FeatureMaps(module, names)
+    for found, value in zip(maps(batch), expected, strict=True):
+        torch.testing.assert_close(found, value)
+    kept = {name.split(".")[0] for name, _ in maps.body.named_children()}
+    assert kept == {"first", "act", "pair"}
+    assert not hasattr(maps.body.pair, "right")
+    for part in [*module.modules(), *maps.modules()]:
+        assert not part._forward_hooks
+        assert not part._forward_pre_hooks
+    assert module.act.inplace
+    assert module.first.weight.requires_grad
+
+
+def test_layers_stay_in_eval_mode_through_copies():
+    maps = FeatureMaps("resnet18", ["layer1"], weights=None)
+    parent = nn.Sequential(maps, nn.Identity()).train()
+    assert parent.training
+    assert not any(module.training for module in maps.modules())
+    batch = torch.rand(2, 3, 32, 32)
+    for other in [copy.deepcopy(maps), pickle.loads(pickle.dumps(maps))]:
+        assert torch.equal(other(batch)[0], maps(batch)[0])
+        assert list(other.state_dict()) == list(maps.state_dict())
+
+
+def test_networks_beside_the_convolutional_ones():
+    maps = FeatureMaps("vit_b_32", ["encoder.layers.encoder_layer_1"], weights=None)
+    with pytest.raises(ValueError, match=r"gives \(50, 768\) for an image. Name layers"):
+        maps.shapes(224, 224)
+    with pytest.raises(ValueError, match=r"cannot take images of 32 x 32.*image_size=224"):
+        maps.shapes(32, 32)
+
+
+def test_layer_names_and_modules_that_cannot_be_used():
+    with pytest.raises(
+        ValueError, match=r"'layer9', which this ResNet has not.*'layer1', .*'layer1.0'"
+    ):
+        FeatureMaps("resnet18", ["layer9"], weights=None)
+    with pytest.raises(ValueError, match=r"'unused', which gives no single tensor.*'act'"):
+        FeatureMaps(Branches(), ["unused"])
+    with pytest.raises(ValueError, match="'pair', which gives no single tensor"):
+        FeatureMaps(Branches(), ["pair"])
+
+    class Moody(nn.Conv2d):
+        def forward(self, x):
+            return super().forward(x) if x.mean() > 0 else x
+
+    class Wrapper(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = Moody(3, 3, 1)
+
+        def forward(self, x):
+            return self.inner(x) if x.sum() > 0 else x
+
+    with pytest.raises(ValueError, match=r"cannot trace this Wrapper.*does not branch"):
+        FeatureMaps(Wrapper(), ["inner"])
+
+
+def test_layers_with_half_precision_weights(tmp_path):
+    module = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    state = {name: value.half() for name, value in module.state_dict().items()}
+    torch.save(state, tmp_path / "half.pt")
+    maps = FeatureMaps(module, ["0"], weights=tmp_path / "half.pt")
+    assert maps(torch.rand(1, 3, 5, 5))[0].dtype == torch.float32
+    assert torch.equal(maps.state_dict()["body.0.bias"], state["0.bias"].float())
+
+
+@pytest.mark.data
+@pytest.mark.parametrize(
+    ("name", "numbers"), [("mobilenet_v2", (3, 6, 13, 18)), ("squeezenet1_0", (5, 10, 12))]
+)
+def test_golden_layers(data_dir, name, numbers):
+    layers = [f"features.{number}" for number in numbers]
+    maps = FeatureMaps(name, layers, data_dir / f"{name}_imagenet.pt")
+    with np.load(data_dir / "golden" / "backbones_io.npz") as arrays:
+        golden = {key: arrays[key] for key in arrays}
+    images = torch.from_numpy(golden["images"]).permute(0, 3, 1, 2) / 255
+    with torch.no_grad():
+        found = maps(ImageNetNormalization()(images))
+    for layer, values in zip(layers, found, strict=True):
+        mean = golden[f"{name}.{layer}/channel_mean"]
+        # Means of SqueezeNet reach 1000, of which float32 resolves 1e-4.
+        np.testing.assert_allclose(values.mean((2, 3)).numpy(), mean, atol=1e-4, rtol=1e-6)
+        # Stored in half precision.
+        first = golden[f"{name}.{layer}/first"].astype(np.float32)
+        np.testing.assert_allclose(
+            values[0].numpy(), first.reshape(values[0].shape), rtol=1e-3, atol=1e-3
+        )
