@@ -10,6 +10,7 @@ _MODULES = {
     "ConvAE": "skocc.estimators._conv_ae",
     "DeepSVDD": "skocc.estimators._deep_svdd",
     "PatchSVDD": "skocc.estimators._patch_svdd",
+    "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",
     "load": "skocc._persistence",
     "save": "skocc._persistence",

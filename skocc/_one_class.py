@@ -12,17 +12,25 @@ from skocc._images import resize_array
 from skocc._sklearn import Interval, StrOptions
 from skocc._validation import validate_images
 
-SHARED_CONSTRAINTS = {
-    "n_epochs": [Interval(Integral, 0, None, closed="left")],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
+# Of everything that takes images.
+IMAGE_CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left")],
-    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
     "image_shape": [None, tuple, list],
     "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
     "random_state": ["random_state"],
-    "warm_start": ["boolean"],
     "verbose": ["verbose"],
+}
+# Of detectors, also those that train nothing.
+DETECTOR_CONSTRAINTS = {
+    **IMAGE_CONSTRAINTS,
+    "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
+}
+SHARED_CONSTRAINTS = {
+    **DETECTOR_CONSTRAINTS,
+    "n_epochs": [Interval(Integral, 0, None, closed="left")],
+    "learning_rate": [Interval(Real, 0, None, closed="neither")],
+    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "warm_start": ["boolean"],
 }
 
 

@@ -5,13 +5,21 @@ at no time more than the bank and a block of the stream are held.
 """
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 
-from skocc.neighbors import bank_bytes, greedy_coreset, random_subset
+from skocc.neighbors import (
+    ApproximateIndex,
+    bank_bytes,
+    greedy_coreset,
+    nearest,
+    random_subset,
+)
 
+# Numbers of a block of the bank while it is searched, 64 MiB in float64.
+_BLOCK_NUMBERS = 2**23
 # A coreset is chosen from a random pool of at most this many bytes beyond the bank's own.
 _POOL_BYTES = 2**28
 
@@ -124,6 +132,77 @@ def image_digests(batch: torch.Tensor) -> list[bytes]:
         hashlib.blake2b(image.numpy().tobytes(), digest_size=16).digest()
         for image in rounded
     ]
+
+
+def recognizer(digests: Sequence[bytes]) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return a function that tells which image of the bank an image is.
+
+    Parameters
+    ----------
+    digests : sequence of bytes
+        Of the images that the bank is made of, as :func:`image_digests` gives them.
+
+    Returns
+    -------
+    recognize : callable
+        From a batch (b, ...) to the number of each image among the digests, a Tensor (b,),
+        int32. Of equal images it is the first, so that the others still find a copy of
+        themselves; -1 for a new image.
+    """
+    numbers = {digest: number for number, digest in reversed([*enumerate(digests)])}
+
+    def recognize(batch):
+        found = [numbers.get(digest, -1) for digest in image_digests(batch)]
+        return torch.tensor(found, dtype=torch.int32, device=batch.device)
+
+    return recognize
+
+
+def bank_search(
+    vectors: torch.Tensor,
+    images: torch.Tensor,
+    index: ApproximateIndex | None = None,
+) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
+    """Return a function that searches a bank for neighbours from other images.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (m, d)
+    images : Tensor of shape (m,)
+        Number of the image that each vector is from.
+    index : ApproximateIndex, default=None
+        Searched in place of the vectors.
+
+    Returns
+    -------
+    search : callable
+        ``search(queries, query_images, n_neighbors)`` gives distances and rows of the bank
+        as :func:`~skocc.neighbors.nearest` does; `query_images` are those of a
+        :func:`recognizer`.
+    """
+    # Blocks of long vectors would take more memory than the bank may.
+    bank_block = min(16384, max(1024, _BLOCK_NUMBERS // vectors.shape[1]))
+
+    def search(queries, query_images, n_neighbors):
+        # Groups that nothing belongs to would only cost time.
+        groups = (query_images, images) if (query_images >= 0).any() else (None, None)
+        if index is not None:
+            return index.nearest(queries, n_neighbors, query_groups=groups[0])
+        return nearest(
+            queries,
+            vectors,
+            n_neighbors,
+            query_groups=groups[0],
+            bank_groups=groups[1],
+            bank_block=bank_block,
+        )
+
+    return search
+
+
+def to_rows(maps: torch.Tensor) -> torch.Tensor:
+    """Return features (b, d, rows, columns) as vectors (b * rows * columns, d)."""
+    return maps.permute(0, 2, 3, 1).flatten(0, 2)
 
 
 def kept_under_budget(

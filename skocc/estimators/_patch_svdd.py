@@ -1,6 +1,5 @@
 import copy
 import os
-from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -18,7 +17,14 @@ from skocc._one_class import (
 )
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies
-from skocc.banks import build_banks, image_digests, kept_under_budget
+from skocc.banks import (
+    bank_search,
+    build_banks,
+    image_digests,
+    kept_under_budget,
+    recognizer,
+    to_rows,
+)
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
@@ -26,7 +32,7 @@ from skocc.engine.seeding import seeded
 from skocc.engine.training import train
 from skocc.losses import pairwise_distance_loss
 from skocc.maps import patch_scores_to_map
-from skocc.neighbors import ApproximateIndex, bank_bytes, nearest
+from skocc.neighbors import ApproximateIndex, bank_bytes
 from skocc.nets.normalization import MeanSubtraction
 from skocc.nets.patch_encoder import (
     HierarchicalPatchEncoder,
@@ -521,7 +527,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
         def embed(batch):
             digests.extend(image_digests(batch))
-            return [_to_rows(z) for z in self._embed(network, batch)]
+            return [to_rows(z) for z in self._embed(network, batch)]
 
         batches = ImageBatches(images, self.batch_size, device=device)
         banks = build_banks(
@@ -554,19 +560,16 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         network, searches = self._network_on(device), self._searches(device)
         grids, size = self._grids(), self.image_shape_[:2]
         sides = (self.patch_size // 2, self.patch_size)
-        # Of equal images the first: the others then still find a copy of themselves.
-        numbers = {d.tobytes(): i for i, d in reversed([*enumerate(self._digests)])}
+        recognize = recognizer([digest.tobytes() for digest in self._digests])
 
         def measure(batch):
-            image = [numbers.get(digest, -1) for digest in image_digests(batch)]
-            image = torch.tensor(image, dtype=torch.int32, device=batch.device)
-            product = 1.0
+            image, product = recognize(batch), 1.0
             for z, grid, side, search in zip(
                 self._embed(network, batch), grids, sides, searches, strict=True
             ):
                 groups = image.repeat_interleave(z[0, 0].numel())
-                distances = search(_to_rows(z), groups).cpu().numpy()
-                scores = distances.mean(axis=1).reshape(len(z), *z.shape[2:])
+                distances, _ = search(to_rows(z), groups, self.n_neighbors)
+                scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
                 product = product * patch_scores_to_map(scores, *grid, side, size)
             return torch.from_numpy(reduce(product))
 
@@ -574,28 +577,19 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         return map_batches(network, batches, measure, verbose=self.verbose, stage="Scores")
 
     def _searches(self, device):
-        """Return, for each scale, a function from vectors and their images to distances.
-
-        Vectors of the bank that are from the same image are no neighbours.
-        """
-        banks = (
-            (self.bank_small_, self._bank_images_small),
-            (
-                self.bank_big_,
-                self._bank_images_big,
-            ),
-        )
-        banks = [tuple(map(torch.from_numpy, bank)) for bank in banks]
+        """Return, for each scale, the search of its bank."""
+        banks = [
+            (torch.from_numpy(self.bank_small_), torch.from_numpy(self._bank_images_small)),
+            (torch.from_numpy(self.bank_big_), torch.from_numpy(self._bank_images_big)),
+        ]
         if self.search == "exact":
-            return [
-                partial(
-                    _search_exactly, *(part.to(device) for part in bank), self.n_neighbors
-                )
-                for bank in banks
-            ]
+            return [bank_search(*(part.to(device) for part in bank)) for bank in banks]
         if self._indices is None:
             self._indices = [ApproximateIndex(*bank) for bank in banks]
-        return [partial(_search_index, index, self.n_neighbors) for index in self._indices]
+        return [
+            bank_search(*bank, index)
+            for bank, index in zip(banks, self._indices, strict=True)
+        ]
 
     def _network_on(self, device):
         is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
@@ -606,18 +600,3 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 def _default_strides(patch_size):
     """Return the strides of small and big patches, 4 and 16 for patches of 64 pixels."""
     return max(1, patch_size // 16), patch_size // 4
-
-
-def _to_rows(z):
-    """Return embeddings (b, D, rows, columns) as vectors (b * rows * columns, D)."""
-    return z.permute(0, 2, 3, 1).flatten(0, 2)
-
-
-def _search_exactly(bank, bank_groups, n_neighbors, queries, groups):
-    return nearest(
-        queries, bank, n_neighbors, query_groups=groups, bank_groups=bank_groups
-    )[0]
-
-
-def _search_index(index, n_neighbors, queries, groups):
-    return index.nearest(queries, n_neighbors, query_groups=groups)[0]

@@ -1,0 +1,524 @@
+import math
+import os
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+from torch.nn import functional
+
+from skocc._one_class import (
+    DETECTOR_CONSTRAINTS,
+    AnomalyMapMixin,
+    OneClassMixin,
+    unchanged_on_error,
+)
+from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
+from skocc._validation import validate_images, warn_about_anomalies
+from skocc.banks import (
+    bank_search,
+    build_banks,
+    image_digests,
+    kept_under_budget,
+    recognizer,
+    to_rows,
+)
+from skocc.engine.batches import ImageBatches, keep_on_device
+from skocc.engine.device import on_device, resolve_device
+from skocc.engine.inference import map_batches, stream_batches
+from skocc.engine.seeding import seeded
+from skocc.feature_cache import cached
+from skocc.neighbors import ApproximateIndex, bank_bytes, exact_distances
+from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
+
+# Values per image, 16 x 16 grey pixels, up to which features are computed in float64.
+_DOUBLE_SIZE = 256
+# Vectors of the bank that show whether its features differ.
+_N_SHOWN = 10_000
+
+
+class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+    r"""Nearest-neighbour detector with heat maps on the features of a pretrained network.
+
+    A network that was trained on ImageNet, and is not trained further, describes each cell
+    of a grid over the image by the activations of some of its layers. The descriptions of
+    all cells of the training images are kept in a bank. An image is scored by how far its
+    most unusual cell is from the nearest vector there. A coreset of the bank, PatchCore's
+    patch features and its weighting are options. Read more in the :ref:`User Guide
+    <resnet_knn>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module, default="resnet50"
+        Name of a classification network of torchvision, or a module, which is copied and
+        which torch.fx can trace.
+    weights : {"imagenet"}, path or None, default="imagenet"
+        torchvision's ImageNet weights, the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``), or random weights. A module given as `backbone` stays as it is
+        unless this is a path.
+    layers : tuple of str, default=("layer2", "layer3")
+        Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
+        that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
+    normalization : {"imagenet"} or None, default=None
+        Whether ImageNet's mean colour is subtracted and the deviation divided by, as when
+        the weights were trained. The source does not.
+    pooling : {"average", "locally_aware"}, default="average"
+        What the 3 x 3 neighbourhood of a cell adds to it: its mean, or all nine entries,
+        as in PatchCore.
+    interpolation : {"average", "bilinear"}, default="average"
+        How smaller layers are brought to the grid for ``pooling="average"``. Locally aware
+        patches are always brought there bilinearly.
+    patch_dim : int, default=1024
+        Features of a cell for ``pooling="locally_aware"``.
+    n_neighbors : int, default=5
+        Neighbours that ``aggregation="mean"`` averages over.
+    aggregation : {"min", "mean"}, default="min"
+        The score of a cell: its distance to the nearest vector of the bank, or the mean
+        distance to `n_neighbors`.
+    search : {"exact", "approximate"}, default="exact"
+        "approximate" searches a graph made by pynndescent, for large banks on a CPU.
+    subsampling : {"random", "coreset"}, default="random"
+        Which vectors are kept if not all are: any, or by greedy k-centre those that leave
+        no other far from all of them, which takes much longer.
+    bank_fraction : float, default=1.0
+        Fraction of the vectors that is kept, in (0, 1].
+    max_bank_bytes : int or None, default=2147483648
+        Bytes that the bank takes at most; fewer vectors are kept where it would take more.
+        None: no limit. See :meth:`bank_bytes`.
+    reweighting : int or None, default=None
+        Weight the score of an image by how usual the neighbour is that it is far from,
+        judged by as many vectors of the bank around that neighbour, at least 2. PatchCore
+        as published; None: the score is not weighted, as in its code.
+    smoothing : float, default=0.0
+        Standard deviation in pixels of the Gaussian that `anomaly_map` is smoothed by.
+        PatchCore has 4. Scores of images are not affected.
+    memory : path, joblib.Memory or None, default=None
+        Folder in which the features of each image are kept, for other fits: a search over
+        parameters then computes them once. None: they are not kept.
+    batch_size : int, default=16
+        Images per batch, at least 2. Scores do not depend on it.
+    contamination : float or "auto", default=0.1
+        Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
+        "auto" puts the threshold two standard deviations below the mean of their scores.
+    image_shape : tuple (H, W) or (H, W, C), default=None
+        Shape of the images in flattened rows, in pixels; one entry may be -1.
+    image_size : int or tuple (H, W), default=224
+        Size in pixels that all images are resized to (bilinear, antialiased). None: the
+        images have one size already.
+    device : str or torch.device, default=None
+        Where to compute. None takes CUDA, then MPS, then the CPU.
+    random_state : int, RandomState or None, default=None
+        For the choice of vectors, and for ``weights=None``.
+    verbose : int, default=0
+        Whether progress bars are shown.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+        On the CPU; maps images (n, C, H, W) to features (n, d, rows, columns).
+    grid_shape_ : tuple (rows, columns)
+        Cells of an image.
+    bank_ : ndarray of shape (n_vectors, d), float32
+        Features of cells of the training images.
+    offset_ : float
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``.
+    train_scores_ : ndarray of shape (n_samples,), float64
+        Scores of the training images, the cells of each compared with those of the
+        others.
+    collapsed_ : bool
+        Whether all training images have nearly the same score, or all cells the same
+        features.
+    image_shape_ : tuple (H, W, C)
+        Shape of the images as the network sees them.
+    n_features_in_ : int
+        Values per sample of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where X was a table with names that are all text.
+
+    See Also
+    --------
+    PatchSVDD : Learns its features from the training images.
+    sklearn.neighbors.LocalOutlierFactor : Compares distances with those around the
+        neighbours, for rows.
+
+    Notes
+    -----
+    For the cell c of an image with the features f(c), and the bank B,
+
+    .. math::
+
+       m(c) = \min_{b \in B} \lVert f(c) - b \rVert, \qquad s = \max_c m(c) .
+
+    The map is m, brought to the size of the images by bilinear interpolation and then, if
+    asked for, smoothed; the score of an image is -s, from m before either. (The maximum of
+    a smoothed map would be another score.) With ``reweighting=n``, s is multiplied by
+
+    .. math::
+
+       w = 1 - \frac{\exp(s / \sqrt d)}{\sum_{b \in N} \exp(\lVert f - b \rVert / \sqrt d)}
+
+    with the features f of the cell that attains s, and N the n vectors of the bank nearest
+    to the neighbour found for it, itself among them. Whether it is, [2]_ leaves open; so w
+    lies between 0 and 1.
+
+    An image of the training set would find itself in the bank. It is recognised by its
+    pixels, up to rounding, and its own cells are left out, in `fit` and afterwards: the
+    threshold is one for new images, and ``fit(X).predict(X)`` says which training images
+    are unlike the others.
+
+    The source [1]_ states two rules: the mean distance to five neighbours, and the minimum,
+    which it calls s*. Its public relatives have the maximum over cells of the minimum,
+    which is the default here, and average pooling over 3 x 3 cells without padding. They
+    keep a random tenth of the bank; the default here keeps all. Their threshold, the mean
+    and two standard deviations, is that of scores to which a training image with all its
+    cells in the bank would add zeros; here it is taken from the honest ones.
+
+    PatchCore is ``backbone="wide_resnet50_2", normalization="imagenet",
+    pooling="locally_aware", subsampling="coreset", bank_fraction=0.1, smoothing=4``, on
+    images of which the center has been cut out.
+
+    Scoring takes one pass of the network, and a search in proportion to the bank: a cell of
+    ResNet50 has 1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over
+    the images, for the bank and for the scores, unless `memory` keeps the features.
+
+    References
+    ----------
+    .. [1] "Project MVTec Anomaly Detection, Report 2": ResNet50 features with nearest
+       neighbours.
+    .. [2] K. Roth et al., "Towards total recall in industrial anomaly detection", CVPR
+       2022, arXiv:2106.08265. Code: https://github.com/amazon-science/patchcore-inspection.
+
+    Examples
+    --------
+    Stripes, and stripes with a spot. Random weights do for these, and need no download:
+
+    >>> import numpy as np
+    >>> from skocc import ResNetKNN
+    >>> rng = np.random.default_rng(0)
+    >>> stripes = np.sin(np.arange(32)) + rng.normal(scale=0.1, size=(12, 32, 32))
+    >>> spotted = stripes[8:].copy()
+    >>> spotted[:, 10:16, 20:26] = 0
+    >>> detector = ResNetKNN(
+    ...     backbone="resnet18", weights=None, layers=("layer1",), image_size=None,
+    ...     random_state=0,
+    ... )
+    >>> scores = detector.fit(stripes[:8]).score_samples(stripes[8:])
+    >>> bool(scores.min() > detector.score_samples(spotted).max())
+    True
+    >>> maps = detector.anomaly_map(spotted)
+    >>> maps.shape
+    (4, 32, 32)
+    >>> bool(maps[:, 10:16, 20:26].mean() > 2 * maps.mean())
+    True
+    """
+
+    # The search index is not saved, but made of the bank again when it is needed.
+    _rebuilt = ("_index",)
+    _parameter_constraints = {
+        **DETECTOR_CONSTRAINTS,
+        "backbone": [str, nn.Module],
+        "weights": [None, str, os.PathLike],
+        "layers": [tuple, list],
+        "normalization": [None, StrOptions({"imagenet"})],
+        "pooling": [StrOptions({"average", "locally_aware"})],
+        "interpolation": [StrOptions({"average", "bilinear"})],
+        "patch_dim": [Interval(Integral, 1, None, closed="left")],
+        "n_neighbors": [Interval(Integral, 1, None, closed="left")],
+        "aggregation": [StrOptions({"min", "mean"})],
+        "search": [StrOptions({"exact", "approximate"})],
+        "subsampling": [StrOptions({"random", "coreset"})],
+        "bank_fraction": [Interval(Real, 0, 1, closed="right")],
+        "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
+        "reweighting": [None, Interval(Integral, 2, None, closed="left")],
+        "smoothing": [Interval(Real, 0, None, closed="left")],
+        "memory": [None, str, os.PathLike, HasMethods(["cache"])],
+    }
+
+    def __init__(
+        self,
+        *,
+        backbone="resnet50",
+        weights="imagenet",
+        layers=("layer2", "layer3"),
+        normalization=None,
+        pooling="average",
+        interpolation="average",
+        patch_dim=1024,
+        n_neighbors=5,
+        aggregation="min",
+        search="exact",
+        subsampling="random",
+        bank_fraction=1.0,
+        max_bank_bytes=2**31,
+        reweighting=None,
+        smoothing=0.0,
+        memory=None,
+        batch_size=16,
+        contamination=0.1,
+        image_shape=None,
+        image_size=224,
+        device=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.normalization = normalization
+        self.pooling = pooling
+        self.interpolation = interpolation
+        self.patch_dim = patch_dim
+        self.n_neighbors = n_neighbors
+        self.aggregation = aggregation
+        self.search = search
+        self.subsampling = subsampling
+        self.bank_fraction = bank_fraction
+        self.max_bank_bytes = max_bank_bytes
+        self.reweighting = reweighting
+        self.smoothing = smoothing
+        self.memory = memory
+        self.batch_size = batch_size
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Keep the features of normal images.
+
+        Parameters
+        ----------
+        X : images or paths
+            Normal images only, at least two. An array (n, H, W), (n, H, W, C) or
+            (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
+            or a list of paths or PIL images.
+        y : Ignored
+            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            being trained on.
+
+        Returns
+        -------
+        self : ResNetKNN
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            X or a parameter is not usable, among them layers that the backbone has not;
+            the message says what to do.
+        """
+        with unchanged_on_error(self):
+            return self._fit(X, y)
+
+    def score_samples(self, X):
+        """Score images: higher is more normal.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            The negative of the largest score of a cell, weighted with `reweighting`.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False)
+        return self._score(images, resolve_device(self.device, fall_back=True))
+
+    def bank_bytes(self, n_images, image_size=None):
+        """Bytes of the features of all cells, to be known before fitting.
+
+        Parameters
+        ----------
+        n_images : int
+            How many images `fit` will be given.
+        image_size : int or tuple (H, W), default=None
+            Size of the images in pixels. None: the parameter `image_size`.
+
+        Returns
+        -------
+        n_bytes : int
+            Of these, `fit` keeps the fraction `bank_fraction`, and no more than
+            `max_bank_bytes`.
+        """
+        size = self.image_size if image_size is None else image_size
+        size = (size, size) if isinstance(size, Integral) else size
+        with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
+            network = self._build_network(weights=None)
+        n_features, n_rows, n_columns = network.grid(*size)
+        return bank_bytes(n_images * n_rows * n_columns, n_features)
+
+    def _fit(self, X, y):
+        device = resolve_device(self.device)
+        images = validate_images(self, X, reset=True, min_samples=2)
+        warn_about_anomalies(y)
+        with seeded(self.random_state, device) as generator:
+            self._check_channels()
+            self.network_ = self._build_network(self.weights)
+            n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
+            self.grid_shape_ = tuple(grid_shape)
+            images = keep_on_device(images, device)
+            self._make_bank(images, n_features, device, generator)
+        self._check_neighbors()
+        train_scores = self._score(images, device)
+        self._set_offset(train_scores)
+        shown = self.bank_[:: max(1, len(self.bank_) // _N_SHOWN)]
+        spread = shown.std(axis=0).mean() / max(np.abs(shown).mean(), 1e-30)
+        # Features of random networks differ by little of their size, and still rank.
+        self._set_collapsed(spread, train_scores, min_spread=1e-6)
+        return self
+
+    def _check_channels(self):
+        if self.image_shape_[2] not in (1, 3):
+            raise ValueError(
+                "A backbone needs 1 or 3 channels. Got images of shape "
+                f"{self.image_shape_} (H, W, C). Pass for example X[:, :, :, :3]."
+            )
+
+    def _check_neighbors(self):
+        """Raise a ValueError for a bank in which some training image finds too few."""
+        n_neighbors = self._n_neighbors()
+        if self._n_others() < n_neighbors:
+            raise ValueError(
+                f"Every image needs {n_neighbors} vectors of other images in the bank. Got "
+                f"a bank of {len(self.bank_)}, {self._n_others()} beside some image. Pass "
+                "more images, set n_neighbors=1, or raise bank_fraction or max_bank_bytes."
+            )
+
+    def _n_neighbors(self):
+        return self.n_neighbors if self.aggregation == "mean" else 1
+
+    def _build_network(self, weights):
+        if self.pooling == "average":
+            join = JoinedMaps(self.interpolation)
+        else:
+            join = LocallyAwarePatches(self.patch_dim)
+        return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
+
+    def _empty_network(self, attribute):
+        """Return the module of a fitted attribute before its weights are loaded."""
+        return self._build_network(weights=None)
+
+    def _features_on(self, device):
+        """Return the network on a device, and a function from images to features."""
+        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
+        dtype = torch.float64 if is_double else torch.float32
+        network = on_device(self.network_, device, dtype)
+        extract = cached(network.extract, self.memory)
+        # Queries and bank are rounded alike: an image in the bank has distance 0.
+        return network, lambda batch: network.join(extract(batch.to(dtype))).float()
+
+    def _make_bank(self, images, n_features, device, generator):
+        """Keep features of cells, and which image each of them is from."""
+        n_cells = math.prod(self.grid_shape_)
+        n_vectors = len(images) * n_cells
+        (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
+        n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
+        network, features_of = self._features_on(device)
+        digests = []
+
+        def embed(batch):
+            digests.extend(image_digests(batch))
+            return [to_rows(features_of(batch))]
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        (bank,) = build_banks(
+            stream_batches(network, batches, embed, verbose=self.verbose, stage="Bank"),
+            [n_vectors],
+            [n_kept],
+            n_features,
+            subsampling=self.subsampling,
+            generator=generator,
+        )
+        self.bank_ = bank.vectors.numpy()
+        self._bank_images = (bank.rows // n_cells).int().numpy()
+        self._digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        self._index = None
+
+    def _score(self, images, device):
+        return 0.0 - self._measure(images, device, self._image_scores)  # not -0.0
+
+    def _anomaly_map(self, images):
+        device = resolve_device(self.device, fall_back=True)
+        return self._measure(images, device, self._pixel_scores)
+
+    def _measure(self, images, device, reduce):
+        """Search for the cells of each batch, and join what `reduce` makes of them."""
+        network, features_of = self._features_on(device)
+        recognize = recognizer([digest.tobytes() for digest in self._digests])
+        bank = torch.from_numpy(self.bank_), torch.from_numpy(self._bank_images)
+        if self.search == "approximate":
+            self._index = self._index or ApproximateIndex(*bank)
+            search = bank_search(*bank, self._index)
+        else:
+            search = bank_search(*(part.to(device) for part in bank))
+        n_cells = math.prod(self.grid_shape_)
+
+        def measure(batch):
+            image, rows = recognize(batch), to_rows(features_of(batch))
+            distances, neighbors = search(
+                rows, image.repeat_interleave(n_cells), self._n_neighbors()
+            )
+            cells = distances.mean(dim=1).view(len(batch), n_cells)
+            return reduce(cells, rows, neighbors[:, 0], image, search)
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        return map_batches(network, batches, measure, verbose=self.verbose, stage="Scores")
+
+    def _image_scores(self, cells, rows, neighbors, image, search):
+        """Return the score (b,) of each image, higher being more anomalous."""
+        scores, worst = cells.max(dim=1)
+        if self.reweighting is None:
+            return scores
+        starts = cells.shape[1] * torch.arange(len(cells), device=worst.device)
+        worst = worst + starts
+        bank = torch.from_numpy(self.bank_)
+        found = bank[neighbors[worst].cpu()]
+        n_around = min(self.reweighting, self._n_others())
+        _, around = search(found.to(rows.device), image, n_around)
+        features = rows[worst.to(rows.device)].cpu()
+        weights = _usualness(exact_distances(features, bank, around.cpu()), rows.shape[1])
+        return scores * weights.to(scores.device)
+
+    def _n_others(self):
+        """Return how many vectors of the bank every image can be compared with."""
+        return len(self.bank_) - int(np.bincount(self._bank_images).max())
+
+    def _pixel_scores(self, cells, rows, neighbors, image, search):
+        """Return the map (b, H, W) of each image."""
+        maps = cells.view(len(cells), 1, *self.grid_shape_)
+        size = self.image_shape_[:2]
+        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
+        maps = maps[:, 0].float()
+        if self.smoothing == 0:
+            return maps
+        sigmas = (0, self.smoothing, self.smoothing)
+        return torch.from_numpy(gaussian_filter(maps.cpu().numpy(), sigmas))
+
+    def _auto_offset(self, train_scores):
+        return train_scores.mean() - 2 * train_scores.std()
+
+
+def _usualness(distances, n_features):
+    """Return PatchCore's weights (b,), in [0, 1).
+
+    `distances` (b, n) are those of the most unusual cell to vectors around its nearest
+    neighbour, which is the first of them.
+    """
+    logits = distances / math.sqrt(n_features)
+    return 1 - logits.softmax(dim=1)[:, 0]
