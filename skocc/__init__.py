@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 _MODULES = {
     "ConvAE": "skocc.estimators._conv_ae",
     "DeepSVDD": "skocc.estimators._deep_svdd",
+    "FeatureCAE": "skocc.estimators._feature_cae",
     "PatchSVDD": "skocc.estimators._patch_svdd",
     "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",

@@ -19,7 +19,14 @@ def quick(estimator_class, **params):
     estimator = estimator_class()
     small = {name: 2 for name in estimator.get_params() if name.endswith("n_epochs")}
     small |= {"random_state": 0, "device": "cpu", "batch_size": 50}
-    by_name = {"patch_size": 8, "n_pairs": 8, "augmentation": False, "width": 4}
+    by_name = {
+        "patch_size": 8,
+        "n_pairs": 8,
+        "augmentation": False,
+        "width": 4,
+        "latent_dim": 32,
+        "patience": None,
+    }
     if {"backbone", "layers"} <= estimator.get_params().keys():
         # The smallest network there is, and of it the first convolution.
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}

@@ -1,10 +1,10 @@
-"""ConvAE and FeatureCAE on magnetic tiles: AUROC of images and of pixels.
+r"""ConvAE and FeatureCAE on magnetic tiles: AUROC of images and of pixels.
 
 Trains on the 400 tiles in ``train/good``, scores the whole test set, and adds a line to
 ``--output``::
 
     python examples/reproduction/magnetic_tile_autoencoders.py conv_ae --output rows.csv
-    python examples/reproduction/magnetic_tile_autoencoders.py feature_cae --size 320 \\
+    python examples/reproduction/magnetic_tile_autoencoders.py feature_cae --size 320 \
         --output rows.csv
 
 The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment

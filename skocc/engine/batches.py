@@ -10,7 +10,43 @@ _RESIDENT_SHARE = 0.4
 _LOAD_SIZE = 256
 
 
-class ResidentImages:
+class ResidentMaps:
+    """What a stream of maps gives, held on a device as a source.
+
+    Parameters
+    ----------
+    maps : iterable of Tensor of shape (b, C, h, w)
+        All of one shape but for b.
+    n_samples : int
+        Sum of the b.
+    device : torch.device
+        Where the maps are kept, as float32.
+    """
+
+    is_lazy = False
+
+    def __init__(self, maps, n_samples: int, device: torch.device):
+        start = 0
+        for block in maps:
+            block = block.permute(0, 2, 3, 1)
+            if start == 0:
+                shape = (n_samples, *block.shape[1:])
+                self._values = torch.empty(shape, dtype=torch.float32, device=device)
+            self._values[start : start + len(block)] = block
+            start += len(block)
+        self.shape, self.dtype = tuple(self._values.shape), np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def load(self, indices) -> torch.Tensor:
+        """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
+        if isinstance(indices, slice):
+            return self._values[indices]
+        return self._values[torch.as_tensor(indices, device=self._values.device)]
+
+
+class ResidentImages(ResidentMaps):
     """An image source held on a device, so that an epoch copies nothing.
 
     Parameters
@@ -21,26 +57,37 @@ class ResidentImages:
         Where the pixels are kept, in the source's own dtype.
     """
 
-    is_lazy = False
-
     def __init__(self, images, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
         blocks = ImageBatches(images, _LOAD_SIZE, device=device, convert=False)
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
-        self._pixels = torch.empty(self.shape, dtype=dtype, device=device)
+        self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0
         for block in blocks:
-            self._pixels[start : start + len(block)] = block
+            self._values[start : start + len(block)] = block
             start += len(block)
 
-    def __len__(self) -> int:
-        return self.shape[0]
 
-    def load(self, indices) -> torch.Tensor:
-        """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
-        if isinstance(indices, slice):
-            return self._pixels[indices]
-        return self._pixels[torch.as_tensor(indices, device=self._pixels.device)]
+class Subset:
+    """Some of the images of a source.
+
+    Parameters
+    ----------
+    images : image source
+    indices : ndarray of shape (n,), int
+    """
+
+    def __init__(self, images, indices: np.ndarray):
+        self._images, self._indices = images, indices
+        self.is_lazy, self.dtype = images.is_lazy, images.dtype
+        self.shape = (len(indices), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def load(self, indices):
+        """Return the samples at `indices` of the subset, as the source gives them."""
+        return self._images.load(self._indices[indices])
 
 
 def keep_on_device(images, device: torch.device):
