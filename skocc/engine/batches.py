@@ -1,5 +1,6 @@
 """Batches of images that arrive on the device."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -95,13 +96,32 @@ def keep_on_device(images, device: torch.device):
 
     On a GPU this saves decoding files, and copying arrays, once an epoch.
     """
-    if device.type != "cuda" or len(images) == 0:
-        return images
-    n_bytes = images.dtype.itemsize
-    for n in images.shape:
-        n_bytes *= n
+    if len(images) > 0 and _fits(images.shape, images.dtype.itemsize, device):
+        return ResidentImages(images, device)
+    return images
+
+
+def hold_maps(maps, shape: tuple[int, int, int, int], device: torch.device):
+    """Return a source of what a stream of maps gives, on `device` or in host memory.
+
+    Parameters
+    ----------
+    maps : iterable of Tensor of shape (b, C, h, w)
+    shape : tuple (n, C, h, w)
+        Of all of them together.
+    device : torch.device
+        Taken if it is a GPU with room for them.
+    """
+    place = device if _fits(shape, 4, device) else torch.device("cpu")
+    return ResidentMaps(maps, shape[0], place)
+
+
+def _fits(shape, itemsize, device):
+    """Return whether an array leaves room for activations on a GPU."""
+    if device.type != "cuda":
+        return False
     free, _ = torch.cuda.mem_get_info(device)
-    return ResidentImages(images, device) if n_bytes < _RESIDENT_SHARE * free else images
+    return itemsize * math.prod(shape) < _RESIDENT_SHARE * free
 
 
 class ImageBatches:

@@ -1,6 +1,5 @@
 import copy
 import hashlib
-import math
 import os
 from numbers import Integral
 from pathlib import Path
@@ -362,9 +361,9 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             vary = random_variants(self.image_shape_[:2], self.rotations)
 
         def loss_fn(batch):
-            batch = _in_colour(batch)
             if network.training and vary is not None:
                 batch = vary(batch)
+            batch = _in_colour(batch)
             return self._errors(network(batch), batch).mean()
 
         optimizer = torch.optim.Adam(
@@ -394,7 +393,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         if self.checkpoint_dir is None:
             return None
         identity = {
-            name: value if isinstance(value, int | float | str | None) else repr(value)
+            name: _plain(value)
             for name, value in self.get_params().items()
             if name not in _FREE_PARAMETERS
         }
@@ -433,7 +432,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
         batches = ImageBatches(images, self.batch_size, device=device)
         errors, codes = map_batches(network, batches, measure)
-        size = max(float(np.abs(codes).mean()), math.ulp(0.0))
+        size = max(float(np.abs(codes).mean()), 1e-30)
         return 0.0 - errors, codes.std(axis=0).mean() / size  # not -0.0
 
     def _anomaly_map(self, images):
@@ -457,6 +456,14 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
         dtype = torch.float64 if is_double else torch.float32
         return on_device(self.network_, device, dtype)
+
+
+def _plain(value):
+    """Return a parameter as what a file of plain values holds."""
+    value = value.item() if isinstance(value, np.generic) else value
+    # A RandomState goes on from where the checkpoint has it, whichever it is.
+    is_plain = isinstance(value, int | float | str | None)
+    return value if is_plain else type(value).__name__
 
 
 def _in_colour(batch):

@@ -17,7 +17,7 @@ from skocc._one_class import (
 )
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies
-from skocc.engine.batches import ImageBatches, ResidentMaps, Subset, keep_on_device
+from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
 from skocc.engine.device import on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
@@ -402,14 +402,15 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         The source holds the features, and the function does nothing; or, where they do not
         fit, the source is that of the images.
         """
-        n_bytes = 4 * len(images) * self._n_channels * math.prod(self.grid_shape_)
-        if self.max_feature_bytes is not None and n_bytes > self.max_feature_bytes:
+        shape = (len(images), self._n_channels, *self.grid_shape_)
+        limit = self.max_feature_bytes
+        if limit is not None and 4 * math.prod(shape) > limit:
             return images, extract
         batches = ImageBatches(images, self.batch_size, device=device)
         stream = stream_batches(
             self.backbone_, batches, extract, verbose=self.verbose, stage="Features"
         )
-        return ResidentMaps(stream, len(images), torch.device("cpu")), lambda batch: batch
+        return hold_maps(stream, shape, device), lambda batch: batch
 
     def _train(self, network, source, extract, device, generator):
         """Train the autoencoder on some of the images until the others get no better."""

@@ -221,6 +221,9 @@ def test_state_of_another_fit_is_an_error(images, tmp_path):
         make(checkpoint_dir=tmp_path).fit(images[::-1])
     with pytest.raises(ValueError, match="image_shape_="):
         make(checkpoint_dir=tmp_path, image_size=16).fit(images)
+    other = make(checkpoint_dir=tmp_path, random_state=np.random.RandomState(0))
+    with pytest.raises(ValueError, match="random_state=0 there, 'RandomState' here"):
+        other.fit(images)
     # What does not change the training may differ.
     make(checkpoint_dir=str(tmp_path), contamination=0.2, verbose=0).fit(images)
     warm = make(warm_start=True).fit(images)
