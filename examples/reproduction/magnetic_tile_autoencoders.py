@@ -45,8 +45,9 @@ def make(options):
         "random_state": options.seed,
         "verbose": options.verbose,
     }
-    if options.n_epochs is not None:
-        shared["n_epochs"] = options.n_epochs
+    for name in ("n_epochs", "batch_size"):
+        if getattr(options, name) is not None:
+            shared[name] = getattr(options, name)
     if options.method == "conv_ae":
         detector = skocc.ConvAE(
             error=options.error,
@@ -83,6 +84,7 @@ def main():
     parser.add_argument("--output", type=Path, help="CSV file to add a line to")
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--n-epochs", type=int, help="at most; default of the class")
+    parser.add_argument("--batch-size", type=int, help="default of the class")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--device", help="default: the fastest there is")
     parser.add_argument("--verbose", type=int, default=0)
@@ -120,6 +122,7 @@ def main():
         "setting": setting,
         "size": options.size,
         "seed": options.seed,
+        "batch": detector.batch_size,
         "epochs": len(detector.loss_curve_),
         "image AUROC": f"{roc_auc_score(tiles.test_labels == -1, scores):.3f}",
         "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
