@@ -17,12 +17,14 @@ _MODULES = {
     "save": "skocc._persistence",
     "show_versions": "skocc._versions",
 }
+# Sub-packages, which their own import would make attributes.
+_SUBPACKAGES = ("datasets", "feature_extraction")
 __all__ = [*_MODULES, "__version__"]
 
 
 def __getattr__(name):
-    if name == "datasets":  # a sub-package, which its own import would put here
-        return importlib.import_module("skocc.datasets")
+    if name in _SUBPACKAGES:
+        return importlib.import_module(f"skocc.{name}")
     if name not in _MODULES:
         raise AttributeError(f"module 'skocc' has no attribute {name!r}")
     value = getattr(importlib.import_module(_MODULES[name]), name)

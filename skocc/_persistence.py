@@ -62,7 +62,7 @@ def save(estimator, path):
 
     check_is_fitted(estimator)
     name = type(estimator).__name__
-    if getattr(skocc, name, None) is not type(estimator):
+    if _public_class(name) is not type(estimator):
         raise ValueError(
             f"save writes estimators of skocc. Got a {name}. Use joblib.dump, which also "
             "takes a Pipeline."
@@ -131,14 +131,15 @@ def load(path):
         raise ValueError(
             f"{path!r} holds tensors but no estimator. Pass a file written by skocc.save."
         )
-    if header["format"] != _FORMAT or header["estimator"] not in skocc.__all__:
+    public_class = _public_class(header["estimator"])
+    if header["format"] != _FORMAT or public_class is None:
         raise ValueError(
             f"{path!r} was written by skocc {header['versions']['skocc']} as "
             f"{header['estimator']}, which skocc {skocc.__version__} cannot read. Install "
             "that version, or a newer one."
         )
     params = {key: _decode(value) for key, value in header["params"].items()}
-    estimator = getattr(skocc, header["estimator"])(**params)
+    estimator = public_class(**params)
     for key, value in header["values"].items():
         setattr(estimator, key, _decode(value))
     for key, tensor in tensors.items():
@@ -155,6 +156,14 @@ def load(path):
         network.load_state_dict(state)
         setattr(estimator, module, network.eval())
     return estimator
+
+
+def _public_class(name):
+    """Return the public estimator of a name, None where there is none."""
+    for module in (skocc, skocc.feature_extraction):
+        if name in module.__all__:
+            return getattr(module, name)
+    return None
 
 
 def _encode(value, key):

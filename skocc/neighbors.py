@@ -541,8 +541,9 @@ def greedy_coreset(
         shape = (n_features, n_projections)
         projection = torch.randn(shape, generator=generator) / math.sqrt(n_projections)
         # Centered, or the products of nearly collapsed features would differ by rounding.
-        features = features - features.mean(dim=0)
-        features = features @ projection.to(features)
+        center, projection = features.mean(dim=0), projection.to(features)
+        blocks = features.split(16384)  # no centered copy of all features
+        features = torch.cat([(block - center) @ projection for block in blocks])
     distances = features.new_full((n_vectors,), torch.inf)
     for step in range(1, size):
         # All indices stay on the device: reading one would wait for it at every step.

@@ -8,15 +8,17 @@ import pytest
 
 import skocc
 import skocc.datasets
+import skocc.feature_extraction
 
 ROOT = Path(__file__).parent.parent
+MODULES = [skocc, skocc.datasets, skocc.feature_extraction]
 
 
 @pytest.mark.parametrize(
     ("module", "name"),
     [
         (module, name)
-        for module in [skocc, skocc.datasets]
+        for module in MODULES
         for name in module.__all__
         if name != "__version__"
     ],
@@ -28,15 +30,19 @@ def test_public_name_is_documented(module, name):
     assert name in listed, f"add a line for {name} to docs/api.rst"
 
 
-def test_subpackage_without_its_own_import():
-    code = "import skocc; skocc.datasets.load_mvtec_layout"
+def test_subpackages_without_their_own_import():
+    code = (
+        "import skocc; skocc.datasets.load_mvtec_layout; "
+        "skocc.feature_extraction.DeepFeatures"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_unknown_name():
+@pytest.mark.parametrize("module", MODULES)
+def test_unknown_name(module):
     with pytest.raises(AttributeError, match="no attribute 'NoSuchMethod'"):
-        skocc.NoSuchMethod  # noqa: B018
-    assert set(skocc.__all__) <= set(dir(skocc))
+        module.NoSuchMethod  # noqa: B018
+    assert set(module.__all__) <= set(dir(module))
 
 
 def test_every_estimator_has_a_test_file():

@@ -27,15 +27,13 @@ from skocc.banks import (
     to_rows,
 )
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.feature_cache import cached
 from skocc.neighbors import ApproximateIndex, bank_bytes, exact_distances
 from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
 
-# Values per image, 16 x 16 grey pixels, up to which features are computed in float64.
-_DOUBLE_SIZE = 256
 # Vectors of the bank that show whether its features differ.
 _N_SHOWN = 10_000
 
@@ -204,7 +202,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     >>> spotted = stripes[8:].copy()
     >>> spotted[:, 10:16, 20:26] = 0
     >>> detector = ResNetKNN(
-    ...     backbone="resnet18", weights=None, layers=("layer1",), image_size=None,
+    ...     backbone="resnet18", weights=None, layers=("relu",), image_size=None,
     ...     random_state=0,
     ... )
     >>> scores = detector.fit(stripes[:8]).score_samples(stripes[8:])
@@ -416,8 +414,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _features_on(self, device):
         """Return the network on a device, and a function from images to features."""
-        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
-        dtype = torch.float64 if is_double else torch.float32
+        dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
         extract = cached(network.extract, self.memory)
         # Queries and bank are rounded alike: an image in the bank has distance 0.

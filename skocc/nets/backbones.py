@@ -139,10 +139,16 @@ class FeatureMaps(nn.Module):
         ValueError
             The network does not take images of this size, or a layer gives no map.
         """
-        weight = next(self.parameters(), torch.zeros(()))
-        image = torch.zeros(1, 3, height, width, dtype=weight.dtype, device=weight.device)
+        # Tensors of the device "meta" have a shape and no values: nothing is computed.
+        state = {
+            name: torch.empty_like(value, device="meta")
+            for name, value in self.state_dict().items()
+        }
+        dtype = next(self.parameters(), torch.empty(())).dtype
+        image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
         try:
-            shapes = [tuple(layer.shape[1:]) for layer in self(image)]
+            layers = torch.func.functional_call(self, state, (image,))
+            shapes = [tuple(layer.shape[1:]) for layer in layers]
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"The backbone cannot take images of {height} x {width} pixels: "

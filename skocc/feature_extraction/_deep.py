@@ -1,0 +1,272 @@
+import os
+
+import numpy as np
+from sklearn.base import BaseEstimator, TransformerMixin
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
+from skocc._sklearn import HasMethods, StrOptions, fit_context
+from skocc._validation import validate_images
+from skocc.engine.batches import ImageBatches
+from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.inference import map_batches
+from skocc.engine.seeding import seeded
+from skocc.feature_cache import cached
+from skocc.nets.feature_maps import FrozenFeatures, GlobalAverages
+
+
+class DeepFeatures(TransformerMixin, BaseEstimator):
+    """Features of a pretrained network as a table, one row for an image.
+
+    A network that was trained on ImageNet, and is not trained further, describes an image
+    by the mean activations of some of its layers. The table is one for any estimator of
+    scikit-learn, among them its one-class detectors. Read more in the :ref:`User Guide
+    <deep_features>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    backbone : str or torch.nn.Module, default="resnet50"
+        Name of a classification network of torchvision, or a module, which is copied and
+        which torch.fx can trace.
+    weights : {"imagenet"}, path or None, default="imagenet"
+        torchvision's ImageNet weights, the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``), or random weights. A module given as `backbone` stays as it is
+        unless this is a path.
+    layers : tuple of str, default=("layer4",)
+        Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over
+        all their cells; layers that give a vector are taken as they are.
+    normalization : {"imagenet"} or None, default=None
+        Whether ImageNet's mean colour is subtracted and the deviation divided by, as when
+        the weights were trained. The source does not.
+    memory : path, joblib.Memory or None, default=None
+        Folder in which the features of each image are kept, for other fits: a search over
+        the parameters of a pipeline then computes them once. None: they are not kept.
+    batch_size : int, default=32
+        Images per batch, at least 2. Features do not depend on it.
+    image_shape : tuple (H, W) or (H, W, C), default=None
+        Shape of the images in flattened rows, in pixels; one entry may be -1.
+    image_size : int or tuple (H, W), default=224
+        Size in pixels that all images are resized to (bilinear, antialiased). None: the
+        images have one size already.
+    device : str or torch.device, default=None
+        Where to compute. None takes CUDA, then MPS, then the CPU.
+    random_state : int, RandomState or None, default=None
+        For ``weights=None``.
+    verbose : int, default=0
+        Whether a progress bar is shown.
+
+    Attributes
+    ----------
+    network_ : torch.nn.Module
+        On the CPU; maps images (n, C, H, W) to features (n, d).
+    image_shape_ : tuple (H, W, C)
+        Shape of the images as the network sees them.
+    n_features_in_ : int
+        Values per sample of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where X was a table with names that are all text.
+
+    See Also
+    --------
+    skocc.ResNetKNN : Compares features cell by cell, and says where an image is anomalous.
+
+    Notes
+    -----
+    `fit` reads no pixels: it builds the network, and learns the shape of the images.
+
+    The report [1]_ that compares classical detectors on such features has 2048 of them from
+    the last stage of ResNet50, which is the default here, or 512 + 1024 from its second and
+    third, ``layers=("layer2", "layer3")``. It calls the last stage "block 3", counted from
+    0, and does not say how maps become features; only the mean gives the numbers it states.
+
+    Time is one pass of the network for each image, up to the last of the layers.
+
+    References
+    ----------
+    .. [1] "Project MVTec Anomaly Detection, Report 2".
+
+    Examples
+    --------
+    The pipeline of the report, here with random weights, which need no download:
+
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.decomposition import PCA
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from sklearn.preprocessing import StandardScaler
+    >>> from sklearn.svm import OneClassSVM
+    >>> from skocc.feature_extraction import DeepFeatures
+    >>> digits = load_digits()
+    >>> images = digits.images / 16
+    >>> features = DeepFeatures(
+    ...     backbone="resnet18", weights=None, layers=("layer2",), image_size=32,
+    ...     random_state=0,
+    ... )
+    >>> pipeline = make_pipeline(features, StandardScaler(), PCA(0.95), OneClassSVM(nu=0.1))
+    >>> _ = pipeline.fit(images[digits.target == 0][:60])
+    >>> bool(pipeline.predict(images[digits.target == 4][:60]).mean() < 0)
+    True
+    >>> pipeline[0].get_feature_names_out()[:2]
+    array(['layer2_0', 'layer2_1'], dtype=object)
+    """
+
+    _parameter_constraints = {
+        **IMAGE_CONSTRAINTS,
+        "backbone": [str, nn.Module],
+        "weights": [None, str, os.PathLike],
+        "layers": [tuple, list],
+        "normalization": [None, StrOptions({"imagenet"})],
+        "memory": [None, str, os.PathLike, HasMethods(["cache"])],
+    }
+
+    def __init__(
+        self,
+        *,
+        backbone="resnet50",
+        weights="imagenet",
+        layers=("layer4",),
+        normalization=None,
+        memory=None,
+        batch_size=32,
+        image_shape=None,
+        image_size=224,
+        device=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.backbone = backbone
+        self.weights = weights
+        self.layers = layers
+        self.normalization = normalization
+        self.memory = memory
+        self.batch_size = batch_size
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Build the network, and learn the shape of the images.
+
+        Parameters
+        ----------
+        X : images or paths
+            An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
+            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+        y : Ignored
+            Present for scikit-learn.
+
+        Returns
+        -------
+        self : DeepFeatures
+            The fitted transformer.
+
+        Raises
+        ------
+        ValueError
+            X or a parameter is not usable, among them layers that the backbone has not;
+            the message says what to do.
+        """
+        with unchanged_on_error(self):
+            device = resolve_device(self.device)
+            validate_images(self, X, reset=True)
+            if self.image_shape_[2] not in (1, 3):
+                raise ValueError(
+                    "A backbone needs 1 or 3 channels. Got images of shape "
+                    f"{self.image_shape_} (H, W, C). Pass for example X[:, :, :, :3]."
+                )
+            with seeded(self.random_state, device):
+                self.network_ = self._build_network(self.weights)
+            self._layer_sizes()
+        return self
+
+    def transform(self, X):
+        """Compute the features of images.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+
+        Returns
+        -------
+        table : ndarray of shape (n_samples, n_columns), float32
+            A row for each image, columns as `get_feature_names_out` names them.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False)
+        device = resolve_device(self.device, fall_back=True)
+        dtype = inference_dtype(self.image_shape_, device)
+        # What is kept is the few numbers asked for, not the maps they are means of.
+        network = _InTuple(on_device(self.network_, device, dtype))
+        compute = cached(network, self.memory)
+        batches = ImageBatches(images, self.batch_size, device=device)
+        return map_batches(
+            network,
+            batches,
+            lambda batch: compute(batch.to(dtype))[0].float(),
+            verbose=self.verbose,
+            stage="Features",
+        )
+
+    def get_feature_names_out(self, input_features=None):
+        """Name the columns of the table.
+
+        Parameters
+        ----------
+        input_features : Ignored
+            Present for scikit-learn: the names do not depend on those of X.
+
+        Returns
+        -------
+        names : ndarray of shape (n_columns,), object
+            Layer and channel, such as ``layer4_0``.
+        """
+        check_is_fitted(self)
+        names = [
+            f"{layer}_{channel}"
+            for layer, size in zip(self.layers, self._layer_sizes(), strict=True)
+            for channel in range(size)
+        ]
+        return np.array(names, dtype=object)
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        tags.transformer_tags.preserves_dtype = []
+        return tags
+
+    def _layer_sizes(self):
+        """Return the number of channels of each layer."""
+        maps = self.network_.extract.maps
+        return [size for size, *_ in maps.shapes(*self.image_shape_[:2], only_maps=False)]
+
+    def _build_network(self, weights):
+        return FrozenFeatures(
+            GlobalAverages(), self.backbone, self.layers, weights, self.normalization
+        )
+
+    def _empty_network(self, attribute):
+        """Return the module of a fitted attribute before its weights are loaded."""
+        return self._build_network(weights=None)
+
+
+class _InTuple(nn.Module):
+    """A network whose one result comes in a tuple, as the cache has it."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, batch):
+        return (self.network(batch),)

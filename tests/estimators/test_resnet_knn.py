@@ -1,0 +1,317 @@
+import math
+
+import joblib
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import gaussian_filter
+from sklearn.model_selection import GridSearchCV
+from torch import nn
+from torch.nn import functional
+
+import skocc
+from skocc import ResNetKNN
+from skocc.estimators._resnet_knn import _usualness
+from skocc.nets.backbones import FeatureMaps
+
+N_CELLS = 10 * 9
+
+
+@pytest.fixture(scope="module")
+def images():
+    """Twelve smooth grey images (12, 40, 36) that differ from each other."""
+    coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), (40, 36), mode="bilinear")
+    return fine[:, 0].numpy()
+
+
+@pytest.fixture(scope="module")
+def backbone():
+    """Maps of 10 x 9 and, behind them, 5 x 5 cells."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        return nn.Sequential(
+            nn.Conv2d(3, 6, 5, stride=4, padding=2),
+            nn.ReLU(),
+            nn.Conv2d(6, 8, 3, stride=2, padding=1),
+        )
+
+
+@pytest.fixture(scope="module")
+def make(backbone):
+    def make_detector(**params):
+        small = {"backbone": backbone, "layers": ("1", "2"), "image_size": None}
+        return ResNetKNN(**(small | {"random_state": 0, "device": "cpu"} | params))
+
+    return make_detector
+
+
+@pytest.fixture(scope="module")
+def fitted(make, images):
+    return make().fit(images[:8])
+
+
+def features(detector, images):
+    """Features of all cells, one table for an image."""
+    with torch.no_grad():
+        maps = detector.network_(torch.from_numpy(images)[:, None])
+    return maps.flatten(2).mT.double().numpy()
+
+
+def distances_to(bank, vectors):
+    return np.linalg.norm(vectors[:, None] - bank[None], axis=2)
+
+
+def test_bank_holds_every_cell_in_order(fitted, images):
+    assert fitted.grid_shape_ == (10, 9)
+    assert fitted.bank_.shape == (8 * N_CELLS, 14)
+    vectors = features(fitted, images[:8])
+    np.testing.assert_allclose(fitted.bank_, np.concatenate(vectors), atol=1e-6)
+    np.testing.assert_array_equal(fitted._bank_images, np.repeat(np.arange(8), N_CELLS))
+
+
+@pytest.mark.parametrize("aggregation", ["min", "mean"])
+def test_score_and_map_of_a_new_image(make, images, aggregation):
+    detector = make(aggregation=aggregation, n_neighbors=3).fit(images[:8])
+    bank = np.concatenate(features(detector, images[:8]))
+    n_averaged = 3 if aggregation == "mean" else 1
+    for image in images[8:10]:
+        (vectors,) = features(detector, image[None])
+        nearest = np.sort(distances_to(bank, vectors), axis=1)[:, :n_averaged]
+        cells = nearest.mean(axis=1)
+        # The largest value of the map before it is brought to the size of the image.
+        score = detector.score_samples(image[None])[0]
+        assert score == pytest.approx(-cells.max(), rel=1e-5)
+        expected = functional.interpolate(
+            torch.from_numpy(cells).view(1, 1, 10, 9), (40, 36), mode="bilinear"
+        )
+        found = detector.anomaly_map(image[None])
+        np.testing.assert_allclose(found[0], expected[0, 0], rtol=1e-4, atol=1e-6)
+
+
+def test_training_image_is_judged_by_the_others(make, fitted, images):
+    vectors = features(fitted, images[:8])
+    others = np.concatenate(np.delete(vectors, 3, axis=0))
+    expected = -distances_to(others, vectors[3]).min(axis=1).max()
+    assert fitted.train_scores_[3] == pytest.approx(expected, rel=1e-5)
+    scores = fitted.score_samples(np.concatenate([images[8:9], images[:8]]))
+    np.testing.assert_allclose(scores[1:], fitted.train_scores_, rtol=1e-6)
+    # Were it not recognised, it would find all its cells in the bank.
+    stranger = make().fit(images[:8])
+    stranger._digests = np.zeros_like(stranger._digests)
+    np.testing.assert_allclose(stranger.score_samples(images[3:4]), 0, atol=1e-6)
+
+
+def test_copies_of_a_training_image_are_normal(make, images):
+    detector = make().fit(np.concatenate([images, images[:1]]))
+    assert detector.train_scores_[0] == detector.train_scores_[-1] == 0
+    assert detector.train_scores_[1] < 0
+
+
+def test_more_images_in_the_bank_never_lower_a_score(make, fitted, images):
+    more = make().fit(images[:10])
+    assert (more.anomaly_map(images[10:]) <= fitted.anomaly_map(images[10:])).all()
+    assert (more.score_samples(images[10:]) >= fitted.score_samples(images[10:])).all()
+
+
+def test_mean_of_one_neighbor_is_the_minimum(make, fitted, images):
+    mean = make(aggregation="mean", n_neighbors=1).fit(images[:8])
+    np.testing.assert_array_equal(mean.score_samples(images), fitted.score_samples(images))
+    five = make(aggregation="mean").fit(images[:8])
+    assert (five.score_samples(images) < fitted.score_samples(images)).all()
+    many = make(n_neighbors=300).fit(images[:8])
+    np.testing.assert_array_equal(many.score_samples(images), fitted.score_samples(images))
+
+
+def test_scores_survive_a_rotation_of_the_features(backbone, make, images):
+    turn = nn.Conv2d(8, 8, 1)
+    turn.weight.data = torch.linalg.qr(torch.rand(8, 8))[0][:, :, None, None]
+    turned = nn.Sequential(*backbone, turn)
+    scores = [
+        make(backbone=turned, layers=(layer,)).fit(images[:8]).score_samples(images)
+        for layer in ("2", "3")
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
+
+
+def test_weights_of_patchcore():
+    distances = torch.tensor([[2.0, 2.5, 3.0]])
+    assert _usualness(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
+    assert _usualness(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
+    large = torch.tensor([[1e4, 1e4]])
+    assert _usualness(large, 1).item() == pytest.approx(0.5)
+
+
+def test_reweighting_by_hand(make, fitted, images):
+    detector = make(reweighting=4).fit(images[:8])
+    bank = np.concatenate(features(detector, images[:8]))
+    for image in (images[8], images[3]):
+        own = np.flatnonzero([np.array_equal(image, other) for other in images[:8]])
+        allowed = bank[~np.isin(np.arange(len(bank)) // N_CELLS, own)]
+        (vectors,) = features(detector, image[None])
+        distances = distances_to(allowed, vectors)
+        worst = distances.min(axis=1).argmax()
+        neighbor = allowed[distances[worst].argmin()]
+        around = allowed[np.argsort(distances_to(allowed, neighbor[None])[0])[:4]]
+        logits = distances_to(around, vectors[worst : worst + 1])[0] / math.sqrt(14)
+        weight = 1 - np.exp(logits[0]) / np.exp(logits).sum()
+        score = detector.score_samples(image[None])[0]
+        assert score == pytest.approx(-weight * distances[worst].min(), rel=1e-4)
+    np.testing.assert_array_equal(
+        detector.anomaly_map(images[8:]), fitted.anomaly_map(images[8:])
+    )
+
+
+def test_smoothing_changes_maps_and_not_scores(make, fitted, images):
+    detector = make(smoothing=3).fit(images[:8])
+    np.testing.assert_array_equal(detector.train_scores_, fitted.train_scores_)
+    plain, smooth = (d.anomaly_map(images[8:10]) for d in (fitted, detector))
+    np.testing.assert_allclose(smooth[1], gaussian_filter(plain[1], 3), rtol=1e-5)
+
+
+@pytest.mark.parametrize("subsampling", ["random", "coreset"])
+def test_bank_keeps_to_fraction_and_budget(make, fitted, images, subsampling):
+    full = fitted.bank_bytes(8, (40, 36))
+    assert full == fitted.bank_.nbytes
+    vectors = {tuple(vector) for vector in fitted.bank_}
+    for params, n_kept in [
+        ({"bank_fraction": 0.25}, 180),
+        ({"max_bank_bytes": full // 10}, 72),
+        ({"bank_fraction": 0.05, "max_bank_bytes": full // 10}, 36),
+    ]:
+        detector = make(subsampling=subsampling, **params).fit(images[:8])
+        assert detector.bank_.shape == (n_kept, 14)
+        assert {tuple(vector) for vector in detector.bank_} <= vectors
+        (own,) = features(detector, images[:1])
+        for image, vector in zip(detector._bank_images, detector.bank_, strict=True):
+            if image == 0:
+                assert distances_to(own, vector[None]).min() < 1e-6
+    with pytest.raises(ValueError, match="at least 56"):
+        make(max_bank_bytes=50).fit(images)
+
+
+def test_bank_bytes_of_the_default_network():
+    detector = ResNetKNN()
+    before = torch.get_rng_state()
+    # 0.94 GiB for MVTec AD's bottle.
+    assert detector.bank_bytes(209) == 209 * 784 * 1536 * 4
+    assert detector.bank_bytes(1, (256, 320)) == 32 * 40 * 1536 * 4
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pooling_interpolation_and_normalization(make, fitted, images):
+    scores = fitted.score_samples(images)
+    for params, n_features in [
+        ({"pooling": "locally_aware", "patch_dim": 20}, 20),
+        ({"interpolation": "bilinear"}, 14),
+        ({"normalization": "imagenet"}, 14),
+        ({"layers": ("2",)}, 8),
+    ]:
+        detector = make(**params).fit(images[:8])
+        assert detector.bank_.shape[1] == n_features
+        assert not np.allclose(detector.score_samples(images), scores)
+
+
+def test_approximate_search_finds_nearly_the_same(make, fitted, images, tmp_path):
+    params = {"backbone": "resnet18", "weights": None, "layers": ("layer1",)}
+    exact = make(**params, reweighting=3).fit(images[:8])
+    detector = make(**params, reweighting=3, search="approximate").fit(images[:8])
+    scores = detector.score_samples(images)
+    np.testing.assert_allclose(scores, exact.score_samples(images), rtol=0.02)
+    skocc.save(detector, tmp_path / "detector.safetensors")
+    loaded = skocc.load(tmp_path / "detector.safetensors")
+    assert loaded._index is None
+    np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
+
+
+def test_threshold_of_the_source(make, images):
+    detector = make(contamination="auto").fit(images)
+    scores = detector.train_scores_
+    assert detector.offset_ == pytest.approx(scores.mean() - 2 * scores.std())
+
+
+def test_map_has_the_size_of_the_images(make, images):
+    detector = make(image_size=(20, 24)).fit(images[:4])
+    assert detector.image_shape_ == (20, 24, 1)
+    maps = detector.anomaly_map(images[4:6])
+    assert maps.shape == (2, 40, 36)
+    assert maps.dtype == np.float32
+    assert ResNetKNN().image_size == 224
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"layers": ("1", "layer2")}, "'layer2', which this Sequential has not.*'0', '1'"),
+        ({"n_neighbors": 999, "aggregation": "mean"}, "needs 999 vectors.*n_neighbors=1"),
+        ({"max_bank_bytes": 14 * 4}, "Got a bank of 1, 0 beside some image"),
+        (
+            {"image_shape": (40, 18, 2)},
+            r"1 or 3 channels. Got .* \(40, 18, 2\)",
+        ),
+        ({"reweighting": 1}, "reweighting"),
+        ({"memory": 3}, "memory"),
+    ],
+)
+def test_what_cannot_be_used(make, images, params, message):
+    X = images.reshape(12, -1) if "image_shape" in params else images
+    with pytest.raises(ValueError, match=message):
+        make(**params).fit(X)
+
+
+def test_images_too_small_for_the_backbone(images):
+    detector = ResNetKNN(
+        backbone="squeezenet1_1", weights=None, layers=("features.5",), image_size=6
+    )
+    with pytest.raises(ValueError, match="cannot take images of 6 x 6 pixels"):
+        detector.fit(images)
+
+
+def count_images(monkeypatch):
+    """Return a list to which the number of images of each real pass is added."""
+    counts = []
+    forward = FeatureMaps.forward
+
+    def counting(self, batch):
+        if batch.device.type != "meta":
+            counts.append(len(batch))
+        return forward(self, batch)
+
+    monkeypatch.setattr(FeatureMaps, "forward", counting)
+    return counts
+
+
+GRID = {
+    "aggregation": ["min", "mean"],
+    "bank_fraction": [0.1, 0.5, 1.0],
+    "interpolation": ["average", "bilinear"],
+}
+
+
+def mean_score(detector, X, y=None):
+    return detector.score_samples(X).mean()
+
+
+def test_a_search_computes_features_once(make, images, tmp_path, monkeypatch):
+    counts = count_images(monkeypatch)
+    search = GridSearchCV(make(memory=tmp_path), GRID, cv=3, scoring=mean_score)
+    found = search.fit(images).cv_results_["mean_test_score"]
+    assert len(found) == 12
+    assert sum(counts) == len(images)
+    assert max(counts) > 1
+    counts.clear()
+    alone = make().fit(images)
+    assert counts == [12, 12]
+    kept = make(memory=tmp_path).fit(images)
+    np.testing.assert_allclose(kept.train_scores_, alone.train_scores_, rtol=1e-5)
+    assert counts == [12, 12]
+
+
+@pytest.mark.slow
+def test_a_search_in_processes_shares_the_features(make, images, tmp_path):
+    memory = joblib.Memory(tmp_path, verbose=0)
+    search = GridSearchCV(make(memory=memory), GRID, cv=3, scoring=mean_score, n_jobs=2)
+    parallel = search.fit(images).cv_results_["mean_test_score"]
+    assert len(list(tmp_path.rglob("output.pkl"))) == len(images)
+    alone = GridSearchCV(make(), GRID, cv=3, scoring=mean_score).fit(images)
+    np.testing.assert_allclose(parallel, alone.cv_results_["mean_test_score"], rtol=1e-5)
