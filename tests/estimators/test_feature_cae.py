@@ -278,6 +278,7 @@ def test_defects_of_tiles_are_found(data_dir):
         layers=("features.6", "features.13"),
         normalization="imagenet",
         n_epochs=10,
+        batch_size=4,
         random_state=0,
     )
     detector.fit(tiles.train_paths[::4])
