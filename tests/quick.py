@@ -24,12 +24,12 @@ def quick(estimator_class, **params):
         "n_pairs": 8,
         "augmentation": False,
         "width": 4,
-        "latent_dim": 32,
         "patience": None,
     }
     if {"backbone", "layers"} <= estimator.get_params().keys():
         # The smallest network there is, and of it the first convolution.
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}
         small["image_size"] = None
+        by_name["latent_dim"] = 32
     small |= {name: by_name[name] for name in by_name.keys() & estimator.get_params()}
     return estimator.set_params(**(small | params))
