@@ -129,8 +129,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     See Also
     --------
-    FeatureCAE : Reconstructs features of a pretrained network instead of pixels, which
-        finds far more.
+    FeatureCAE : Reconstructs features of a pretrained network instead of pixels; one of
+        the two best methods of the report that both are from.
     DeepSVDD : Distance to a center in place of a reconstruction.
 
     Notes
@@ -159,8 +159,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     the training ended. On a CPU a fit that was interrupted ends with the same numbers as
     one that was not.
 
-    An epoch of 1,500 copies of 224 x 224 pixels takes about a minute and a half on a CPU
-    core. Scoring takes one pass through the network. Memory is that of X and a batch;
+    An epoch of 1,500 copies of 224 x 224 pixels takes about a minute on a CPU core. Scoring takes one pass through the network. Memory is that of X and a batch;
     files are decoded a batch at a time.
 
     References
