@@ -159,8 +159,9 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     the training ended. On a CPU a fit that was interrupted ends with the same numbers as
     one that was not.
 
-    An epoch of 1,500 copies of 224 x 224 pixels takes about a minute on a CPU core. Scoring takes one pass through the network. Memory is that of X and a batch;
-    files are decoded a batch at a time.
+    An epoch of 1,500 copies of 224 x 224 pixels takes about a minute on a CPU core. Scoring
+    takes one pass through the network. Memory is that of X and a batch; files are decoded a
+    batch at a time.
 
     References
     ----------
