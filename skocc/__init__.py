@@ -7,7 +7,9 @@ __version__ = "0.1.0"
 # Where each public name lives. Importing skocc imports none of these modules, and so
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
+    "ConvAE": "skocc.estimators._conv_ae",
     "DeepSVDD": "skocc.estimators._deep_svdd",
+    "FeatureCAE": "skocc.estimators._feature_cae",
     "PatchSVDD": "skocc.estimators._patch_svdd",
     "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",

@@ -1,6 +1,12 @@
 """The formulas of the papers, as pure functions of tensors."""
 
 import torch
+from torch.nn import functional
+
+# Window of structural similarity, and the constants that keep its fractions finite.
+SSIM_WINDOW = 11
+_SSIM_SIGMA = 1.5
+_SSIM_K1, _SSIM_K2 = 0.01, 0.03
 
 
 def squared_distance(z: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
@@ -95,3 +101,70 @@ def pairwise_distance_loss(z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.T
     """
     # The norm has the gradient 0 at 0; the root of a sum of squares would give NaN there.
     return torch.linalg.vector_norm(z - z_neighbor, dim=1).mean()
+
+
+def squared_error_map(reconstruction: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
+    """Squared error at each pixel, averaged over the channels.
+
+    Parameters
+    ----------
+    reconstruction, batch : Tensor of shape (b, C, H, W)
+
+    Returns
+    -------
+    errors : Tensor of shape (b, H, W)
+        At least 0.
+    """
+    return (reconstruction - batch).square().mean(dim=1)
+
+
+def similarity_map(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Structural similarity (SSIM) at each window, averaged over the channels.
+
+    That of Wang et al. (2004, Eq. 13), at a single scale: means, variances and covariance
+    weighted by a Gaussian of deviation 1.5 over 11 x 11 pixels, the constants
+    ``(0.01 L)^2`` and ``(0.03 L)^2`` with the range of values L = 1.
+
+    Parameters
+    ----------
+    first, second : Tensor of shape (b, C, H, W)
+        Values in [0, 1]; H and W at least 11.
+
+    Returns
+    -------
+    similarities : Tensor of shape (b, H - 10, W - 10)
+        In [-1, 1], 1 where the images are equal. Only windows that lie within the image;
+        the first has its center at pixel (5, 5).
+    """
+    offsets = torch.arange(SSIM_WINDOW, device=first.device) - SSIM_WINDOW // 2
+    weights = torch.exp(-(offsets.to(first.dtype) ** 2) / (2 * _SSIM_SIGMA**2))
+    weights = weights / weights.sum()
+    moments = torch.stack([first, second, first * first, second * second, first * second])
+    # The window is a product of one over rows and one over columns.
+    maps = moments.flatten(0, 2).unsqueeze(1)
+    maps = functional.conv2d(maps, weights.view(1, 1, -1, 1))
+    maps = functional.conv2d(maps, weights.view(1, 1, 1, -1))
+    maps = maps.squeeze(1).unflatten(0, moments.shape[:3])
+    mean_1, mean_2, square_1, square_2, product = maps
+    covariance = product - mean_1 * mean_2
+    variances = square_1 - mean_1**2 + square_2 - mean_2**2
+    c1, c2 = _SSIM_K1**2, _SSIM_K2**2
+    luminance = (2 * mean_1 * mean_2 + c1) / (mean_1**2 + mean_2**2 + c1)
+    structure = (2 * covariance + c2) / (variances + c2)
+    return (luminance * structure).mean(dim=1)
+
+
+def structural_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+    """Mean of :func:`similarity_map` over each image.
+
+    Parameters
+    ----------
+    first, second : Tensor of shape (b, C, H, W)
+        Values in [0, 1]; H and W at least 11.
+
+    Returns
+    -------
+    similarities : Tensor of shape (b,)
+        In [-1, 1], 1 for equal images.
+    """
+    return similarity_map(first, second).mean(dim=(1, 2))

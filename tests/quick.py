@@ -19,10 +19,17 @@ def quick(estimator_class, **params):
     estimator = estimator_class()
     small = {name: 2 for name in estimator.get_params() if name.endswith("n_epochs")}
     small |= {"random_state": 0, "device": "cpu", "batch_size": 50}
-    by_name = {"patch_size": 8, "n_pairs": 8}
+    by_name = {
+        "patch_size": 8,
+        "n_pairs": 8,
+        "augmentation": False,
+        "width": 4,
+        "patience": None,
+    }
     if {"backbone", "layers"} <= estimator.get_params().keys():
         # The smallest network there is, and of it the first convolution.
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}
         small["image_size"] = None
+        by_name["latent_dim"] = 32
     small |= {name: by_name[name] for name in by_name.keys() & estimator.get_params()}
     return estimator.set_params(**(small | params))

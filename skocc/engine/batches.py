@@ -1,5 +1,6 @@
 """Batches of images that arrive on the device."""
 
+import math
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,7 +11,43 @@ _RESIDENT_SHARE = 0.4
 _LOAD_SIZE = 256
 
 
-class ResidentImages:
+class ResidentMaps:
+    """What a stream of maps gives, held on a device as a source.
+
+    Parameters
+    ----------
+    maps : iterable of Tensor of shape (b, C, h, w)
+        All of one shape but for b.
+    n_samples : int
+        Sum of the b.
+    device : torch.device
+        Where the maps are kept, as float32.
+    """
+
+    is_lazy = False
+
+    def __init__(self, maps, n_samples: int, device: torch.device):
+        start = 0
+        for block in maps:
+            block = block.permute(0, 2, 3, 1)
+            if start == 0:
+                shape = (n_samples, *block.shape[1:])
+                self._values = torch.empty(shape, dtype=torch.float32, device=device)
+            self._values[start : start + len(block)] = block
+            start += len(block)
+        self.shape, self.dtype = tuple(self._values.shape), np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def load(self, indices) -> torch.Tensor:
+        """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
+        if isinstance(indices, slice):
+            return self._values[indices]
+        return self._values[torch.as_tensor(indices, device=self._values.device)]
+
+
+class ResidentImages(ResidentMaps):
     """An image source held on a device, so that an epoch copies nothing.
 
     Parameters
@@ -21,26 +58,37 @@ class ResidentImages:
         Where the pixels are kept, in the source's own dtype.
     """
 
-    is_lazy = False
-
     def __init__(self, images, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
         blocks = ImageBatches(images, _LOAD_SIZE, device=device, convert=False)
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
-        self._pixels = torch.empty(self.shape, dtype=dtype, device=device)
+        self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0
         for block in blocks:
-            self._pixels[start : start + len(block)] = block
+            self._values[start : start + len(block)] = block
             start += len(block)
 
-    def __len__(self) -> int:
-        return self.shape[0]
 
-    def load(self, indices) -> torch.Tensor:
-        """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
-        if isinstance(indices, slice):
-            return self._pixels[indices]
-        return self._pixels[torch.as_tensor(indices, device=self._pixels.device)]
+class Subset:
+    """Some of the images of a source.
+
+    Parameters
+    ----------
+    images : image source
+    indices : ndarray of shape (n,), int
+    """
+
+    def __init__(self, images, indices: np.ndarray):
+        self._images, self._indices = images, indices
+        self.is_lazy, self.dtype = images.is_lazy, images.dtype
+        self.shape = (len(indices), *images.shape[1:])
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def load(self, indices):
+        """Return the samples at `indices` of the subset, as the source gives them."""
+        return self._images.load(self._indices[indices])
 
 
 def keep_on_device(images, device: torch.device):
@@ -48,13 +96,32 @@ def keep_on_device(images, device: torch.device):
 
     On a GPU this saves decoding files, and copying arrays, once an epoch.
     """
-    if device.type != "cuda" or len(images) == 0:
-        return images
-    n_bytes = images.dtype.itemsize
-    for n in images.shape:
-        n_bytes *= n
+    if len(images) > 0 and _fits(images.shape, images.dtype.itemsize, device):
+        return ResidentImages(images, device)
+    return images
+
+
+def hold_maps(maps, shape: tuple[int, int, int, int], device: torch.device):
+    """Return a source of what a stream of maps gives, on `device` or in host memory.
+
+    Parameters
+    ----------
+    maps : iterable of Tensor of shape (b, C, h, w)
+    shape : tuple (n, C, h, w)
+        Of all of them together.
+    device : torch.device
+        Taken if it is a GPU with room for them.
+    """
+    place = device if _fits(shape, 4, device) else torch.device("cpu")
+    return ResidentMaps(maps, shape[0], place)
+
+
+def _fits(shape, itemsize, device):
+    """Return whether an array leaves room for activations on a GPU."""
+    if device.type != "cuda":
+        return False
     free, _ = torch.cuda.mem_get_info(device)
-    return ResidentImages(images, device) if n_bytes < _RESIDENT_SHARE * free else images
+    return itemsize * math.prod(shape) < _RESIDENT_SHARE * free
 
 
 class ImageBatches:
@@ -73,6 +140,8 @@ class ImageBatches:
         is dropped, because BatchNorm cannot train on one. None: all images, in order.
     convert : bool, default=True
         False gives the samples as the source holds them, (b, H, W, C).
+    n_passes : int, default=1
+        How often an iteration goes over the images, each time in another order.
     """
 
     def __init__(
@@ -83,21 +152,27 @@ class ImageBatches:
         device: torch.device,
         generator: torch.Generator | None = None,
         convert: bool = True,
+        n_passes: int = 1,
     ):
         self._images = images
         self._batch_size = batch_size
         self._device = device
         self._generator = generator
         self._convert = convert
+        self._n_passes = n_passes
 
     def __len__(self) -> int:
+        return self._n_passes * self._n_batches()
+
+    def _n_batches(self):
+        """Return the batches of one pass."""
         n, size = len(self._images), self._batch_size
         if self._generator is not None and n > 1 and n % size == 1:
             return n // size
         return -(-n // size)
 
     def __iter__(self):
-        selections = self._selections()
+        selections = [s for _ in range(self._n_passes) for s in self._selections()]
         if self._images.is_lazy:
             loads = self._load_ahead(selections)
         else:
@@ -106,9 +181,9 @@ class ImageBatches:
             yield self._to_tensor(batch)
 
     def _selections(self):
-        """Return the indices of each batch, as a slice or an integer array."""
+        """Return the indices of each batch of a pass, as a slice or an integer array."""
         n, size = len(self._images), self._batch_size
-        starts = range(0, size * len(self), size)
+        starts = range(0, size * self._n_batches(), size)
         if self._generator is None:
             return [slice(start, min(start + size, n)) for start in starts]
         order = torch.randperm(n, generator=self._generator).numpy()

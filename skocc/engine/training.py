@@ -10,6 +10,8 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from skocc.engine.checkpoints import Checkpoint
+
 
 class TrainingHistory(NamedTuple):
     """What one call of :func:`train` did.
@@ -40,6 +42,7 @@ def train(
     validation_batches: Iterable | None = None,
     patience: int | None = None,
     mixed_precision: bool = False,
+    checkpoint: Checkpoint | None = None,
     verbose: int = 0,
     stage: str = "training",
 ) -> TrainingHistory:
@@ -67,6 +70,10 @@ def train(
         Epochs without a lower validation loss after which training ends. None: never.
     mixed_precision : bool, default=False
         Whether the loss is computed in bfloat16 where torch holds that to be safe.
+    checkpoint : Checkpoint, default=None
+        File that the state is written to after epochs. If there is one already, training
+        goes on from it; on a CPU the result is that of a training without a break, bit by
+        bit. None: nothing is written.
     verbose : int, default=0
         Whether a progress bar is shown.
     stage : str, default="training"
@@ -80,6 +87,8 @@ def train(
     ------
     FloatingPointError
         The mean loss of an epoch is not finite.
+    ValueError
+        The checkpoint is of another training, or of more epochs than `n_epochs`.
 
     Warns
     -----
@@ -94,11 +103,23 @@ def train(
     loss_curve: list[float] = []
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
+    parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
+    if checkpoint is not None and (saved := checkpoint.load(parts, device)) is not None:
+        loss_curve, validation_curve, best_epoch, best_state = saved
+        _check_epochs(len(loss_curve), n_epochs, stage)
+    n_saved = len(loss_curve)
     progress = tqdm(
-        total=n_epochs * len(batches), desc=stage, unit="batch", disable=not verbose
+        total=n_epochs * len(batches),
+        initial=n_saved * len(batches),
+        desc=stage,
+        unit="batch",
+        disable=not verbose,
     )
     try:
-        for epoch in range(n_epochs):
+        for epoch in range(len(loss_curve), n_epochs):
+            has_validation = best_epoch is not None and patience is not None
+            if has_validation and epoch - 1 - best_epoch >= patience:
+                break
             module.train()
             # Losses stay on the device until the epoch ends: reading one waits for it.
             total = torch.zeros((), device=device)
@@ -114,13 +135,18 @@ def train(
             if scheduler is not None:
                 scheduler.step()
             progress.set_postfix(loss=f"{loss_curve[-1]:.4g}", refresh=False)
-            if validation_batches is None:
-                continue
-            validation_curve.append(_mean_loss(module, loss_fn, validation_batches))
-            if best_epoch is None or validation_curve[-1] < validation_curve[best_epoch]:
-                best_epoch, best_state = epoch, copy.deepcopy(module.state_dict())
-            elif patience is not None and epoch - best_epoch >= patience:
-                break
+            if validation_batches is not None:
+                loss = _mean_loss(module, loss_fn, validation_batches)
+                if best_epoch is None or loss < validation_curve[best_epoch]:
+                    best_epoch, best_state = epoch, copy.deepcopy(module.state_dict())
+                validation_curve.append(loss)
+            if checkpoint is not None and (epoch + 1) % checkpoint.n_epochs_between == 0:
+                history = (loss_curve, validation_curve, best_epoch, best_state)
+                checkpoint.save(parts, history, device)
+                n_saved = epoch + 1
+        if checkpoint is not None and len(loss_curve) > n_saved:
+            history = (loss_curve, validation_curve, best_epoch, best_state)
+            checkpoint.save(parts, history, device)
     except KeyboardInterrupt:
         warnings.warn(
             f"Interrupted: {stage} ends after {len(loss_curve)} of {n_epochs} epochs and "
@@ -140,6 +166,14 @@ def _mean_loss(module, loss_fn, batches) -> float:
     module.eval()
     losses = [loss_fn(batch) for batch in batches]
     return torch.stack(losses).mean().item()
+
+
+def _check_epochs(n_done, n_epochs, stage):
+    if n_done > n_epochs:
+        raise ValueError(
+            f"The checkpoint of {stage} is of {n_done} epochs. Got n_epochs={n_epochs}. "
+            f"Set n_epochs={n_done} or more to go on from it, or name another folder."
+        )
 
 
 def _finite(loss, epoch, stage) -> float:

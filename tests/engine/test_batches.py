@@ -6,7 +6,13 @@ import torch
 from PIL import Image
 
 from skocc._images import ArrayImages, FileImages
-from skocc.engine.batches import ImageBatches, ResidentImages, keep_on_device
+from skocc.engine.batches import (
+    ImageBatches,
+    ResidentImages,
+    ResidentMaps,
+    Subset,
+    keep_on_device,
+)
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -39,6 +45,16 @@ def test_shuffled_anew_each_pass_but_reproducibly():
     assert first != second
     assert sorted(index for batch in first for index in batch) == list(range(8))
     assert passes() == [first, second]
+
+
+def test_several_passes_in_one_iteration():
+    generator = torch.Generator().manual_seed(0)
+    batches = ImageBatches(numbered(7), 3, device=CPU, generator=generator, n_passes=3)
+    assert len(batches) == 6
+    first, second, third = np.reshape(contents(batches), (3, 6)).tolist()
+    for order in (first, second, third):
+        assert len(set(order)) == 6
+    assert first != second != third
 
 
 def test_a_last_batch_of_one_is_left_out_of_training():
@@ -151,3 +167,31 @@ def test_images_that_do_not_fit_stay_where_they_are(device, monkeypatch):
     monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (100, 1000))
     source = numbered(600)
     assert keep_on_device(source, device) is source
+
+
+def test_subset_of_any_source(image_files):
+    images, paths = image_files
+    indices = np.array([7, 2, 11, 0])
+    held = ResidentImages(ArrayImages(images[..., None]), CPU)
+    for source in (ArrayImages(images[..., None]), FileImages(paths), held):
+        subset = Subset(source, indices)
+        assert len(subset) == 4
+        assert subset.shape == (4, 16, 12, 1)
+        batches = torch.cat([*ImageBatches(subset, 3, device=CPU)])
+        expected = images[indices][:, None] / np.float32(255)
+        np.testing.assert_array_equal(batches.numpy(), expected)
+        generator = torch.Generator().manual_seed(0)
+        shuffled = torch.cat([*ImageBatches(subset, 2, device=CPU, generator=generator)])
+        assert not torch.equal(shuffled, batches)
+        assert sorted(shuffled.sum((1, 2, 3)).tolist()) == sorted(
+            batches.sum((1, 2, 3)).tolist()
+        )
+
+
+def test_maps_of_a_stream_come_back_in_order():
+    maps = torch.rand(7, 5, 3, 4)
+    source = ResidentMaps(iter(maps.split(3)), 7, CPU)
+    assert source.shape == (7, 3, 4, 5)
+    batches = [*ImageBatches(source, 2, device=CPU)]
+    assert torch.equal(torch.cat(batches), maps)
+    assert torch.equal(source.load(np.array([4, 1])), maps[[4, 1]].permute(0, 2, 3, 1))

@@ -1,0 +1,49 @@
+"""An autoencoder of feature maps that looks at one cell at a time."""
+
+import torch
+from torch import nn
+
+
+class FeatureAutoencoder(nn.Module):
+    """1x1 convolutions from C channels to 4L, 2L and L, and back.
+
+    BatchNorm and ReLU follow each but the code and the output.
+
+    Parameters
+    ----------
+    n_channels : int
+        Channels C of the maps. With 1536 and a code of 100 there are 1,434,036 parameters.
+    latent_dim : int, default=100
+        Size L of the code of a cell.
+    """
+
+    def __init__(self, n_channels: int, latent_dim: int = 100):
+        super().__init__()
+        self.encoder = nn.Sequential(
+            *_layers(n_channels, 4 * latent_dim),
+            *_layers(4 * latent_dim, 2 * latent_dim),
+            nn.Conv2d(2 * latent_dim, latent_dim, 1),
+        )
+        self.decoder = nn.Sequential(
+            *_layers(latent_dim, 2 * latent_dim),
+            *_layers(2 * latent_dim, 4 * latent_dim),
+            nn.Conv2d(4 * latent_dim, n_channels, 1),
+        )
+
+    def forward(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map (b, C, h, w) to the same shape."""
+        return self.decode(self.encode(maps))
+
+    def encode(self, maps: torch.Tensor) -> torch.Tensor:
+        """Map (b, C, h, w) to codes (b, latent_dim, h, w)."""
+        return self.encoder(maps)
+
+    def decode(self, codes: torch.Tensor) -> torch.Tensor:
+        """Map codes (b, latent_dim, h, w) to (b, C, h, w)."""
+        return self.decoder(codes)
+
+
+def _layers(in_channels, out_channels):
+    """Return a convolution with its BatchNorm and ReLU."""
+    convolution = nn.Conv2d(in_channels, out_channels, 1)
+    return convolution, nn.BatchNorm2d(out_channels), nn.ReLU()

@@ -1,0 +1,143 @@
+import numpy as np
+import pytest
+import torch
+
+from skocc.engine.batches import ImageBatches
+from skocc.engine.checkpoints import Checkpoint
+from skocc.engine.training import train
+
+IMAGES = np.random.default_rng(0).random((11, 4, 4, 1)).astype(np.float32)
+CPU = torch.device("cpu")
+
+
+class Source:
+    is_lazy = False
+    shape, dtype = IMAGES.shape, IMAGES.dtype
+
+    def __len__(self):
+        return len(IMAGES)
+
+    def load(self, indices):
+        return IMAGES[indices].copy()
+
+
+class Killed(Exception):
+    """What no part of the code expects."""
+
+
+def fit(path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None, **identity):
+    """Train a net with dropout, shuffled batches, a schedule and validation."""
+    torch.manual_seed(seed)
+    network = torch.nn.Sequential(
+        torch.nn.Flatten(),
+        torch.nn.Linear(16, 8),
+        torch.nn.BatchNorm1d(8),
+        torch.nn.Dropout(),
+        torch.nn.Linear(8, 16),
+    )
+    optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
+    generator = torch.Generator().manual_seed(seed)
+    n_steps = 0
+
+    def loss_fn(batch):
+        nonlocal n_steps
+        n_steps += network.training
+        if n_steps == kill_at:
+            raise Killed
+        return (network(batch) - batch.flatten(1)).square().mean()
+
+    checkpoint = path and Checkpoint(path, identity, every, generator)
+    history = train(
+        network,
+        loss_fn,
+        ImageBatches(Source(), 4, device=CPU, generator=generator),
+        optimizer=optimizer,
+        n_epochs=n_epochs,
+        scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 2),
+        validation_batches=ImageBatches(Source(), 4, device=CPU),
+        patience=patience,
+        checkpoint=checkpoint,
+    )
+    return network.state_dict(), history, n_steps
+
+
+def assert_same(first, second):
+    for key, value in first[0].items():
+        assert torch.equal(value, second[0][key]), key
+    assert first[1] == second[1]
+
+
+# Three steps an epoch: step 11 is in the middle of the fourth epoch.
+@pytest.mark.parametrize(("every", "n_kept"), [(1, 3), (2, 2), (5, 0)])
+def test_resumed_training_equals_an_unbroken_one(tmp_path, every, n_kept):
+    path = tmp_path / "new" / "state.pt"
+    whole = fit()
+    with pytest.raises(Killed):
+        fit(path, kill_at=11, every=every)
+    assert path.exists() == (n_kept > 0)
+    # What the second run starts with is of no influence.
+    resumed = fit(path, every=every, seed=0 if n_kept == 0 else 1)
+    assert_same(resumed, whole)
+    assert resumed[2] == whole[2] - 3 * n_kept
+    assert [file.name for file in path.parent.iterdir()] == ["state.pt"]
+
+
+def test_finished_training_is_read_and_can_be_prolonged(tmp_path):
+    path = tmp_path / "state.pt"
+    first = fit(path, n_epochs=4, every=3)
+    again = fit(path, n_epochs=4, every=3, seed=1)
+    assert_same(again, first)
+    assert again[2] == 0
+    assert_same(fit(path, seed=1), fit())
+    with pytest.raises(ValueError, match=r"is of 7 epochs. Got n_epochs=6. Set n_epochs=7"):
+        fit(path, n_epochs=6)
+
+
+def test_early_stop_is_remembered(tmp_path):
+    path = tmp_path / "state.pt"
+    whole = fit(n_epochs=60, patience=2)
+    assert len(whole[1].loss_curve) < 60
+    assert_same(fit(path, n_epochs=60, patience=2, every=4), whole)
+    again = fit(path, n_epochs=60, patience=2, every=4, seed=1)
+    assert_same(again, whole)
+    assert again[2] == 0
+
+
+def test_checkpoint_of_another_training_is_an_error(tmp_path):
+    path = tmp_path / "state.pt"
+    fit(path, n_epochs=1, rate=0.1, data="a")
+    with pytest.raises(
+        ValueError, match=r"another training: data='a' there, 'b' here\. Fit"
+    ):
+        fit(path, n_epochs=2, rate=0.1, data="b")
+    with pytest.raises(ValueError, match=r"rate=0.1 there, None here"):
+        fit(path, n_epochs=2, data="a")
+    fit(path, n_epochs=2, rate=0.1, data="a")
+
+
+def test_file_that_is_no_checkpoint(tmp_path):
+    path = tmp_path / "state.pt"
+    path.write_bytes(b"pixels")
+    with pytest.raises(ValueError, match=r"state.pt' cannot be read: .*Remove the file"):
+        fit(path)
+    torch.save({"weights": torch.zeros(2)}, path)
+    with pytest.raises(ValueError, match="cannot be read"):
+        fit(path)
+
+
+def test_interrupt_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    step, n_steps = torch.optim.Adam.step, 0
+
+    def interrupted(self, *args, **kwargs):
+        nonlocal n_steps
+        n_steps += 1
+        if n_steps == 8:
+            raise KeyboardInterrupt
+        return step(self, *args, **kwargs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch.optim.Adam, "step", interrupted)
+        with pytest.warns(UserWarning, match="ends after 2 of 7 epochs"):
+            fit(path)
+    assert_same(fit(path, seed=1), fit())
