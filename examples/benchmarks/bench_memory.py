@@ -10,6 +10,11 @@ anew. Decoded, one file takes 3 MB.
 The table gives the peak resident memory of the process, and what the fit has added to the
 peak of a fit on the first 300 files in the same process.
 
+With ``--method patch_svdd --image-size 128`` it is PatchSVDD. Its banks would hold 961 + 225
+vectors of 256 bytes of each image, and have a budget of 16 MiB (``--bank-mib``), which the
+first 300 files already exceed; the peak must be at most the budget plus 1 GiB.
+``--subsampling coreset`` chooses from a pool that is larger by up to 256 MiB.
+
 Run it as ``python examples/benchmarks/bench_memory.py``; ``--n-files 1000 5000`` is
 quicker. A fit reads every file three times here, for the center, to train and to score;
 for 20,000 files that takes minutes.
@@ -27,7 +32,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skocc import DeepSVDD
+from skocc import DeepSVDD, PatchSVDD
 
 
 def make_files(folder, n_distinct, side):
@@ -61,21 +66,37 @@ def peak_memory():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure_fit(paths, image_size, n_threads, results):
-    """Put the memory before and after a fit, and its seconds, into a queue."""
-    if n_threads:
-        torch.set_num_threads(n_threads)
-    model = DeepSVDD(
-        image_size=image_size,
+def make_detector(arguments):
+    """Return a small detector that trains for an epoch."""
+    shared = {
+        "image_size": arguments.image_size,
+        "n_epochs": 1,
+        "device": "cpu",
+        "random_state": 0,
+    }
+    if arguments.method == "patch_svdd":
+        return PatchSVDD(
+            patch_size=16,
+            strides=(4, 8),
+            max_bank_bytes=int(arguments.bank_mib * 2**20),
+            subsampling=arguments.subsampling,
+            **shared,
+        )
+    return DeepSVDD(
         widths=(8, 4),
         latent_dim=32,
         normalization=None,  # saves one pass
         pretrain_n_epochs=0,
-        n_epochs=1,
         batch_size=100,
-        device="cpu",
-        random_state=0,
+        **shared,
     )
+
+
+def measure_fit(paths, arguments, results):
+    """Put the memory before and after a fit, and its seconds, into a queue."""
+    if arguments.n_threads:
+        torch.set_num_threads(arguments.n_threads)
+    model = make_detector(arguments)
     # torch's own buffers, and the batches in flight, are there from the first batch on.
     model.fit(paths[:300])
     before = peak_memory()
@@ -86,6 +107,11 @@ def measure_fit(paths, image_size, n_threads, results):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument(
+        "--method", default="deep_svdd", choices=["deep_svdd", "patch_svdd"]
+    )
+    parser.add_argument("--bank-mib", type=float, default=16)
+    parser.add_argument("--subsampling", default="random", choices=["random", "coreset"])
     parser.add_argument("--n-files", type=int, nargs="+", default=[1000, 5000, 20000])
     parser.add_argument("--n-distinct", type=int, default=20)
     parser.add_argument("--side", type=int, default=1024, help="pixels of a file's side")
@@ -104,7 +130,7 @@ def main():
             results = context.Queue()
             process = context.Process(
                 target=measure_fit,
-                args=(paths, arguments.image_size, arguments.n_threads, results),
+                args=(paths, arguments, results),
             )
             process.start()
             before, peak, seconds = results.get()

@@ -13,28 +13,11 @@ variable SKOCC_DATA names. FeatureCAE takes ImageNet weights of MobileNetV2 from
 """
 
 import argparse
-import csv
-import os
-import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from sklearn.metrics import roc_auc_score
+from tiles import add_arguments, add_row, measure
 
 import skocc
-from skocc.datasets import load_mvtec_layout
-
-
-def load_masks(paths, size):
-    """Return the masks (n, H, W) of the test images, all false for normal ones."""
-    masks = np.zeros((len(paths), size, size), dtype=bool)
-    for mask, path in zip(masks, paths, strict=True):
-        if path is not None:
-            image = Image.open(path).convert("L")
-            image = image.resize((size, size), Image.Resampling.NEAREST)
-            mask[:] = np.asarray(image) >= 128
-    return masks
 
 
 def make(options):
@@ -77,17 +60,12 @@ def make(options):
 
 def main():
     """Read the command line, fit, score, print and write."""
-    folder = os.environ.get("SKOCC_DATA")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("method", choices=["conv_ae", "feature_cae"])
-    parser.add_argument("--data", type=Path, default=folder and Path(folder))
-    parser.add_argument("--output", type=Path, help="CSV file to add a line to")
+    add_arguments(parser)
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--n-epochs", type=int, help="at most; default of the class")
     parser.add_argument("--batch-size", type=int, help="default of the class")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="default: the fastest there is")
-    parser.add_argument("--verbose", type=int, default=0)
     group = parser.add_argument_group("conv_ae")
     group.add_argument("--error", default="mse", choices=["mse", "ssim"])
     group.add_argument("--n-augmented", type=int, default=1500)
@@ -102,41 +80,13 @@ def main():
     group.add_argument("--latent-dim", type=int, default=100)
     group.add_argument("--memory", type=Path, help="folder that keeps the features")
     options = parser.parse_args()
-    if options.data is None:
-        parser.error("pass --data, or set the environment variable SKOCC_DATA")
     if options.weights is None:
         options.weights = options.data / "mobilenet_v2_imagenet.pt"
 
-    tiles = load_mvtec_layout(options.data / "magnetic_tile")
     detector, setting = make(options)
-    start = time.perf_counter()
-    detector.fit(tiles.train_paths)
-    fit_seconds = time.perf_counter() - start
-    start = time.perf_counter()
-    scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
-    score_seconds = time.perf_counter() - start
-    maps = detector.anomaly_map(tiles.test_paths)
-    masks = load_masks(tiles.test_masks, options.size)
-    row = {
-        "method": type(detector).__name__,
-        "setting": setting,
-        "size": options.size,
-        "seed": options.seed,
-        "batch": detector.batch_size,
-        "epochs": len(detector.loss_curve_),
-        "image AUROC": f"{roc_auc_score(tiles.test_labels == -1, scores):.3f}",
-        "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
-        "fit, s": f"{fit_seconds:.0f}",
-        "ms an image": f"{1000 * score_seconds / len(scores):.0f}",
-    }
-    print("  ".join(f"{key}: {value}" for key, value in row.items()), flush=True)
-    if options.output is not None:
-        is_new = not options.output.exists()
-        with options.output.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+    row = measure(detector, options.data, setting)
+    row |= {"batch": detector.batch_size, "epochs": len(detector.loss_curve_)}
+    add_row(options.output, row)
 
 
 if __name__ == "__main__":

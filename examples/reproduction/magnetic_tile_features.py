@@ -16,44 +16,17 @@ The AUROC of pixels is over all pixels of all test images.
 """
 
 import argparse
-import csv
-import os
-import resource
-import sys
-import time
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-from sklearn.metrics import roc_auc_score
+from tiles import add_arguments, add_row, measure
 
 from skocc import ResNetKNN
-from skocc.datasets import load_mvtec_layout
-
-
-def load_masks(paths, size):
-    """Return the masks (n, H, W) of the test images, all false for normal ones."""
-    masks = np.zeros((len(paths), size, size), dtype=bool)
-    for mask, path in zip(masks, paths, strict=True):
-        if path is not None:
-            image = Image.open(path).convert("L")
-            image = image.resize((size, size), Image.Resampling.NEAREST)
-            mask[:] = np.asarray(image) >= 128
-    return masks
-
-
-def peak_memory():
-    """Return the peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def parse_arguments():
     """Return the options of the command line."""
-    folder = os.environ.get("SKOCC_DATA")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, default=folder and Path(folder))
-    parser.add_argument("--output", type=Path, help="CSV file to add a line to")
+    add_arguments(parser)
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--backbone", default="mobilenet_v2")
     parser.add_argument("--weights", help="file of a state dict, or imagenet")
@@ -71,12 +44,7 @@ def parse_arguments():
     parser.add_argument("--subsampling", default="random", choices=["random", "coreset"])
     parser.add_argument("--bank-fraction", type=float, default=1.0)
     parser.add_argument("--memory", type=Path, help="folder that keeps the features")
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", help="default: the fastest there is")
-    parser.add_argument("--verbose", type=int, default=0)
     options = parser.parse_args()
-    if options.data is None:
-        parser.error("pass --data, or set the environment variable SKOCC_DATA")
     if options.weights is None:
         options.weights = options.data / "mobilenet_v2_imagenet.pt"
     return options
@@ -118,43 +86,16 @@ def make(options):
         setting.append(f"weighted by {options.reweighting}")
     if options.smoothing:
         setting.append(f"smoothed by {options.smoothing:g}")
-    bank = f"{100 * options.bank_fraction:g} % {options.subsampling}"
-    return detector, ", ".join(setting), "all" if options.bank_fraction == 1 else bank
+    if options.bank_fraction < 1:
+        setting.append(f"bank {100 * options.bank_fraction:g} %, {options.subsampling}")
+    return detector, ", ".join(setting)
 
 
 def main():
     """Fit, score, print and write."""
     options = parse_arguments()
-    tiles = load_mvtec_layout(options.data / "magnetic_tile")
-    detector, setting, bank = make(options)
-    start = time.perf_counter()
-    detector.fit(tiles.train_paths)
-    fit_seconds, peak = time.perf_counter() - start, peak_memory()
-    start = time.perf_counter()
-    scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
-    score_seconds = time.perf_counter() - start
-    maps = detector.anomaly_map(tiles.test_paths)
-    masks = load_masks(tiles.test_masks, options.size)
-    is_anomaly = tiles.test_labels == -1
-    row = {
-        "size": options.size,
-        "setting": setting,
-        "bank": bank,
-        "vectors": len(detector.bank_),
-        "image AUROC": f"{roc_auc_score(is_anomaly, scores):.3f}",
-        "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
-        "fit, s": f"{fit_seconds:.0f}",
-        "peak of fit, MiB": f"{peak:.0f}",
-        "ms an image": f"{1000 * score_seconds / len(scores):.0f}",
-    }
-    print("  ".join(f"{key}: {value}" for key, value in row.items()), flush=True)
-    if options.output is not None:
-        is_new = not options.output.exists()
-        with options.output.open("a", newline="") as file:
-            writer = csv.DictWriter(file, row)
-            if is_new:
-                writer.writeheader()
-            writer.writerow(row)
+    detector, setting = make(options)
+    add_row(options.output, measure(detector, options.data, setting))
 
 
 if __name__ == "__main__":
