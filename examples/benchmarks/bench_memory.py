@@ -10,9 +10,9 @@ anew. Decoded, one file takes 3 MB.
 The table gives the peak resident memory of the process, and what the fit has added to the
 peak of a fit on the first 300 files in the same process.
 
-With ``--method patch_svdd --image-size 128`` it is PatchSVDD. Its banks would hold 961 + 225
-vectors of 256 bytes of each image, and have a budget of 16 MiB (``--bank-mib``), which the
-first 300 files already exceed; the peak must be at most the budget plus 1 GiB.
+With ``--method patch_svdd --image-size 128`` it is PatchSVDD. Its banks would hold 961 and
+225 vectors of 256 bytes of each image, and have a budget of 16 MiB (``--bank-mib``), which
+the first 300 files already exceed; the peak must be at most the budget plus 1 GiB.
 ``--subsampling coreset`` chooses from a pool that is larger by up to 256 MiB.
 
 Run it as ``python examples/benchmarks/bench_memory.py``; ``--n-files 1000 5000`` is

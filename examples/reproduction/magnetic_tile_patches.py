@@ -83,10 +83,6 @@ class RawPatches:
         self._banks = [torch.cat(bank) for bank in banks]
         return self
 
-    def score_samples(self, paths):
-        """Return the negative maximum (n,) of each map."""
-        return -self.anomaly_map(paths).max(axis=(1, 2))
-
     def anomaly_map(self, paths):
         """Return the product of the maps of both scales, (n, H, W)."""
         size = self.settings.image_size
@@ -162,7 +158,7 @@ def main():
     )
     if options.control == "raw":
         detector = RawPatches(detector)
-    row = measure(detector, options.data, setting)
+    row = measure(detector, options.data, setting, scores_are_maxima=True)
     if options.control == "random":
         row["method"] = "PatchSVDD, random encoder"
     add_row(options.output, row)

@@ -47,9 +47,10 @@ def peak_memory():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure(detector, folder, setting):
+def measure(detector, folder, setting, scores_are_maxima=False):
     """Fit on the training tiles, score all test tiles; return a line of the table.
 
+    Where the score of an image is the maximum of its map, maps alone are computed.
     Maps have the size of the resized images, and the masks are brought to it (nearest
     pixel). The AUROC of pixels is over all pixels of all test images.
     """
@@ -58,9 +59,14 @@ def measure(detector, folder, setting):
     detector.fit(tiles.train_paths)
     fit_seconds, peak = time.perf_counter() - start, peak_memory()
     start = time.perf_counter()
-    scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
+    if scores_are_maxima:
+        maps = detector.anomaly_map(tiles.test_paths)
+        scores = maps.max(axis=(1, 2))
+    else:
+        scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
     score_seconds = time.perf_counter() - start
-    maps = detector.anomaly_map(tiles.test_paths)
+    if not scores_are_maxima:
+        maps = detector.anomaly_map(tiles.test_paths)
     masks = load_masks(tiles.test_masks, maps.shape[1])
     row = {
         "method": type(detector).__name__,
