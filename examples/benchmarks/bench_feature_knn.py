@@ -132,7 +132,8 @@ def measure_memory(options):
     print(f"full bank {full:.0f} MiB, budget {options.max_bank_bytes / 2**20:.0f} MiB")
     print(f"bank of {len(detector.bank_)} vectors, {detector.bank_.nbytes / 2**20:.0f} MiB")
     print(f"peak before the fit {before:.0f} MiB, after {after:.0f} MiB")
-    print(f"beyond the budget: {after - options.max_bank_bytes / 2**20:.0f} MiB in all")
+    added = after - before - options.max_bank_bytes / 2**20
+    print(f"added by the fit beyond the budget {added:.0f} MiB")
     print(f"{time.perf_counter() - start:.0f} s")
 
 
