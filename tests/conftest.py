@@ -1,6 +1,10 @@
 import os
 from pathlib import Path
 
+# Before torch is loaded, and for the processes that the tests are shared among: two of them
+# with two threads each would wait for one another.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 import torch

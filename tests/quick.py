@@ -22,6 +22,7 @@ def quick(estimator_class, **params):
     by_name = {
         "patch_size": 8,
         "n_pairs": 8,
+        "max_bank_bytes": 2**18,
         "augmentation": False,
         "width": 4,
         "patience": None,

@@ -66,11 +66,11 @@ def test_sklearn_suite_on_rows(estimator_class):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sklearn_suite_with_default_construction(estimator_class):
+@pytest.mark.parametrize("image_shape", [None, (1, -1)])
+def test_sklearn_suite_with_default_construction(estimator_class, image_shape):
     if estimator_class.__name__ not in ROW_ESTIMATORS:
         pytest.skip("works on images only")
-    assert_check_estimator_passes(estimator_class())
-    assert_check_estimator_passes(estimator_class(image_shape=(1, -1)))
+    assert_check_estimator_passes(estimator_class(image_shape=image_shape))
 
 
 def test_same_seed_gives_bit_equal_scores(estimator_class, digits):

@@ -32,13 +32,13 @@ from skocc.nets.patch_encoder import window_starts
 
 # What was chosen for these tiles, whose light varies and whose defects are small.
 TILES = {
-    "patch_size": 32,
-    "strides": (4, 8),
+    "patch_size": 16,
+    "strides": (2, 2),
     "normalization": "local_contrast",
     "border": "reflect",
-    "svdd_weight": 0.01,
-    "noise": 0.1,
-    "n_epochs": 10,
+    "svdd_weight": 0.003,
+    "noise": 0.05,
+    "n_epochs": 4,
 }
 
 
@@ -132,7 +132,7 @@ def main():
     parser.add_argument("--learning-rate", type=float)
     parser.add_argument("--n-epochs", type=int)
     parser.add_argument("--weights", type=Path, help="file of a trained encoder")
-    parser.add_argument("--max-bank-mib", type=float, default=16)
+    parser.add_argument("--max-bank-mib", type=float, default=2)
     parser.add_argument("--n-threads", type=int)
     options = parser.parse_args()
     if options.n_threads:
