@@ -42,6 +42,9 @@ from skocc.nets.patch_encoder import (
 )
 from skocc.patch_pairs import CutPatches, DensePatches, close_pairs, position_pairs
 
+# Numbers of the embeddings that are computed at once, 32 MiB in float32.
+_BLOCK_NUMBERS = 2**23
+
 
 class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
@@ -532,11 +535,22 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""
-        dtype = next(network.parameters()).dtype
+        images = network.normalize(batch.to(next(network.parameters()).dtype))
         strides = self.strides or _default_strides(self.patch_size)
-        scales = network.encoder.dense_scales(network.normalize(batch.to(dtype)), *strides)
+        # Each big patch is made of four small ones.
+        n_rows, n_columns = (
+            len(small) + 2 * len(big) for small, big in zip(*self._grids(), strict=True)
+        )
+        n_at_once = max(1, _BLOCK_NUMBERS // (n_rows * n_columns * self.embedding_dim))
+        scales = zip(
+            *(
+                network.encoder.dense_scales(block, *strides)
+                for block in images.split(n_at_once)
+            ),
+            strict=True,
+        )
         # Queries and bank are rounded alike: an image in the bank has distance 0.
-        return [z.float() for z in scales]
+        return [torch.cat(z).float() for z in scales]
 
     def _make_banks(self, images, device, generator):
         """Keep the embeddings of the patches, and which image each of them is from."""
