@@ -183,21 +183,22 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     its last layer are divided by their length without a gradient, so that they stay at
     random values. ``train_head=True`` is the perceptron of the paper.
 
-    Further departures. Patches are not cut out and encoded one by one: an epoch takes a
-    crop of twice the patch size of each image, makes two noisy views of it, encodes both
-    densely, and draws all pairs from the two maps. Offsets are therefore even; the
-    neighbour that nearly coincides is 2 pixels away, and has noise as well. Position pairs
-    that would leave the image are not drawn, where the code clips them. Step size and
-    number of epochs are made for this, as is the start: He's distribution, where torch's,
-    which the code uses, maps all patches to nearly the same embedding. Pixels at the border
+    Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
+    size of each image, makes two noisy views of it, encodes both densely, and draws all
+    pairs from the two maps. Offsets are therefore even; the neighbour that nearly coincides
+    is 2 pixels away, and has noise as well. ``sampling="patches"`` cuts out and encodes
+    each patch; ``n_pairs=8`` with batches of 8 images gives the 64 pairs of a published
+    step. In both, position pairs that would leave the image are not drawn, where the code
+    clips them. Step size and number of epochs are made for dense training, as is the start:
+    He's distribution, where torch's, which the code uses, maps all patches to nearly the
+    same embedding. Local contrast and ``border="reflect"`` are ours. Pixels at the border
     belong to patches whatever the size of the image. Resizing is bilinear. The code
     searches the bank of small patches approximately, and keeps all vectors; the default
-    here keeps a random part, of which :doc:`the reproduction tables </reproduction>` say
-    what it costs.
+    here keeps a random part. Numbers are in :doc:`the reproduction tables </reproduction>`.
 
     Time is linear in the images and epochs. Scoring takes time for the search, in
-    proportion to the bank, and memory for the maps of a batch: about 0.1 GB for eight
-    images of 256 pixels, a few times that in training.
+    proportion to patches times bank, and memory for the patches of a batch: some hundred MB
+    for eight images of 256 pixels, in training as well.
 
     References
     ----------
