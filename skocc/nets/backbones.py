@@ -265,8 +265,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"weights={str(path)!r} is no file. Pass 'imagenet', None, or the path of a "
-            ".pt, .pth or .safetensors state dict."
+            f"weights={str(path)!r} is no file. Pass None, the path of a .pt, .pth or "
+            ".safetensors state dict, or, for networks of torchvision, 'imagenet'."
         )
     try:
         if path.suffix == ".safetensors":
