@@ -52,7 +52,7 @@ def test_weights_from_a_file(tmp_path, suffix):
     [
         ("resnet19", None, "no classification network.*Use for example 'resnet18'"),
         ("fcn_resnet50", None, "no classification network"),
-        ("resnet18", "missing.pt", "missing.pt' is no file. Pass 'imagenet', None, or"),
+        ("resnet18", "missing.pt", "missing.pt' is no file. Pass None, the path"),
     ],
 )
 def test_bad_names_and_paths(backbone, weights, message):
