@@ -371,7 +371,7 @@ class ApproximateIndex:
     def _centered(self, vectors):
         return (vectors.double() - self._center).float().numpy()
 
-    def nearest(self, queries, n_neighbors=1, *, query_groups=None, epsilon=0.1):
+    def nearest(self, queries, n_neighbors=1, *, query_groups=None, epsilon=0.2):
         """Search for the nearest neighbours of each query.
 
         Parameters
@@ -381,7 +381,7 @@ class ApproximateIndex:
         n_neighbors : int, default=1
         query_groups : Tensor of shape (n,), default=None
             A bank vector of the same group is no neighbour.
-        epsilon : float, default=0.1
+        epsilon : float, default=0.2
             How far beyond the neighbours found so far the search looks: more finds better,
             and slower.
 
