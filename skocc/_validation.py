@@ -97,6 +97,15 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     return images
 
 
+def check_backbone_channels(image_shape):
+    """Raise a ValueError for images (H, W, C) that are neither grey nor RGB."""
+    if image_shape[2] not in (1, 3):
+        raise ValueError(
+            "A backbone needs 1 or 3 channels. Got images of shape "
+            f"{image_shape} (H, W, C). Pass for example X[:, :, :, :3]."
+        )
+
+
 def warn_about_anomalies(y):
     """Warn when labels say that anomalies are among the training images."""
     if y is None:

@@ -22,15 +22,13 @@ from skocc.augmentation import random_variants
 from skocc.banks import image_digests
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.checkpoints import Checkpoint
-from skocc.engine.device import on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
 from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc.nets.conv_autoencoder import ConvAutoencoder
 
-# Values per image, 16 x 16 grey pixels, up to which scores are computed in float64.
-_DOUBLE_SIZE = 256
 _CROP = 4
 # Parameters that may change between two fits of which the second goes on from the first.
 _FREE_PARAMETERS = {
@@ -453,8 +451,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         return map_batches(network, batches, measure)
 
     def _network_on(self, device):
-        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
-        dtype = torch.float64 if is_double else torch.float32
+        dtype = inference_dtype(self.image_shape_, device)
         return on_device(self.network_, device, dtype)
 
 

@@ -14,7 +14,7 @@ from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_err
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -35,8 +35,6 @@ from skocc.nets.normalization import (
 )
 from skocc.spheres import SoftBoundary, away_from_zero, quantile_radius
 
-# Values per sample, 16 x 16 grey pixels, up to which scores are computed in float64.
-_DOUBLE_SIZE = 256
 # Pixels per side from which on contrast is normalised by default. Over a handful of
 # pixels it is all there is: two pixels are left with their order.
 _CONTRAST_SIZE = 8
@@ -520,10 +518,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
 
     def _measure(self, images, device):
         """Return squared distances (n,), and the spread of the embeddings by their size."""
-        # Small samples are scored in double precision: it costs little there, and scores
-        # then agree to 1e-12, not 1e-6, whatever the batch size and whatever else is in X.
-        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
-        dtype = torch.float64 if is_double else torch.float32
+        dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
         center = torch.as_tensor(self.center_, dtype=dtype, device=device)
 

@@ -16,9 +16,13 @@ from skocc._one_class import (
     unchanged_on_error,
 )
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies
+from skocc._validation import (
+    check_backbone_channels,
+    validate_images,
+    warn_about_anomalies,
+)
 from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
-from skocc.engine.device import on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -27,8 +31,6 @@ from skocc.losses import squared_error_map
 from skocc.nets.feature_autoencoder import FeatureAutoencoder
 from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps
 
-# Values per image, 16 x 16 grey pixels, up to which scores are computed in float64.
-_DOUBLE_SIZE = 256
 _BORDER = 3
 
 
@@ -329,7 +331,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         warn_about_anomalies(y)
         with seeded(self.random_state, device) as generator:
             if not warm:
-                self._check_channels()
+                check_backbone_channels(self.image_shape_)
                 self.backbone_ = self._build_backbone(self.weights)
                 shape = self.backbone_.grid(*self.image_shape_[:2])
                 self._n_channels, self.grid_shape_ = shape[0], shape[1:]
@@ -351,13 +353,6 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self._set_collapsed(spread, train_scores, min_spread=1e-6)
         return self
 
-    def _check_channels(self):
-        if self.image_shape_[2] not in (1, 3):
-            raise ValueError(
-                "A backbone needs 1 or 3 channels. Got images of shape "
-                f"{self.image_shape_} (H, W, C). Pass for example X[:, :, :, :3]."
-            )
-
     def _check_border(self):
         rows, columns = self.grid_shape_
         if self.border is not None and 2 * self.border >= min(rows, columns):
@@ -377,13 +372,9 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return self._build_backbone(weights=None)
         return FeatureAutoencoder(self._n_channels, self.latent_dim)
 
-    def _dtype(self, device):
-        is_double = np.prod(self.image_shape_) <= _DOUBLE_SIZE and device.type != "mps"
-        return torch.float64 if is_double else torch.float32
-
     def _extractor(self, device):
         """Return a function from a batch of images to features (b, d, rows, columns)."""
-        dtype = self._dtype(device)
+        dtype = inference_dtype(self.image_shape_, device)
         backbone = on_device(self.backbone_, device, dtype)
         extract = cached(backbone.extract, self.memory)
 
@@ -440,7 +431,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _measure(self, source, extract, device):
         """Return the scores (n,), and the spread of the mean codes by their size."""
-        dtype = self._dtype(device)
+        dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
 
         def measure(batch):
@@ -474,7 +465,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
-        dtype, extract = self._dtype(device), self._extractor(device)
+        dtype, extract = inference_dtype(self.image_shape_, device), self._extractor(device)
         network, size = on_device(self.network_, device, dtype), self.image_shape_[:2]
 
         def measure(batch):

@@ -17,7 +17,11 @@ from skocc._one_class import (
     unchanged_on_error,
 )
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies
+from skocc._validation import (
+    check_backbone_channels,
+    validate_images,
+    warn_about_anomalies,
+)
 from skocc.banks import (
     bank_search,
     build_banks,
@@ -366,7 +370,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         images = validate_images(self, X, reset=True, min_samples=2)
         warn_about_anomalies(y)
         with seeded(self.random_state, device) as generator:
-            self._check_channels()
+            check_backbone_channels(self.image_shape_)
             self.network_ = self._build_network(self.weights)
             n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
             self.grid_shape_ = tuple(grid_shape)
@@ -380,13 +384,6 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         # Features of random networks differ by little of their size, and still rank.
         self._set_collapsed(spread, train_scores, min_spread=1e-6)
         return self
-
-    def _check_channels(self):
-        if self.image_shape_[2] not in (1, 3):
-            raise ValueError(
-                "A backbone needs 1 or 3 channels. Got images of shape "
-                f"{self.image_shape_} (H, W, C). Pass for example X[:, :, :, :3]."
-            )
 
     def _check_neighbors(self):
         """Raise a ValueError for a bank in which some training image finds too few."""

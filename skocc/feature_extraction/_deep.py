@@ -7,7 +7,7 @@ from torch import nn
 
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import HasMethods, StrOptions, fit_context
-from skocc._validation import validate_images
+from skocc._validation import check_backbone_channels, validate_images
 from skocc.engine.batches import ImageBatches
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -174,11 +174,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         with unchanged_on_error(self):
             device = resolve_device(self.device)
             validate_images(self, X, reset=True)
-            if self.image_shape_[2] not in (1, 3):
-                raise ValueError(
-                    "A backbone needs 1 or 3 channels. Got images of shape "
-                    f"{self.image_shape_} (H, W, C). Pass for example X[:, :, :, :3]."
-                )
+            check_backbone_channels(self.image_shape_)
             with seeded(self.random_state, device):
                 self.network_ = self._build_network(self.weights)
             self._layer_sizes()
