@@ -50,12 +50,17 @@ def make(options):
         normalization=options.normalization,
         interpolation=options.interpolation,
         latent_dim=options.latent_dim,
+        score_normalization=options.score_normalization,
         memory=options.memory,
         **shared,
     )
     layers = " + ".join(options.layers)
     setting = f"{options.backbone}, {layers}, latent {options.latent_dim}"
-    return detector, f"{setting}, {options.interpolation}"
+    if options.interpolation != "average":
+        setting += f", {options.interpolation}"
+    if options.score_normalization is not None:
+        setting += ", relative to the image's median"
+    return detector, setting
 
 
 def main():
@@ -78,6 +83,7 @@ def main():
     group.add_argument("--normalization", default="imagenet")
     group.add_argument("--interpolation", default="average")
     group.add_argument("--latent-dim", type=int, default=100)
+    group.add_argument("--score-normalization", choices=["median"])
     group.add_argument("--memory", type=Path, help="folder that keeps the features")
     options = parser.parse_args()
     if options.weights is None:

@@ -40,9 +40,15 @@ def parse_arguments():
     parser.add_argument("--aggregation", default="min", choices=["min", "mean"])
     parser.add_argument("--n-neighbors", type=int, default=5)
     parser.add_argument("--reweighting", type=int)
+    parser.add_argument("--score-normalization", choices=["median"])
     parser.add_argument("--smoothing", type=float, default=0.0)
     parser.add_argument("--subsampling", default="random", choices=["random", "coreset"])
     parser.add_argument("--bank-fraction", type=float, default=1.0)
+    parser.add_argument(
+        "--mirrored",
+        action="store_true",
+        help="put the training images in the bank mirrored, too: both ways and turned",
+    )
     parser.add_argument("--memory", type=Path, help="folder that keeps the features")
     options = parser.parse_args()
     if options.weights is None:
@@ -66,6 +72,7 @@ def make(options):
         subsampling=options.subsampling,
         bank_fraction=options.bank_fraction,
         reweighting=options.reweighting,
+        score_normalization=options.score_normalization,
         smoothing=options.smoothing,
         memory=options.memory,
         image_size=options.size,
@@ -84,10 +91,14 @@ def make(options):
         setting.append(f"mean of {options.n_neighbors}")
     if options.reweighting is not None:
         setting.append(f"weighted by {options.reweighting}")
+    if options.score_normalization is not None:
+        setting.append("relative to the image's median")
     if options.smoothing:
         setting.append(f"smoothed by {options.smoothing:g}")
     if options.bank_fraction < 1:
         setting.append(f"bank {100 * options.bank_fraction:g} %, {options.subsampling}")
+    if options.mirrored:
+        setting.append("mirrored, too")
     return detector, ", ".join(setting)
 
 
@@ -95,7 +106,8 @@ def main():
     """Fit, score, print and write."""
     options = parse_arguments()
     detector, setting = make(options)
-    add_row(options.output, measure(detector, options.data, setting))
+    row = measure(detector, options.data, setting, mirrored=options.mirrored)
+    add_row(options.output, row)
 
 
 if __name__ == "__main__":

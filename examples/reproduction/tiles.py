@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 
 from skocc.datasets import load_mvtec_layout
@@ -47,7 +47,17 @@ def peak_memory():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def measure(detector, folder, setting, scores_are_maxima=False):
+def with_mirrored(paths):
+    """Return the images, and each mirrored left to right, top to bottom, and both."""
+    images = []
+    for path in paths:
+        with Image.open(path) as image:
+            mirrored = ImageOps.mirror(image)
+            images += [mirrored, ImageOps.flip(image), ImageOps.flip(mirrored)]
+    return [*paths, *images]
+
+
+def measure(detector, folder, setting, scores_are_maxima=False, mirrored=False):
     """Fit on the training tiles, score all test tiles; return a line of the table.
 
     Where the score of an image is the maximum of its map, maps alone are computed.
@@ -56,7 +66,7 @@ def measure(detector, folder, setting, scores_are_maxima=False):
     """
     tiles = load_mvtec_layout(Path(folder) / "magnetic_tile")
     start = time.perf_counter()
-    detector.fit(tiles.train_paths)
+    detector.fit(with_mirrored(tiles.train_paths) if mirrored else tiles.train_paths)
     fit_seconds, peak = time.perf_counter() - start, peak_memory()
     start = time.perf_counter()
     if scores_are_maxima:

@@ -85,6 +85,17 @@ def test_scores_by_hand(backbone, images, fitted, aggregation, border):
     assert detector.loss_curve_ == fitted.loss_curve_
 
 
+def test_scores_relative_to_the_image(backbone, images, fitted):
+    detector = make(backbone, score_normalization="median", border=2, n_top=4).fit(images)
+    errors = by_hand(fitted, images)
+    medians = torch.from_numpy(errors).flatten(1).median(dim=1).values.numpy()
+    relative = errors / medians[:, None, None]
+    cells = np.sort(relative[:, 2:-2, 2:-2].reshape(16, -1).astype(float), axis=1)
+    np.testing.assert_allclose(detector.train_scores_, -cells[:, -4:].mean(1), rtol=1e-4)
+    maps = fitted.anomaly_map(images[:4]) / medians[:4, None, None]
+    np.testing.assert_allclose(detector.anomaly_map(images[:4]), maps, rtol=1e-4)
+
+
 def test_map_is_the_error_of_cells_at_the_size_of_the_images(images, fitted):
     errors = torch.from_numpy(by_hand(fitted, images[:4]))[:, None]
     expected = functional.interpolate(errors, (40, 48), mode="bilinear")[:, 0]

@@ -169,6 +169,27 @@ def test_smoothing_changes_maps_and_not_scores(make, fitted, images):
     np.testing.assert_allclose(smooth[1], gaussian_filter(plain[1], 3), rtol=1e-5)
 
 
+@pytest.mark.parametrize("reweighting", [None, 3])
+def test_scores_relative_to_the_image(make, fitted, images, reweighting):
+    """The map is divided by its median, and the score with it; weights are as they were."""
+    relative = make(score_normalization="median", reweighting=reweighting).fit(images[:8])
+    plain = make(reweighting=reweighting).fit(images[:8])
+    bank = np.concatenate(features(fitted, images[:8]))
+    for image in images[8:10]:
+        (vectors,) = features(fitted, image[None])
+        cells = torch.from_numpy(distances_to(bank, vectors).min(axis=1))
+        median = cells.median().item()
+        score, expected = (
+            detector.score_samples(image[None])[0] for detector in (relative, plain)
+        )
+        assert score == pytest.approx(expected / median, rel=1e-5)
+        maps = relative.anomaly_map(image[None])
+        np.testing.assert_allclose(
+            maps, plain.anomaly_map(image[None]) / median, rtol=1e-5, atol=1e-6
+        )
+    assert not np.allclose(relative.train_scores_, plain.train_scores_)
+
+
 @pytest.mark.parametrize("subsampling", ["random", "coreset"])
 def test_bank_keeps_to_fraction_and_budget(make, fitted, images, subsampling):
     full = fitted.bank_bytes(8, (40, 36))
