@@ -55,8 +55,11 @@ def make(options, **params):
     return ResNetKNN(
         backbone="mobilenet_v2",
         weights=options.data / "mobilenet_v2_imagenet.pt",
-        layers=("features.6", "features.13"),
+        layers=tuple(options.layers),
         normalization="imagenet",
+        pooling=options.pooling,
+        patch_dim=256,
+        score_normalization=options.score_normalization,
         image_size=options.size,
         random_state=0,
         **params,
@@ -144,6 +147,11 @@ def main():
     parser.add_argument("what", choices=["compare", "speed", "memory"])
     parser.add_argument("--data", type=Path, default=folder and Path(folder))
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
+    parser.add_argument("--layers", nargs="+", default=["features.6", "features.13"])
+    parser.add_argument(
+        "--pooling", default="average", choices=["average", "locally_aware"]
+    )
+    parser.add_argument("--score-normalization", choices=["median"])
     parser.add_argument("--max-bank-bytes", type=int, default=2**27)
     parser.add_argument("--n-images", type=int, default=400, help="of speed and memory")
     options = parser.parse_args()
