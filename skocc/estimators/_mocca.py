@@ -147,7 +147,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     contamination : float or "auto", default=0.1
         Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
         "auto" puts the threshold at the spheres: where squared distances to the centers
-        are in the mean as large as squared radii.
+        are in the mean as large as squared radii. One patch of a texture beyond it is
+        enough, so that "auto" calls many more textures anomalous than `nu` says.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1. None: X of
         shape (n, d) is plain rows.
