@@ -1,5 +1,7 @@
 """What comes before a one-class objective: contrast, first filters, an autoencoder."""
 
+import math
+
 import torch
 from torch import nn
 
@@ -13,6 +15,8 @@ from skocc.nets.normalization import ContrastNormalization, global_contrast_norm
 # Pixels per side from which on contrast is normalised by default. Over a handful of
 # pixels it is all there is: two pixels are left with their order.
 _CONTRAST_SIZE = 8
+# Values of images that are normalised at once, 32 MiB in float64.
+_BLOCK_VALUES = 2**22
 
 
 def has_contrast(sample_shape: tuple[int, ...]) -> bool:
@@ -39,7 +43,8 @@ def contrast_extremes(images):
     images : image source
     """
     # In double precision: the extremes of a float32 pass are off by 1e-5.
-    batches = ImageBatches(images, 256, device=torch.device("cpu"))
+    n_images = max(1, _BLOCK_VALUES // math.prod(images.shape[1:]))
+    batches = ImageBatches(images, n_images, device=torch.device("cpu"))
 
     def extremes(batch):
         normalized = global_contrast_normalize(batch.double())

@@ -321,8 +321,9 @@ def test_textures_from_files_are_resized_and_maps_brought_back(image_files):
 def test_no_map_of_whole_images(digits):
     detector = quick(MOCCA, pretrain_n_epochs=0, n_epochs=0).fit(digits[0])
     assert not hasattr(detector, "anomaly_map")
-    with pytest.raises(AttributeError, match="anomaly_map"):
+    with pytest.raises(AttributeError, match="anomaly_map") as info:
         detector.anomaly_map(digits[0])
+    assert "Set patch_size=64" in str(info.value.__cause__)
     assert hasattr(MOCCA(patch_size=8), "anomaly_map")
 
 
