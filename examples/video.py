@@ -6,66 +6,65 @@ a noisy ground. In a test video, for a while, one runs or walks to the left.
 
 import numpy as np
 
-SIZE = 32
+SIZE = 24
+# Of a sprite, in pixels.
+HEIGHT, WIDTH = 6, 4
 
 
 def make_video(n_frames, random_state, event=None):
-    """Draw a video of walking sprites.
+    """Draw a video of sprites that walk on two lanes, one at a time on each.
 
     Parameters
     ----------
     n_frames : int
     random_state : int
     event : {"fast", "against"}, default=None
-        How one more sprite moves, from a third of the video on: three times as fast as the
-        others, or against their direction. None: there is none.
+        How those on one of the lanes move in the middle third of the video: three times as
+        fast as otherwise, or in the other direction. None: as otherwise.
 
     Returns
     -------
-    frames : ndarray of shape (n_frames, 32, 32, 1), uint8
+    frames : ndarray of shape (n_frames, 24, 24, 1), uint8
     is_anomaly : ndarray of shape (n_frames,), bool
-        Whether a frame shows the one that moves otherwise.
+        Whether a frame shows one that moves otherwise.
     """
     rng = np.random.default_rng(random_state)
     frames = np.broadcast_to(make_ground(), (n_frames, SIZE, SIZE)).copy()
     is_anomaly = np.zeros(n_frames, dtype=bool)
-    # One after the other at a distance, on three lanes.
-    for lane in (4, 14, 24):
-        start = -rng.uniform(0, 2 * SIZE)
+    lane_of_event = rng.integers(2) if event is not None else None
+    for lane, top in enumerate((3, 14)):
+        start = -rng.uniform(0, SIZE)
         while start < n_frames:
-            draw_walk(frames, lane, start, rng.uniform(0.8, 1.2), rng)
-            start += rng.uniform(25, 60)
-    if event is not None:
-        lane, start = rng.choice([9, 19]), n_frames // 3
-        speed = rng.uniform(2.4, 3.6) if event == "fast" else -rng.uniform(0.8, 1.2)
-        while start < 2 * n_frames // 3:
-            is_anomaly |= draw_walk(frames, lane, start, speed, rng)
-            start += (SIZE + 6) / abs(speed)
+            speed = rng.uniform(0.8, 1.2)
+            is_wrong = lane == lane_of_event and n_frames / 3 <= start < n_frames / 2
+            if is_wrong:
+                speed *= 3 if event == "fast" else -1
+            seen = draw_walk(frames, top + rng.integers(3), start, speed, rng)
+            if is_wrong:
+                is_anomaly |= seen
+            start += (SIZE + WIDTH) / abs(speed)
     frames += rng.normal(0, 0.02, frames.shape)
     pixels = np.clip(np.rint(255 * frames), 0, 255).astype(np.uint8)
     return pixels[..., np.newaxis], is_anomaly
 
 
 def make_ground():
-    """Return the background, the same in all videos: (32, 32), in [0, 1]."""
+    """Return the background, the same in all videos: (24, 24), in [0, 1]."""
     rows, columns = np.mgrid[:SIZE, :SIZE]
     return 0.3 + 0.05 * np.sin(rows / 3) + 0.05 * np.sin(columns / 5 + rows / 7)
 
 
 def draw_walk(frames, top, start, speed, rng):
     """Draw one sprite from edge to edge; return in which frames it is seen."""
-    brightness, height = rng.uniform(0.7, 1.0), rng.integers(5, 8)
+    brightness = rng.uniform(0.7, 1.0)
     times = np.arange(len(frames)) - start
-    left = -4 + speed * times if speed > 0 else SIZE + speed * times
-    seen = (times >= 0) & (left > -4) & (left < SIZE)
+    left = -WIDTH + speed * times if speed > 0 else SIZE + speed * times
+    seen = (times >= 0) & (left > -WIDTH) & (left < SIZE)
     columns = np.arange(SIZE)
     for index in np.flatnonzero(seen):
         # A pixel that is covered in part is as bright as its part says.
-        cover = np.clip(
-            np.minimum(columns + 1, left[index] + 4) - np.maximum(columns, left[index]),
-            0,
-            1,
-        )
-        rows = frames[index, top : top + height]
-        rows += cover * (brightness - rows)
+        begins = np.maximum(columns, left[index])
+        ends = np.minimum(columns + 1, left[index] + WIDTH)
+        rows = frames[index, top : top + HEIGHT]
+        rows += np.clip(ends - begins, 0, 1) * (brightness - rows)
     return seen

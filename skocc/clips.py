@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from skocc._validation import validate_images
+from skocc.nets.patch_encoder import window_starts
 
 _SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
@@ -37,21 +38,21 @@ class Clips:
 
     Attributes
     ----------
-    first_clips : ndarray of shape (n_videos,), int
-        Index of the first clip of each video.
+    starts : ndarray of shape (n_clips,), int
+        Index of the first frame of each clip.
     """
 
     def __init__(self, frames, n_frames, clip_length, stride=1):
         starts = [window_starts(n, clip_length, stride) for n in n_frames]
         n_clips = [len(windows) for windows in starts]
-        self.first_clips = np.cumsum([0, *n_clips[:-1]])
-        self._starts = np.concatenate(starts) + np.repeat(
+        self._first_clips = np.cumsum([0, *n_clips[:-1]])
+        self.starts = np.concatenate(starts) + np.repeat(
             np.cumsum([0, *n_frames[:-1]]), n_clips
         )
         self._frames = frames
         self._window = np.arange(clip_length)
         self._kept = np.empty(0, dtype=int), None
-        self.shape = (len(self._starts), clip_length, *frames.shape[1:])
+        self.shape = (len(self.starts), clip_length, *frames.shape[1:])
         self.dtype, self.is_lazy = frames.dtype, frames.is_lazy
 
     def __len__(self):
@@ -59,14 +60,14 @@ class Clips:
 
     def load(self, indices):
         """Return the clips at `indices` as an array (b, T, H, W, C)."""
-        frames = self._starts[indices][:, np.newaxis] + self._window
+        frames = self.starts[indices][:, np.newaxis] + self._window
         needed, places = np.unique(frames, return_inverse=True)
         loaded = self._load_frames(needed)
         return loaded[places.reshape(frames.shape)]
 
     def lowest_of_videos(self, scores):
-        """Return the lowest of the scores of the clips (n,) of each video."""
-        return np.minimum.reduceat(scores, self.first_clips)
+        """Return, of scores of all clips (n_clips, ...), the lowest of each video."""
+        return np.minimum.reduceat(scores, self._first_clips)
 
     def _load_frames(self, needed):
         """Return frames by their sorted indices, of which some may have been kept."""
@@ -222,23 +223,6 @@ def list_frames(folder):
             "there, or name the folder that holds them."
         )
     return sorted(paths, key=_natural_key)
-
-
-def window_starts(n_frames, clip_length, stride=1):
-    """Return where the windows over `n_frames` frames begin, the last one at the end.
-
-    Parameters
-    ----------
-    n_frames, clip_length, stride : int
-
-    Returns
-    -------
-    starts : ndarray of shape (n_windows,), int
-        Ascending; empty where there are fewer frames than a clip has.
-    """
-    last = n_frames - clip_length
-    starts = np.arange(0, last + 1, stride)
-    return starts if last < 0 or starts[-1] == last else np.append(starts, last)
 
 
 def average_over_frames(scores, starts, clip_length):

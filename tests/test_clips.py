@@ -17,9 +17,9 @@ from skocc.clips import (
     list_frames,
     min_max_normalize,
     validate_clips,
-    window_starts,
 )
 from skocc.engine.batches import ImageBatches
+from skocc.nets.patch_encoder import window_starts
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
@@ -70,18 +70,9 @@ def test_windows_of_each_video_only():
     np.testing.assert_array_equal(clips.lowest_of_videos(scores), [1, 4])
 
 
-@pytest.mark.parametrize(
-    ("n_frames", "length", "stride", "starts"),
-    [
-        (5, 3, 1, [0, 1, 2]),
-        (8, 3, 2, [0, 2, 4, 5]),
-        (7, 3, 2, [0, 2, 4]),
-        (3, 3, 3, [0]),
-        (2, 3, 1, []),
-    ],
-)
-def test_window_starts(n_frames, length, stride, starts):
-    assert window_starts(n_frames, length, stride).tolist() == starts
+def test_a_stride_leaves_out_no_frame():
+    clips = Clips(ArrayImages(numbered_frames(11)), [8, 3], clip_length=3, stride=2)
+    assert clips.starts.tolist() == [0, 2, 4, 5, 8]
 
 
 def test_frames_average_the_clips_that_hold_them():
@@ -93,7 +84,7 @@ def test_frames_average_the_clips_that_hold_them():
 
 
 def test_average_with_a_stride_by_brute_force():
-    starts = window_starts(23, 6, 4)
+    starts = np.array(window_starts(23, 6, 4))
     scores = RNG.normal(size=len(starts))
     expected = [
         np.mean([s for s, start in zip(scores, starts, strict=True) if 0 <= f - start < 6])

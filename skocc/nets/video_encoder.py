@@ -11,8 +11,6 @@ _WIDTHS = (8, 16, 32, 64, 64)
 # Of each block in (T, H, W).
 _STRIDES = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2), (2, 2, 2))
 _HIDDEN_DIM = 512
-# Five blocks, the hidden layer and the code.
-N_VIDEO_LAYERS = len(_WIDTHS) + 2
 
 
 def video_sizes(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
@@ -101,17 +99,19 @@ class VideoEncoder(nn.Module):
         Shape of a clip. Time is halved twice, height and width five times.
     latent_dim : int
         Size of the code of a time step.
-    layers : iterable of int, default=range(7)
-        Layers that have an LSTM.
     feature_dim : int, default=100
         Size of a feature.
+
+    Attributes
+    ----------
+    n_layers : int
+        Seven.
     """
 
     def __init__(
         self,
         in_shape: tuple[int, int, int, int],
         latent_dim: int,
-        layers: Iterable[int] = range(N_VIDEO_LAYERS),
         feature_dim: int = 100,
     ):
         super().__init__()
@@ -125,10 +125,11 @@ class VideoEncoder(nn.Module):
             nn.Linear(_WIDTHS[-1] * height * width, _HIDDEN_DIM), nn.Tanh()
         )
         self.code = nn.Sequential(nn.Linear(_HIDDEN_DIM, latent_dim), nn.Sigmoid())
-        widths = (*_WIDTHS, _HIDDEN_DIM, latent_dim)
-        self.lstms = nn.ModuleDict(
-            {str(j): nn.LSTM(widths[j], feature_dim, batch_first=True) for j in layers}
+        self.lstms = nn.ModuleList(
+            nn.LSTM(width, feature_dim, batch_first=True)
+            for width in (*_WIDTHS, _HIDDEN_DIM, latent_dim)
         )
+        self.n_layers = len(self.lstms)
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Map clips (b, C, T, H, W) to codes (b, T', latent_dim) in (0, 1)."""
@@ -171,7 +172,7 @@ class VideoEncoder(nn.Module):
         yield self.code(hidden)
 
     def _feature(self, sequence, layer):
-        outputs, _ = self.lstms[str(layer)](sequence)
+        outputs, _ = self.lstms[layer](sequence)
         return outputs[:, -1]
 
 
