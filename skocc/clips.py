@@ -249,19 +249,21 @@ def average_over_frames(scores, starts, clip_length):
     return sums / counts
 
 
-def min_max_normalize(curve):
+def min_max_normalize(curve, tolerance=0.0):
     """Bring a curve to [0, 1]; one that is constant becomes zeros.
 
     Parameters
     ----------
     curve : ndarray of shape (n,)
+    tolerance : float, default=0.0
+        Range up to which a curve is constant: that of rounding.
 
     Returns
     -------
     curve : ndarray of shape (n,), float64
     """
     low, high = np.min(curve), np.max(curve)
-    if high == low:
+    if high - low <= tolerance:
         return np.zeros(len(curve))
     return (curve - low) / (high - low)
 

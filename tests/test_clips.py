@@ -81,6 +81,7 @@ def test_frames_average_the_clips_that_hold_them():
     assert curve.tolist() == [0, 1.5, 3, 4.5, 6]
     assert min_max_normalize(curve).tolist() == [0, 0.25, 0.5, 0.75, 1]
     assert min_max_normalize(np.full(3, 7.0)).tolist() == [0, 0, 0]
+    assert min_max_normalize(np.array([1, 1.1, 1]), 0.2).tolist() == [0, 0, 0]
 
 
 def test_average_with_a_stride_by_brute_force():
