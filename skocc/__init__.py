@@ -10,6 +10,7 @@ _MODULES = {
     "ConvAE": "skocc.estimators._conv_ae",
     "DeepSVDD": "skocc.estimators._deep_svdd",
     "FeatureCAE": "skocc.estimators._feature_cae",
+    "MOCCA": "skocc.estimators._mocca",
     "PatchSVDD": "skocc.estimators._patch_svdd",
     "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",

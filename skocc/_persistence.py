@@ -68,7 +68,7 @@ def save(estimator, path):
             "takes a Pipeline."
         )
     params = estimator.get_params(deep=False)
-    values, modules, tensors = {}, [], {}
+    values, modules, lists, tensors = {}, [], {}, {}
     for key, value in vars(estimator).items():
         if key in params:
             continue
@@ -78,14 +78,19 @@ def save(estimator, path):
             modules.append(key)
             for entry, tensor in value.state_dict().items():
                 tensors[f"{key}/{entry}"] = tensor.contiguous().clone()
-        elif isinstance(value, np.ndarray) and value.dtype.kind in "biuf":
+        elif _is_numeric(value):
             tensors[key] = torch.from_numpy(np.array(value))
+        elif isinstance(value, list) and value and all(map(_is_numeric, value)):
+            lists[key] = len(value)
+            for index, array in enumerate(value):
+                tensors[f"{key}/{index}"] = torch.from_numpy(np.array(array))
         else:
             values[key] = _encode(value, key)
     header = {
         "format": _FORMAT,
         "estimator": name,
         "modules": modules,
+        "lists": lists,
         "params": {key: _encode(value, key) for key, value in params.items()},
         "values": values,
         "versions": installed_versions(),
@@ -145,6 +150,8 @@ def load(path):
     for key, tensor in tensors.items():
         if "/" not in key:
             setattr(estimator, key, tensor.numpy())
+    for key, length in header.get("lists", {}).items():
+        setattr(estimator, key, [tensors[f"{key}/{i}"].numpy() for i in range(length)])
     for module in header["modules"]:
         network = estimator._empty_network(module)
         prefix = f"{module}/"
@@ -164,6 +171,10 @@ def _public_class(name):
         if name in module.__all__:
             return getattr(module, name)
     return None
+
+
+def _is_numeric(value):
+    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
 
 
 def _encode(value, key):

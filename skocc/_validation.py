@@ -106,6 +106,22 @@ def check_backbone_channels(image_shape):
         )
 
 
+def check_integers(name, values):
+    """Raise a ValueError unless all of `values`, if there are any, are positive integers.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's.
+    values : sequence or None
+    """
+    if values is not None and not all(isinstance(n, Integral) and n > 0 for n in values):
+        raise ValueError(
+            f"{name} must hold positive integers. Got {values!r}. Pass for example "
+            f"{name}=(32, 64)."
+        )
+
+
 def warn_about_anomalies(y):
     """Warn when labels say that anomalies are among the training images."""
     if y is None:

@@ -1,8 +1,15 @@
-"""Center and radius of a sphere in an embedding space."""
+"""Center and radius of a sphere in an embedding space, or of one in each of several.
+
+A function `features`, from a batch to a list of tensors (b, d_j), stands for the network:
+one tensor for each sphere.
+"""
+
+from collections.abc import Callable, Iterable
 
 import torch
 
-from skocc.losses import soft_boundary_loss
+from skocc.engine.inference import map_batches
+from skocc.losses import hard_boundary_loss, soft_boundary_loss, squared_distance
 
 
 def away_from_zero(center: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
@@ -46,6 +53,94 @@ def quantile_radius(distances: torch.Tensor, nu: float) -> torch.Tensor:
         In units of distance, not squared.
     """
     return torch.quantile(distances.sqrt(), 1 - nu)
+
+
+def initial_centers(
+    network: torch.nn.Module, features: Callable, batches: Iterable
+) -> list[torch.Tensor]:
+    """Return the mean features of all batches in eval mode, kept away from zero.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        Put in eval mode.
+    features : callable
+        From a batch to a list of tensors (b, d_j).
+    batches : iterable
+
+    Returns
+    -------
+    centers : list of Tensor of shape (d_j,), float32
+        On the CPU.
+    """
+
+    def sums(batch):
+        z = features(batch)
+        return torch.tensor([len(z[0])]), *(zj.sum(0, keepdim=True) for zj in z)
+
+    counts, *totals = map_batches(network, batches, sums)
+    means = [total.sum(0, dtype="float64") / counts.sum() for total in totals]
+    return [away_from_zero(torch.from_numpy(mean)).float() for mean in means]
+
+
+def measure(
+    network: torch.nn.Module,
+    features: Callable,
+    batches: Iterable,
+    centers: list[torch.Tensor],
+    **progress,
+):
+    """Return squared distances to the centers, and how much features vary.
+
+    Parameters
+    ----------
+    network, features, batches
+        As in :func:`initial_centers`.
+    centers : list of Tensor of shape (d_j,)
+        In dtype and on the device of the features.
+    **progress
+        `verbose` and `stage` of :func:`~skocc.engine.inference.map_batches`.
+
+    Returns
+    -------
+    distances : ndarray of shape (n, n_spheres)
+    spreads : list of float
+        For each sphere the mean standard deviation of the features, relative to the mean
+        size of the center's components.
+    """
+
+    def measure_batch(batch):
+        distances, sums = [], []
+        for z, center in zip(features(batch), centers, strict=True):
+            offsets = z - center
+            sums += [offsets.sum(0, keepdim=True), offsets.square().sum(0, keepdim=True)]
+            distances.append(squared_distance(z, center))
+        return torch.stack(distances, dim=1), *sums
+
+    distances, *sums = map_batches(network, batches, measure_batch, **progress)
+    spreads = []
+    for center, total, squares in zip(centers, sums[::2], sums[1::2], strict=True):
+        mean = total.sum(0, dtype="float64") / len(distances)
+        variance = squares.sum(0, dtype="float64") / len(distances) - mean**2
+        deviation = (variance.clip(0) ** 0.5).mean()
+        spreads.append(float(deviation) / float(center.abs().mean()))
+    return distances, spreads
+
+
+class HardBoundary:
+    """The hard-boundary loss. It keeps no radius.
+
+    Attributes
+    ----------
+    radius : scalar Tensor
+        Zero.
+    """
+
+    radius = torch.zeros(())
+
+    def __call__(self, distances: torch.Tensor) -> torch.Tensor:
+        """Return the loss of a batch of squared distances (b,)."""
+        return hard_boundary_loss(distances)
 
 
 class SoftBoundary:
@@ -99,3 +194,21 @@ class SoftBoundary:
             self._epoch_distances = []
         self.radius = quantile_radius(distances, self._nu)
         return loss
+
+
+def final_radius(
+    sphere: HardBoundary | SoftBoundary, distances: torch.Tensor, nu: float
+) -> float:
+    """Return the radius after training.
+
+    Parameters
+    ----------
+    sphere : HardBoundary or SoftBoundary
+    distances : Tensor of shape (n,)
+        Squared distances of the training images, of which the quantile is taken where
+        the sphere has no radius: a hard boundary, or no epoch after the warm-up.
+    nu : float in (0, 1]
+        Fraction outside.
+    """
+    radius = float(sphere.radius)
+    return radius if radius != 0 else float(quantile_radius(distances, nu))

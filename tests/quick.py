@@ -32,5 +32,7 @@ def quick(estimator_class, **params):
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}
         small["image_size"] = None
         by_name["latent_dim"] = 32
+    if estimator.get_params().get("patch_size") is None:
+        del by_name["patch_size"]  # whole images
     small |= {name: by_name[name] for name in by_name.keys() & estimator.get_params()}
     return estimator.set_params(**(small | params))

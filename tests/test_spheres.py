@@ -1,8 +1,17 @@
+import numpy as np
 import pytest
 import torch
 
 from skocc.losses import soft_boundary_loss
-from skocc.spheres import SoftBoundary, away_from_zero, quantile_radius
+from skocc.spheres import (
+    HardBoundary,
+    SoftBoundary,
+    away_from_zero,
+    final_radius,
+    initial_centers,
+    measure,
+    quantile_radius,
+)
 
 D = torch.tensor([1.0, 4.0, 9.0, 16.0])
 
@@ -45,3 +54,44 @@ def test_radius_takes_no_part_in_the_gradient():
     assert not sphere.radius.requires_grad
     # Each image outside pulls with 1 / (nu n), those inside with nothing.
     assert distances.grad.tolist() == pytest.approx([0, 0, 2.5, 2.5])
+
+
+def two_spaces(batch):
+    """Features of sizes 2 and 1, two of each sample."""
+    pairs = batch.repeat_interleave(2, dim=0)
+    return [pairs, 10 * pairs[:, :1]]
+
+
+BATCHES = torch.tensor([[1.0, 0.0], [3.0, 0.1], [8.0, -0.4]]).split(2)
+
+
+def test_centers_are_means_over_batches_of_any_size():
+    network = torch.nn.Dropout().train()
+    first, second = initial_centers(network, two_spaces, BATCHES)
+    torch.testing.assert_close(first, torch.tensor([4.0, -0.1]))
+    torch.testing.assert_close(second, torch.tensor([40.0]))
+    assert not network.training
+
+
+def test_distances_and_spreads_of_each_space():
+    centers = [torch.tensor([4.0, -0.1]), torch.tensor([40.0])]
+    distances, spreads = measure(torch.nn.Identity(), two_spaces, BATCHES, centers)
+    a, b = np.array([1, 3, 8.0]), np.array([0, 0.1, -0.4])
+    expected = np.stack([(a - 4) ** 2 + (b + 0.1) ** 2, 100 * (a - 4) ** 2], axis=1)
+    np.testing.assert_allclose(distances, np.repeat(expected, 2, axis=0), rtol=1e-5)
+    assert spreads[0] == pytest.approx((a.std() + b.std()) / 2 / 2.05, rel=1e-5)
+    assert spreads[1] == pytest.approx(a.std() / 4, rel=1e-5)
+
+
+def test_hard_boundary_has_the_radius_of_the_distances():
+    sphere = HardBoundary()
+    assert sphere(D).item() == pytest.approx(7.5)
+    assert final_radius(sphere, D, 0.25) == pytest.approx(3.25)
+
+
+def test_soft_boundary_keeps_its_radius_unless_it_never_left_the_warm_up():
+    sphere = SoftBoundary(0.1, n_batches=1, warm_up_n_epochs=1, update="batch")
+    sphere(D / 4)
+    assert final_radius(sphere, D, 0.25) == pytest.approx(3.25)
+    sphere(D / 4)
+    assert final_radius(sphere, D, 0.25) == pytest.approx(1.85)

@@ -161,6 +161,52 @@ def train(
     return TrainingHistory(loss_curve, validation_curve, best_epoch)
 
 
+def train_by_milestones(
+    module: torch.nn.Module,
+    loss_fn: Callable[..., torch.Tensor],
+    batches: Iterable,
+    *,
+    n_epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    milestones: Iterable[int],
+    verbose: int = 0,
+    stage: str = "training",
+) -> list[float]:
+    """Train with Adam, a tenth of the step size from each milestone on.
+
+    Parameters
+    ----------
+    module, loss_fn, batches, n_epochs, verbose, stage
+        As in :func:`train`.
+    learning_rate, weight_decay : float
+        Step size at the start, and L2 penalty of the weights.
+    milestones : iterable of int
+        Epochs, in any order.
+
+    Returns
+    -------
+    loss_curve : list of float
+        Mean loss of the batches, per finished epoch.
+    """
+    optimizer = torch.optim.Adam(
+        module.parameters(), lr=learning_rate, weight_decay=weight_decay
+    )
+    history = train(
+        module,
+        loss_fn,
+        batches,
+        optimizer=optimizer,
+        n_epochs=n_epochs,
+        scheduler=torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, sorted(milestones), gamma=0.1
+        ),
+        verbose=verbose,
+        stage=stage,
+    )
+    return history.loss_curve
+
+
 @torch.no_grad()
 def _mean_loss(module, loss_fn, batches) -> float:
     module.eval()

@@ -8,18 +8,15 @@ import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
-from torch.optim.lr_scheduler import MultiStepLR
 
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies
+from skocc._validation import check_integers, validate_images, warn_about_anomalies
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
-from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
-from skocc.filters import dictionary_filters
-from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
+from skocc.engine.training import train_by_milestones
+from skocc.losses import squared_distance
 from skocc.nets.backbones import MIN_BACKBONE_SIZE, BackboneEncoder
 from skocc.nets.lenet import (
     LeNetDecoder,
@@ -28,16 +25,20 @@ from skocc.nets.lenet import (
     lenet_widths,
 )
 from skocc.nets.mlp import MLP
-from skocc.nets.normalization import (
-    ContrastNormalization,
-    ImageNetNormalization,
-    global_contrast_normalize,
+from skocc.nets.normalization import ImageNetNormalization
+from skocc.pretraining import (
+    contrast_normalization,
+    has_contrast,
+    pretrain,
+    start_from_dictionary,
 )
-from skocc.spheres import SoftBoundary, away_from_zero, quantile_radius
-
-# Pixels per side from which on contrast is normalised by default. Over a handful of
-# pixels it is all there is: two pixels are left with their order.
-_CONTRAST_SIZE = 8
+from skocc.spheres import (
+    HardBoundary,
+    SoftBoundary,
+    final_radius,
+    initial_centers,
+    measure,
+)
 
 
 class DeepSVDD(OneClassMixin, BaseEstimator):
@@ -346,7 +347,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
         warn_about_anomalies(y)
         for name in ("widths", "milestones", "pretrain_milestones"):
-            _check_integers(name, getattr(self, name))
+            check_integers(name, getattr(self, name))
         with seeded(self.random_state, device) as generator:
             images = keep_on_device(images, device)
             batches = ImageBatches(
@@ -359,25 +360,26 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
                 network = self._build_network(self.weights, images).to(device)
                 self._learn_filters(network, batches, generator)
                 self.pretrain_loss_curve_ = self._pretrain(network, batches)
-                center = self._initial_center(network, images, device)
-            loss_fn, sphere = self._make_loss(network, center, batches, warm)
-            loss_curve = self._minimise(
+                ordered = ImageBatches(images, self.batch_size, device=device)
+                (center,) = initial_centers(network, lambda x: [network(x)], ordered)
+                center = center.to(device)
+            sphere = self._make_sphere(len(batches), warm, device)
+            loss_curve = train_by_milestones(
                 network,
-                loss_fn,
+                lambda batch: sphere(squared_distance(network(batch), center)),
                 batches,
-                self.n_epochs,
-                self.learning_rate,
-                self.weight_decay,
-                self.milestones,
+                n_epochs=self.n_epochs,
+                learning_rate=self.learning_rate,
+                weight_decay=self.weight_decay,
+                milestones=self.milestones,
+                verbose=self.verbose,
                 stage="Deep SVDD",
             )
         self.network_ = network.cpu().eval()
         self.center_ = center.cpu().numpy()
         self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
         distances, spread = self._measure(images, device)
-        self.radius_ = float(sphere.radius) if sphere is not None else 0.0
-        if self.radius_ == 0:  # a hard boundary, or no epoch after the warm-up
-            self.radius_ = float(quantile_radius(torch.from_numpy(distances), self.nu))
+        self.radius_ = final_radius(sphere, torch.from_numpy(distances), self.nu)
         self._set_offset(self._scores_from(distances))
         self._set_collapsed(spread, self.train_scores_)
         return self
@@ -386,9 +388,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         """Return normalisation and encoder; `images` give the constants of the former."""
         normalization = self.normalization
         if normalization == "auto":
-            shape = self.image_shape_
-            has_contrast = len(shape) == 3 and min(shape[:2]) >= _CONTRAST_SIZE
-            normalization = "gcn" if has_contrast and self.backbone is None else None
+            is_lenet = self.backbone is None and has_contrast(self.image_shape_)
+            normalization = "gcn" if is_lenet else None
         if normalization == "imagenet" and self.backbone is None:
             raise ValueError(
                 "normalization='imagenet' is for networks trained on ImageNet. Got "
@@ -396,8 +397,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
             )
         encoder = self._build_encoder(weights)
         if normalization == "gcn":
-            extremes = (0, 1) if images is None else _contrast_extremes(images)
-            normalize = ContrastNormalization(*extremes)
+            normalize = contrast_normalization(images)
         elif normalization == "imagenet":
             normalize = ImageNetNormalization()
         else:
@@ -447,93 +447,48 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         encoder = network.encoder
         if self.filter_init == "random" or not isinstance(encoder, LeNetEncoder):
             return
-        n_filters, filter_size = len(encoder.filters), encoder.filters.shape[-1]
-        filters = dictionary_filters(
-            batches, network.normalize, n_filters, filter_size, generator
-        )
-        if filters is not None:
-            encoder.filters.data.copy_(filters)
+        start_from_dictionary(encoder.filters, network.normalize, batches, generator)
 
     def _pretrain(self, network, batches):
         """Train the encoder as half of an autoencoder; return the loss curve."""
         if self.pretrain_n_epochs == 0 or self.backbone is not None:
             return []
         decoder = self._build_decoder().to(next(network.parameters()).device)
-        autoencoder = nn.Sequential(network.encoder, decoder)
-
-        def loss_fn(batch):
-            batch = network.normalize(batch)
-            return reconstruction_loss(autoencoder(batch), batch)
-
-        return self._minimise(
-            autoencoder,
-            loss_fn,
+        return pretrain(
+            network.encoder,
+            decoder,
+            network.normalize,
             batches,
-            self.pretrain_n_epochs,
-            self.pretrain_learning_rate,
-            self.pretrain_weight_decay,
-            self.pretrain_milestones,
-            stage="Autoencoder",
-        )
-
-    def _minimise(self, module, loss_fn, batches, n_epochs, rate, decay, milestones, stage):
-        """Train with Adam, a tenth of the rate from each milestone on; return losses."""
-        optimizer = torch.optim.Adam(module.parameters(), lr=rate, weight_decay=decay)
-        history = train(
-            module,
-            loss_fn,
-            batches,
-            optimizer=optimizer,
-            n_epochs=n_epochs,
-            scheduler=MultiStepLR(optimizer, sorted(milestones), gamma=0.1),
+            n_epochs=self.pretrain_n_epochs,
+            learning_rate=self.pretrain_learning_rate,
+            weight_decay=self.pretrain_weight_decay,
+            milestones=self.pretrain_milestones,
             verbose=self.verbose,
-            stage=stage,
         )
-        return history.loss_curve
 
-    def _initial_center(self, network, images, device):
-        """Return the mean embedding of the training images, kept away from zero."""
-        batches = ImageBatches(images, self.batch_size, device=device)
-        sums = map_batches(
-            network, batches, lambda batch: network(batch).sum(0, keepdim=True)
-        )
-        center = torch.from_numpy(sums.sum(0, dtype=np.float64) / len(images))
-        return away_from_zero(center).float().to(device)
-
-    def _make_loss(self, network, center, batches, warm):
-        """Return the loss of a batch, and the soft boundary with its radius or None."""
+    def _make_sphere(self, n_batches, warm, device):
+        """Return the loss of distances, which keeps the radius of a soft boundary."""
         if self.boundary == "hard":
-            return lambda batch: hard_boundary_loss(
-                squared_distance(network(batch), center)
-            ), None
-        sphere = SoftBoundary(
+            return HardBoundary()
+        return SoftBoundary(
             self.nu,
-            n_batches=len(batches),
+            n_batches=n_batches,
             warm_up_n_epochs=0 if warm else self.warm_up_n_epochs,
             update=self.radius_update,
             radius=self.radius_ if warm else 0.0,
-            device=center.device,
+            device=device,
         )
-        return lambda batch: sphere(squared_distance(network(batch), center)), sphere
 
     def _measure(self, images, device):
         """Return squared distances (n,), and the spread of the embeddings by their size."""
         dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
         center = torch.as_tensor(self.center_, dtype=dtype, device=device)
-
-        def measure(batch):
-            z = network(batch.to(dtype))
-            offsets = z - center
-            sums = offsets.sum(0, keepdim=True), offsets.square().sum(0, keepdim=True)
-            return squared_distance(z, center), *sums
-
         batches = ImageBatches(images, self.batch_size, device=device)
-        distances, sums, squares = map_batches(network, batches, measure)
-        mean = sums.sum(0, dtype=np.float64) / len(distances)
-        variance = squares.sum(0, dtype=np.float64) / len(distances) - mean**2
-        spread = np.sqrt(np.maximum(variance, 0)).mean() / np.abs(self.center_).mean()
-        return distances, spread
+        distances, (spread,) = measure(
+            network, lambda batch: [network(batch.to(dtype))], batches, [center]
+        )
+        return distances[:, 0], spread
 
     def _scores_from(self, distances):
         scores = -distances.astype(np.float64)
@@ -542,24 +497,3 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     def _auto_offset(self, train_scores):
         # Soft scores are zero on the boundary; hard ones have no boundary but this one.
         return 0.0 if self.boundary == "soft" else -(self.radius_**2)
-
-
-def _check_integers(name, values):
-    if values is not None and not all(isinstance(n, Integral) and n > 0 for n in values):
-        raise ValueError(
-            f"{name} must hold positive integers. Got {values!r}. Pass for example "
-            f"{name}=(32, 64)."
-        )
-
-
-def _contrast_extremes(images):
-    """Return minimum and maximum over all training images after normalisation."""
-    # In double precision: the extremes of a float32 pass are off by 1e-5.
-    batches = ImageBatches(images, 256, device=torch.device("cpu"))
-
-    def extremes(batch):
-        normalized = global_contrast_normalize(batch.double())
-        return normalized.amin().view(1), normalized.amax().view(1)
-
-    minima, maxima = map_batches(nn.Identity(), batches, extremes)
-    return minima.min(), maxima.max()

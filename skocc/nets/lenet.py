@@ -104,9 +104,42 @@ class LeNetEncoder(nn.Module):
         """Weights of the first convolution, (width, C, 5, 5)."""
         return self.stages[0][0].weight
 
+    @property
+    def n_layers(self) -> int:
+        """Convolutions, and the code."""
+        return len(self.stages) + 1
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) to codes (b, latent_dim)."""
         return self.code(self.stages(batch).flatten(1))
+
+    def layer_features(
+        self, batch: torch.Tensor, layers: tuple[int, ...]
+    ) -> list[torch.Tensor]:
+        """Return what layers make of images: convolutions averaged over space, the code.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (b, C, H, W)
+        layers : tuple of int
+            Ascending. Layer j is the convolution of stage j, before BatchNorm; the last
+            one is the code.
+
+        Returns
+        -------
+        features : list of Tensor of shape (b, d_j)
+        """
+        features = []
+        for index, (convolution, *rest) in enumerate(self.stages):
+            maps = convolution(batch)
+            if index in layers:
+                features.append(maps.mean(dim=(2, 3)))
+            if index == layers[-1]:
+                return features
+            for module in rest:
+                maps = module(maps)
+            batch = maps
+        return [*features, self.code(batch.flatten(1))]
 
 
 class _UpsampledConvolution(nn.ConvTranspose2d):

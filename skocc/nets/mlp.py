@@ -34,3 +34,33 @@ class MLP(nn.Sequential):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map rows (b, sizes[0]) to (b, sizes[-1])."""
         return super().forward(batch)
+
+    @property
+    def n_layers(self) -> int:
+        """Linear layers."""
+        return (len(self) + 2) // 3
+
+    def layer_features(
+        self, batch: torch.Tensor, layers: tuple[int, ...]
+    ) -> list[torch.Tensor]:
+        """Return what layers make of rows.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (b, sizes[0])
+        layers : tuple of int
+            Ascending. Layer j is the j-th linear layer, before BatchNorm; the last one is
+            the output.
+
+        Returns
+        -------
+        features : list of Tensor of shape (b, sizes[j + 1])
+        """
+        features = []
+        for index, module in enumerate(self):
+            batch = module(batch)
+            if index % 3 == 0 and index // 3 in layers:
+                features.append(batch)
+            if index == 3 * layers[-1]:
+                break
+        return features

@@ -89,6 +89,14 @@ class LocalContrastNormalization(nn.Module):
         return self.rows @ batch @ self.columns.T
 
 
+class SymmetricRange(nn.Module):
+    """Bring values in [0, 1] to [-1, 1]."""
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, ...) to the same shape."""
+        return (batch - 0.5) / 0.5
+
+
 class ImageNetNormalization(nn.Module):
     """Subtract ImageNet's mean colour and divide by its deviation.
 
@@ -125,3 +133,16 @@ class MeanSubtraction(nn.Module):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (b, C, H, W) to (b, n_channels, H, W)."""
         return (batch - self.mean).expand(-1, self.n_channels, -1, -1)
+
+
+def freeze_batch_norm(module: nn.Module) -> None:
+    """Put BatchNorm in eval mode: it uses its running statistics and leaves them alone.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Of which all other layers keep their mode.
+    """
+    for layer in module.modules():
+        if isinstance(layer, nn.modules.batchnorm._BatchNorm):
+            layer.eval()

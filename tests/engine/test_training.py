@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.training import train
+from skocc.engine.training import train, train_by_milestones
 
 
 class Line(torch.nn.Module):
@@ -146,3 +146,19 @@ def test_progress_bar(capsys):
     shown = capsys.readouterr().err
     assert "line: 100%" in shown
     assert "loss=" in shown
+
+
+def test_step_size_falls_to_a_tenth_at_each_milestone():
+    line, values = Line(), []
+
+    def loss_fn(batch):
+        values.append(line.b.item())
+        return -line.b  # a constant gradient: Adam's steps have the size of its rate
+
+    curve = train_by_milestones(
+        line, loss_fn, [None], n_epochs=6, learning_rate=1.0, weight_decay=0.0,
+        milestones=(5, 2),
+    )  # fmt: skip
+    assert len(curve) == 6
+    steps = np.diff([*values, line.b.item()])
+    np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-4)

@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from skocc import DeepSVDD
 from skocc._images import ArrayImages
-from skocc.estimators._deep_svdd import _contrast_extremes
 from skocc.nets.lenet import LeNetEncoder
 from skocc.nets.mlp import MLP
+from skocc.pretraining import contrast_extremes
 from tests.quick import quick
 
 
@@ -292,7 +292,7 @@ def test_contrast_constants_of_mnist(data_dir, row):
     digit, minimum, maximum = (float(value) for value in row.split())
     with np.load(data_dir / "mnist.npz") as arrays:
         images = arrays["train_images"][arrays["train_labels"] == digit]
-    found = _contrast_extremes(ArrayImages(images[..., None]))
+    found = contrast_extremes(ArrayImages(images[..., None]))
     np.testing.assert_allclose(found, [minimum, maximum], atol=1e-5)
 
 

@@ -97,6 +97,29 @@ def test_affine_and_activation_are_used():
     assert not torch.allclose(elu(batch), plain(batch))
 
 
+def test_features_of_layers():
+    torch.manual_seed(0)
+    encoder = LeNetEncoder(*published(CIFAR)).eval()
+    batch = torch.rand(4, *CIFAR)
+    features = encoder.layer_features(batch, (0, 1, 2, 3))
+    assert encoder.n_layers == 4
+    assert [z.shape for z in features] == [(4, 32), (4, 64), (4, 128), (4, 128)]
+    # Raw convolutions: before BatchNorm, activation and pooling.
+    torch.testing.assert_close(features[0], encoder.stages[0][0](batch).mean(dim=(2, 3)))
+    torch.testing.assert_close(
+        features[1], encoder.stages[1][0](encoder.stages[0](batch)).mean(dim=(2, 3))
+    )
+    assert torch.equal(features[3], encoder(batch))
+    for layers in [(0,), (1, 3), (2,)]:
+        for z, index in zip(encoder.layer_features(batch, layers), layers, strict=True):
+            assert torch.equal(z, features[index])
+
+
+def test_a_code_of_another_length():
+    # The published net of MOCCA with the code length that is its parser's default.
+    assert n_parameters(LeNetEncoder(CIFAR, 32, (32, 64, 128))) == 323_936
+
+
 def golden(data_dir, name):
     with np.load(data_dir / "golden" / f"deep_svdd_{name}_io.npz") as arrays:
         return {key: arrays[key] for key in arrays}
@@ -181,3 +204,54 @@ def test_golden_autoencoder(data_dir, name, in_shape):
     close(reconstruction, arrays["output"])
     close(reconstruction_loss(reconstruction, batch), arrays["loss"])
     close(autoencoder.train()(batch), arrays["output_train_mode"])
+
+
+def golden_mocca(data_dir, name):
+    with np.load(data_dir / "golden" / f"mocca_cifar10_{name}_io.npz") as arrays:
+        return {key: arrays[key] for key in arrays}
+
+
+@pytest.mark.data
+@torch.no_grad()
+def test_golden_layers(data_dir):
+    arrays = golden_mocca(data_dir, "encoder")
+    encoder = LeNetEncoder(*published(CIFAR)).eval()
+    load_golden([encoder], arrays)
+    batch, nu = torch.from_numpy(arrays["input"]), float(arrays["nu"])
+    close(encoder(batch), arrays["output"])
+    layers = tuple(arrays["idx_list_enc"].tolist())
+    distances, excesses, losses = [], [], []
+    for layer, z in zip(layers, encoder.layer_features(batch, layers), strict=True):
+        close(z, arrays[f"feat/{layer:02d}"])
+        center = away_from_zero(z.mean(0))
+        close(center, arrays[f"center/{layer:02d}"])
+        d = squared_distance(z, center)
+        close(d, arrays[f"dist/{layer:02d}"])
+        radius = quantile_radius(d, nu)
+        close(radius, arrays[f"radius/{layer:02d}"])
+        distances.append(d)
+        excesses.append(d - radius**2)
+        losses.append((hard_boundary_loss(d), soft_boundary_loss(d, radius, nu)))
+    close(torch.stack(distances).mean(0), arrays["score_hard"])
+    close(torch.stack(excesses).mean(0), arrays["score_soft"])
+    # The code adds 1 to the sum over the layers.
+    hard, soft = torch.tensor(losses).sum(dim=0) + 1
+    close(hard, arrays["loss_hard"])
+    close(soft, arrays["loss_soft"])
+
+
+@pytest.mark.data
+def test_golden_autoencoder_of_mocca(data_dir):
+    arrays = golden_mocca(data_dir, "autoencoder")
+    encoder, decoder = (
+        LeNetEncoder(*published(CIFAR)),
+        LeNetDecoder(*published(CIFAR)),
+    )
+    # It normalises the code twice.
+    norm = torch.nn.BatchNorm1d(128, eps=1e-4, affine=False)
+    load_golden([encoder, norm, decoder], arrays)
+    autoencoder = torch.nn.Sequential(encoder, norm, decoder).eval()
+    batch = torch.from_numpy(arrays["input"])
+    reconstruction = autoencoder(batch)
+    close(reconstruction, arrays["output"])
+    close(reconstruction_loss(reconstruction, batch), arrays["loss"])

@@ -16,3 +16,18 @@ def test_shapes_and_no_bias():
 def test_output_has_no_activation():
     torch.manual_seed(0)
     assert MLP((3, 8, 4)).eval()(torch.randn(50, 3)).min() < -0.1
+
+
+def test_features_of_layers():
+    torch.manual_seed(0)
+    network = MLP((7, 16, 9, 5)).eval()
+    rows = torch.randn(4, 7)
+    assert network.n_layers == 3
+    first, second, last = network.layer_features(rows, (0, 1, 2))
+    # Linear layers, before BatchNorm and activation.
+    assert torch.equal(first, network[0](rows))
+    assert torch.equal(second, torch.nn.Sequential(*list(network)[:4])(rows))
+    assert torch.equal(last, network(rows))
+    for layers in [(0,), (1,), (0, 2)]:
+        found = network.layer_features(rows, layers)
+        assert [z.shape[1] for z in found] == [(16, 9, 5)[j] for j in layers]

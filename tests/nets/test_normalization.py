@@ -7,6 +7,8 @@ from skocc.nets.normalization import (
     ImageNetNormalization,
     LocalContrastNormalization,
     MeanSubtraction,
+    SymmetricRange,
+    freeze_batch_norm,
     global_contrast_normalize,
 )
 
@@ -98,3 +100,21 @@ def test_golden_preprocessing(data_dir, name, n_channels):
         module = ContrastNormalization(float(arrays["gcn_min"]), float(arrays["gcn_max"]))
         batch = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
         np.testing.assert_allclose(module(batch).numpy(), arrays["input"], atol=1e-4)
+
+
+def test_symmetric_range():
+    batch = torch.tensor([0.0, 0.25, 1.0])
+    assert SymmetricRange()(batch).tolist() == [-1.0, -0.5, 1.0]
+
+
+def test_frozen_batch_norm_keeps_its_statistics():
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(
+        torch.nn.BatchNorm1d(3), torch.nn.Dropout(), torch.nn.BatchNorm1d(3)
+    ).train()
+    freeze_batch_norm(network)
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    network(torch.randn(8, 3))
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+    assert network[1].training

@@ -1,0 +1,254 @@
+"""The residual encoder of MOCCA for larger images and patches, and its decoder."""
+
+import math
+from itertools import pairwise
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+# Channels of the first convolution and of the three blocks that halve the map.
+RESIDUAL_WIDTHS = (32, 64, 128, 256)
+# Features of the fully connected layers, and what a selector gives.
+_HIDDEN = 256
+_SELECTED = 128
+# Side of the grid that a selector brings maps to.
+_SELECTOR_GRID = 8
+
+
+class ResidualBlock(nn.Module):
+    """Two 3x3 convolutions around which the input is led.
+
+    Parameters
+    ----------
+    width : int
+        Channels of input and output.
+    """
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.conv2 = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.norm2 = nn.BatchNorm2d(width)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, width, H, W) to the same shape."""
+        maps = functional.leaky_relu(self.norm1(self.conv1(batch)))
+        return functional.leaky_relu(batch + self.norm2(self.conv2(maps)))
+
+
+class DownBlock(nn.Module):
+    """Two 3x3 convolutions, the first of stride 2, beside a 1x1 convolution of stride 2.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        self.conv1 = nn.Conv2d(
+            in_channels, out_channels, 3, stride=2, padding=1, bias=False
+        )
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.skip = nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.skip_norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, C_in, H, W) to (b, C_out, H / 2, W / 2), odd sizes rounded up."""
+        maps = functional.leaky_relu(self.norm1(self.conv1(batch)))
+        maps = self.norm2(self.conv2(maps))
+        return functional.leaky_relu(maps + self.skip_norm(self.skip(batch)))
+
+
+class UpBlock(nn.Module):
+    """A transposed 5x5 convolution of stride 2 and a 3x3 one, beside a transposed 1x1.
+
+    Parameters
+    ----------
+    in_channels, out_channels : int
+    """
+
+    def __init__(self, in_channels: int, out_channels: int):
+        super().__init__()
+        doubled = {"stride": 2, "output_padding": 1, "bias": False}
+        self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, 5, padding=2, **doubled)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
+        self.skip = nn.ConvTranspose2d(in_channels, out_channels, 1, **doubled)
+        self.norm1 = nn.BatchNorm2d(out_channels)
+        self.norm2 = nn.BatchNorm2d(out_channels)
+        self.skip_norm = nn.BatchNorm2d(out_channels)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map (b, C_in, H, W) to (b, C_out, 2 H, 2 W)."""
+        maps = functional.leaky_relu(self.norm1(self.conv1(batch)))
+        maps = self.norm2(self.conv2(maps))
+        return functional.leaky_relu(maps + self.skip_norm(self.skip(batch)))
+
+
+class Selector(nn.Sequential):
+    """A small network that picks from a layer what its sphere is about.
+
+    Parameters
+    ----------
+    n_features : int
+        Channels of a map, or entries of a vector.
+    is_map : bool
+        Maps are brought to 8x8 by their maxima and mixed to one channel first.
+    """
+
+    def __init__(self, n_features: int, is_map: bool):
+        head = []
+        if is_map:
+            head = [nn.AdaptiveMaxPool2d(_SELECTOR_GRID), nn.Conv2d(n_features, 1, 1)]
+            n_features = _SELECTOR_GRID**2
+        super().__init__(
+            *head,
+            nn.Flatten(),
+            nn.Linear(n_features, _HIDDEN),
+            nn.BatchNorm1d(_HIDDEN),
+            nn.ReLU(),
+            nn.Linear(_HIDDEN, _SELECTED),
+        )
+
+
+class ResidualEncoder(nn.Module):
+    """A convolution, a residual block, three blocks that halve the map, two linear layers.
+
+    Parameters
+    ----------
+    in_shape : tuple (C, H, W)
+        Shape of one image; H and W at least 3.
+    latent_dim : int, default=128
+        Size of the code.
+    selectors : bool, default=False
+        Whether the features of a layer are what a small network of its own makes of it,
+        128 numbers. False: maps are averaged over space, vectors taken as they are.
+    widths : tuple of four int, default=(32, 64, 128, 256)
+        Channels of the first convolution, which the residual block keeps, and of the
+        blocks that halve the map.
+
+    Attributes
+    ----------
+    n_layers : int
+        Eight: the convolution (0), the blocks (1 to 4), the hidden linear layer after
+        BatchNorm and activation (5), the last linear layer (6) and its sigmoid (7).
+    """
+
+    n_layers = 8
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        latent_dim: int = 128,
+        selectors: bool = False,
+        widths: tuple[int, ...] = RESIDUAL_WIDTHS,
+    ):
+        super().__init__()
+        channels, *size = in_shape
+        # Without padding it takes a pixel off each side; each block then halves.
+        cells = math.prod(-(-(n - 2) // 8) for n in size)
+        self.conv = nn.Conv2d(channels, widths[0], 3, bias=False)
+        self.residual = ResidualBlock(widths[0])
+        self.down = nn.ModuleList(DownBlock(a, b) for a, b in pairwise(widths))
+        self.hidden = nn.Linear(widths[-1] * cells, _HIDDEN)
+        self.norm = nn.BatchNorm1d(_HIDDEN)
+        self.code = nn.Linear(_HIDDEN, latent_dim)
+        self.selectors = None
+        if selectors:
+            maps = [(width, True) for width in (widths[0], *widths)]
+            vectors = [(_HIDDEN, False), (latent_dim, False), (latent_dim, False)]
+            self.selectors = nn.ModuleList(Selector(*args) for args in maps + vectors)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images (b, C, H, W) to codes (b, latent_dim) in (0, 1)."""
+        *_, code = self._outputs(batch)
+        return code
+
+    def layer_features(
+        self, batch: torch.Tensor, layers: tuple[int, ...]
+    ) -> list[torch.Tensor]:
+        """Return what layers make of images, selected or averaged over space.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (b, C, H, W)
+        layers : tuple of int
+            Ascending, from 0 to 7.
+
+        Returns
+        -------
+        features : list of Tensor of shape (b, d_j)
+            128 numbers each with selectors.
+        """
+        # What comes after the last of them is not computed.
+        outputs = zip(range(layers[-1] + 1), self._outputs(batch), strict=False)
+        return [self._select(index, z) for index, z in outputs if index in layers]
+
+    def _outputs(self, batch):
+        """Yield the output of each layer in turn."""
+        maps = self.conv(batch)
+        yield maps
+        maps = self.residual(functional.leaky_relu(maps))
+        yield maps
+        for block in self.down:
+            maps = block(maps)
+            yield maps
+        z = functional.leaky_relu(self.norm(self.hidden(maps.flatten(1))))
+        yield z
+        z = self.code(z)
+        yield z
+        yield torch.sigmoid(z)
+
+    def _select(self, index, z):
+        if self.selectors is not None:
+            return self.selectors[index](z)
+        return z.mean(dim=(2, 3)) if z.dim() == 4 else z
+
+
+class ResidualDecoder(nn.Module):
+    """Two linear layers, three blocks that double the map, a residual block.
+
+    Parameters
+    ----------
+    out_shape : tuple (C, H, W)
+        Shape of one image. Maps start at an eighth of the size, rounded up, and what is
+        too large at the end is cut off.
+    latent_dim : int, default=128
+        Size of the code.
+    widths : tuple of four int, default=(32, 64, 128, 256)
+        As in :class:`ResidualEncoder`.
+    """
+
+    def __init__(
+        self,
+        out_shape: tuple[int, int, int],
+        latent_dim: int = 128,
+        widths: tuple[int, ...] = RESIDUAL_WIDTHS,
+    ):
+        super().__init__()
+        channels, *size = out_shape
+        self.size = tuple(size)
+        self.grid = tuple(-(-n // 8) for n in size)
+        n_start = widths[-1] * math.prod(self.grid)
+        self.head = nn.Sequential(
+            nn.Linear(latent_dim, _HIDDEN),
+            nn.BatchNorm1d(_HIDDEN),
+            nn.LeakyReLU(),
+            nn.Linear(_HIDDEN, n_start),
+            nn.BatchNorm1d(n_start),
+            nn.LeakyReLU(),
+        )
+        self.up = nn.Sequential(*(UpBlock(a, b) for a, b in pairwise(widths[::-1])))
+        self.residual = ResidualBlock(widths[0])
+        self.conv = nn.Conv2d(widths[0], channels, 1, bias=False)
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Map codes (b, latent_dim) to images (b, C, H, W), of any range."""
+        maps = self.head(codes).unflatten(1, (-1, *self.grid))
+        maps = self.residual(self.up(maps))
+        height, width = self.size
+        return self.conv(maps)[:, :, :height, :width]

@@ -1,0 +1,98 @@
+"""What comes before a one-class objective: contrast, first filters, an autoencoder."""
+
+import math
+
+import torch
+from torch import nn
+
+from skocc.engine.batches import ImageBatches
+from skocc.engine.inference import map_batches
+from skocc.engine.training import train_by_milestones
+from skocc.filters import dictionary_filters
+from skocc.losses import reconstruction_loss
+from skocc.nets.normalization import ContrastNormalization, global_contrast_normalize
+
+# Pixels per side from which on contrast is normalised by default. Over a handful of
+# pixels it is all there is: two pixels are left with their order.
+_CONTRAST_SIZE = 8
+# Values of images that are normalised at once, 32 MiB in float64.
+_BLOCK_VALUES = 2**22
+
+
+def has_contrast(sample_shape: tuple[int, ...]) -> bool:
+    """Return whether samples are images large enough to have a contrast of their own."""
+    return len(sample_shape) == 3 and min(sample_shape[:2]) >= _CONTRAST_SIZE
+
+
+def contrast_normalization(images=None) -> ContrastNormalization:
+    """Return the normalisation of contrast with the constants of training images.
+
+    Parameters
+    ----------
+    images : image source, default=None
+        None leaves the constants to be loaded.
+    """
+    return ContrastNormalization(*((0, 1) if images is None else contrast_extremes(images)))
+
+
+def contrast_extremes(images):
+    """Return minimum and maximum over all images after normalisation of each.
+
+    Parameters
+    ----------
+    images : image source
+    """
+    # In double precision: the extremes of a float32 pass are off by 1e-5.
+    n_images = max(1, _BLOCK_VALUES // math.prod(images.shape[1:]))
+    batches = ImageBatches(images, n_images, device=torch.device("cpu"))
+
+    def extremes(batch):
+        normalized = global_contrast_normalize(batch.double())
+        return normalized.amin().view(1), normalized.amax().view(1)
+
+    minima, maxima = map_batches(nn.Identity(), batches, extremes)
+    return minima.min(), maxima.max()
+
+
+def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) -> None:
+    """Set the weights of a first layer to a dictionary of image patches.
+
+    They are left as they are where all patches are alike.
+
+    Parameters
+    ----------
+    filters : Parameter of shape (width, C, side, side)
+    normalize, batches, generator
+        As in :func:`skocc.filters.dictionary_filters`.
+    """
+    learnt = dictionary_filters(
+        batches, normalize, len(filters), filters.shape[-1], generator
+    )
+    if learnt is not None:
+        filters.data.copy_(learnt)
+
+
+def pretrain(
+    encoder: nn.Module, decoder: nn.Module, prepare, batches, **schedule
+) -> list[float]:
+    """Train an encoder as half of an autoencoder; return the loss curve.
+
+    Parameters
+    ----------
+    encoder, decoder : torch.nn.Module
+        The encoder is changed in place, with its running statistics: what it has learnt
+        is in it afterwards.
+    prepare : callable
+        From a batch to what the encoder takes and the decoder gives.
+    batches, **schedule
+        As in :func:`skocc.engine.training.train_by_milestones`.
+    """
+    autoencoder = nn.Sequential(encoder, decoder)
+
+    def loss_fn(batch):
+        batch = prepare(batch)
+        return reconstruction_loss(autoencoder(batch), batch)
+
+    return train_by_milestones(
+        autoencoder, loss_fn, batches, stage="Autoencoder", **schedule
+    )
