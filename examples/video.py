@@ -1,14 +1,23 @@
-"""Learn how people walk past a camera, then find the frames where one does not walk so.
+"""Learn how sprites walk past a camera, then find the frames where one does not walk so.
 
 The videos are drawn by this script, so nothing is downloaded: sprites walk to the right on
-a noisy ground. In a test video, for a while, one runs or walks to the left.
+a noisy ground. In a test video, for a while, those on one lane run, or walk to the left.
+MOCCA sees videos without such events in training, and gives every frame of the others a
+score. About a minute on a CPU. Run with ``--help`` to see the options.
 """
 
-import numpy as np
+import argparse
+import time
 
-SIZE = 24
+import numpy as np
+from PIL import Image, ImageDraw
+from sklearn.metrics import roc_auc_score
+
+from skocc import MOCCA
+
+SIZE = 16
 # Of a sprite, in pixels.
-HEIGHT, WIDTH = 6, 4
+HEIGHT, WIDTH = 4, 3
 
 
 def make_video(n_frames, random_state, event=None):
@@ -24,7 +33,7 @@ def make_video(n_frames, random_state, event=None):
 
     Returns
     -------
-    frames : ndarray of shape (n_frames, 24, 24, 1), uint8
+    frames : ndarray of shape (n_frames, 16, 16, 1), uint8
     is_anomaly : ndarray of shape (n_frames,), bool
         Whether a frame shows one that moves otherwise.
     """
@@ -32,14 +41,14 @@ def make_video(n_frames, random_state, event=None):
     frames = np.broadcast_to(make_ground(), (n_frames, SIZE, SIZE)).copy()
     is_anomaly = np.zeros(n_frames, dtype=bool)
     lane_of_event = rng.integers(2) if event is not None else None
-    for lane, top in enumerate((3, 14)):
+    for lane, top in enumerate((2, 9)):
         start = -rng.uniform(0, SIZE)
         while start < n_frames:
-            speed = rng.uniform(0.8, 1.2)
+            speed = rng.uniform(0.9, 1.1)
             is_wrong = lane == lane_of_event and n_frames / 3 <= start < n_frames / 2
             if is_wrong:
                 speed *= 3 if event == "fast" else -1
-            seen = draw_walk(frames, top + rng.integers(3), start, speed, rng)
+            seen = draw_walk(frames, top, start, speed, rng)
             if is_wrong:
                 is_anomaly |= seen
             start += (SIZE + WIDTH) / abs(speed)
@@ -49,14 +58,14 @@ def make_video(n_frames, random_state, event=None):
 
 
 def make_ground():
-    """Return the background, the same in all videos: (24, 24), in [0, 1]."""
+    """Return the background, the same in all videos: (16, 16), in [0, 1]."""
     rows, columns = np.mgrid[:SIZE, :SIZE]
     return 0.3 + 0.05 * np.sin(rows / 3) + 0.05 * np.sin(columns / 5 + rows / 7)
 
 
 def draw_walk(frames, top, start, speed, rng):
     """Draw one sprite from edge to edge; return in which frames it is seen."""
-    brightness = rng.uniform(0.7, 1.0)
+    brightness = rng.uniform(0.85, 0.95)
     times = np.arange(len(frames)) - start
     left = -WIDTH + speed * times if speed > 0 else SIZE + speed * times
     seen = (times >= 0) & (left > -WIDTH) & (left < SIZE)
@@ -68,3 +77,74 @@ def draw_walk(frames, top, start, speed, rng):
         rows = frames[index, top : top + HEIGHT]
         rows += np.clip(ends - begins, 0, 1) * (brightness - rows)
     return seen
+
+
+def make_detector(random_state):
+    return MOCCA(
+        clip_length=8,
+        latent_dim=64,
+        n_epochs=10,
+        n_clips=640,
+        batch_size=8,
+        learning_rate=2e-3,
+        warm_up_n_epochs=5,
+        milestones=(),
+        random_state=random_state,
+    )
+
+
+def make_test_videos(n_videos=6):
+    """Return for each kind of event videos and the labels of their frames."""
+    return {
+        "fast": [make_video(100, 1000 + seed, "fast") for seed in range(n_videos)],
+        "against": [make_video(100, 2000 + seed, "against") for seed in range(n_videos)],
+    }
+
+
+def frame_auroc(detector, videos):
+    """Return the AUROC over the frames of all videos together, as in the paper."""
+    labels = np.concatenate([is_anomaly for _, is_anomaly in videos])
+    scores = np.concatenate([detector.score_frames(frames) for frames, _ in videos])
+    return roc_auc_score(labels, -scores)
+
+
+def draw(videos, detector):
+    """Return a picture of a curve for each video, high where it is anomalous."""
+    width, height, margin = 600, 90, 10
+    picture = Image.new("RGB", (width, len(videos) * height), "white")
+    pen = ImageDraw.Draw(picture)
+    for index, (frames, is_anomaly) in enumerate(videos):
+        scores = detector.score_frames(frames)
+        x = np.linspace(margin, width - margin, len(scores))
+        bottom = (index + 1) * height - margin
+        y = bottom + scores / 2 * (height - 2 * margin)
+        for left in x[is_anomaly]:
+            pen.rectangle(
+                [left - 3, bottom - height + 2 * margin, left + 3, bottom], "pink"
+            )
+        pen.line([*zip(x, bottom + 0 * y, strict=True)], "grey")
+        pen.line([*zip(x, y, strict=True)], "black", 2)
+    return picture
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--random-state", type=int, default=0, help="seed; default 0")
+    parser.add_argument("--picture", metavar="PATH", help="save the curves here")
+    options = parser.parse_args()
+    start = time.perf_counter()
+    detector = make_detector(options.random_state)
+    detector.fit([make_video(100, seed)[0] for seed in range(12)])
+    print(f"Trained in {time.perf_counter() - start:.0f} seconds.")
+    tests = make_test_videos()
+    for event, videos in tests.items():
+        print(f"Frame AUROC, {event:>8}: {frame_auroc(detector, videos):.3f}")
+    videos = [video for group in tests.values() for video in group]
+    print(f"Frame AUROC, together: {frame_auroc(detector, videos):.3f}")
+    if options.picture is not None:
+        draw(videos, detector).save(options.picture)
+        print(f"The curves are in {options.picture}; the events have a colour.")
+
+
+if __name__ == "__main__":
+    main()
