@@ -534,7 +534,11 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             )
         clips = validate_clips(self, [video], reset=False)
         device = resolve_device(self.device, fall_back=True)
-        distances, errors = self._measure_clips(clips, device)
+        with_errors = normalize and self.reconstruction_weight > 0
+        if with_errors:
+            distances, errors = self._measure_clips(clips, device)
+        else:
+            distances = self._measure(clips, device)[0][:, 0]
         distances = -self._layer_scores(distances).mean(axis=1)
 
         def curve(values):
@@ -545,7 +549,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         # Curves of a still scene differ by rounding, which must not become a range of one.
         size = np.abs(distances).max() + self._layer_scores(np.zeros(1)).mean()
         total = min_max_normalize(curve(distances), _ROUNDING * size)
-        if self.reconstruction_weight > 0:
+        if with_errors:
             total += min_max_normalize(curve(errors), _ROUNDING * errors.max())
         return -total
 
