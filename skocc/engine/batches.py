@@ -8,7 +8,8 @@ import torch
 
 # Share of the free GPU memory that the images may take; the rest is for activations.
 _RESIDENT_SHARE = 0.4
-_LOAD_SIZE = 256
+# Images, and bytes, that are loaded at a time.
+_LOAD_SIZE, _LOAD_BYTES = 256, 2**28
 
 
 class ResidentMaps:
@@ -60,7 +61,9 @@ class ResidentImages(ResidentMaps):
 
     def __init__(self, images, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
-        blocks = ImageBatches(images, _LOAD_SIZE, device=device, convert=False)
+        size = images.dtype.itemsize * math.prod(images.shape[1:])
+        n_images = max(1, min(_LOAD_SIZE, _LOAD_BYTES // size))
+        blocks = ImageBatches(images, n_images, device=device, convert=False)
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
         self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0

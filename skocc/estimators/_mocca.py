@@ -104,8 +104,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         Layers that have a sphere, 0 being the first and -1 the last one. Of a LeNet and of
         the net for rows, these are its convolutions or hidden layers and the code; the
         residual encoder has eight, that of videos seven, see Notes. None: all, or 4 to 6 of
-        the residual encoder.
-        :meth:`layer_scores` helps to choose.
+        the residual encoder. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -489,7 +488,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         -------
         scores : ndarray of shape (n_samples, n_layers), float64
             A column for each of `layers_`. Their mean is that of `score_samples`; with
-            `patch_size` each layer has a lowest patch of its own, and it is not.
+            `patch_size`, and of videos, each layer has a lowest patch or clip of its own,
+            and it is not.
 
         Raises
         ------
@@ -511,7 +511,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             Whether distances and reconstruction errors are brought to the range they have
             in this video, and added. Only ranks within one video then have a meaning, or
             within several that all hold anomalies. False: distances only, in the unit of
-            `score_samples`, and of `offset_` where that is of clips.
+            `score_samples`.
 
         Returns
         -------
@@ -539,6 +539,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             distances, errors = self._measure_clips(clips, device)
         else:
             distances = self._measure(clips, device)[0][:, 0]
+        # High where a clip is far from the centers, as the errors are.
         distances = -self._layer_scores(distances).mean(axis=1)
 
         def curve(values):
