@@ -121,7 +121,7 @@ def draw(videos, detector):
         scores = detector.score_frames(frames)
         x = np.linspace(margin, width - margin, len(scores))
         bottom = (index + 1) * height - margin
-        y = bottom + scores / 2 * (height - 2 * margin)
+        y = bottom - scores / scores.min() * (height - 2 * margin)
         for left in x[is_anomaly]:
             pen.rectangle(
                 [left - 3, bottom - height + 2 * margin, left + 3, bottom], "pink"
