@@ -8,7 +8,8 @@ import torch
 
 # Share of the free GPU memory that the images may take; the rest is for activations.
 _RESIDENT_SHARE = 0.4
-_LOAD_SIZE = 256
+# Images, and bytes, that are loaded at a time.
+_LOAD_SIZE, _LOAD_BYTES = 256, 2**28
 
 
 class ResidentMaps:
@@ -60,7 +61,9 @@ class ResidentImages(ResidentMaps):
 
     def __init__(self, images, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
-        blocks = ImageBatches(images, _LOAD_SIZE, device=device, convert=False)
+        size = images.dtype.itemsize * math.prod(images.shape[1:])
+        n_images = max(1, min(_LOAD_SIZE, _LOAD_BYTES // size))
+        blocks = ImageBatches(images, n_images, device=device, convert=False)
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
         self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0
@@ -125,7 +128,7 @@ def _fits(shape, itemsize, device):
 
 
 class ImageBatches:
-    """Re-iterable batches (b, C, H, W) or (b, d), float32, on a device.
+    """Re-iterable batches (b, C, H, W), (b, C, T, H, W) or (b, d), float32, on a device.
 
     Parameters
     ----------
@@ -142,6 +145,8 @@ class ImageBatches:
         False gives the samples as the source holds them, (b, H, W, C).
     n_passes : int, default=1
         How often an iteration goes over the images, each time in another order.
+    n_drawn : int, default=None
+        Images of a pass, drawn with replacement by the generator. None: every one once.
     """
 
     def __init__(
@@ -153,6 +158,7 @@ class ImageBatches:
         generator: torch.Generator | None = None,
         convert: bool = True,
         n_passes: int = 1,
+        n_drawn: int | None = None,
     ):
         self._images = images
         self._batch_size = batch_size
@@ -160,13 +166,14 @@ class ImageBatches:
         self._generator = generator
         self._convert = convert
         self._n_passes = n_passes
+        self._n_drawn = n_drawn
 
     def __len__(self) -> int:
         return self._n_passes * self._n_batches()
 
     def _n_batches(self):
         """Return the batches of one pass."""
-        n, size = len(self._images), self._batch_size
+        n, size = self._n_drawn or len(self._images), self._batch_size
         if self._generator is not None and n > 1 and n % size == 1:
             return n // size
         return -(-n // size)
@@ -186,7 +193,10 @@ class ImageBatches:
         starts = range(0, size * self._n_batches(), size)
         if self._generator is None:
             return [slice(start, min(start + size, n)) for start in starts]
-        order = torch.randperm(n, generator=self._generator).numpy()
+        if self._n_drawn is None:
+            order = torch.randperm(n, generator=self._generator).numpy()
+        else:
+            order = torch.randint(n, (self._n_drawn,), generator=self._generator).numpy()
         return [order[start : start + size] for start in starts]
 
     def _load_ahead(self, selections):
@@ -211,9 +221,10 @@ class ImageBatches:
         if not self._convert:
             return tensor
         is_integer = tensor.dtype == torch.uint8
-        if tensor.dim() == 4:
+        if tensor.dim() > 2:
             # (b, H, W, C) -> (b, C, H, W) without moving a pixel. The result is in torch's
-            # channels_last layout, in which convolutions take two thirds of the time.
-            tensor = tensor.permute(0, 3, 1, 2)
+            # channels_last layout, in which convolutions take two thirds of the time. Clips
+            # (b, T, H, W, C) likewise.
+            tensor = tensor.movedim(-1, 1)
         tensor = tensor.float()
         return tensor.div_(255) if is_integer else tensor

@@ -18,11 +18,19 @@ from skocc._one_class import (
 )
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import check_integers, validate_images, warn_about_anomalies
+from skocc.clips import (
+    Clips,
+    average_over_frames,
+    holds_videos,
+    min_max_normalize,
+    validate_clips,
+)
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train_by_milestones
-from skocc.losses import squared_distance
+from skocc.losses import reconstruction_loss, squared_distance
 from skocc.maps import patch_scores_to_map
 from skocc.nets.lenet import (
     LeNetDecoder,
@@ -41,6 +49,7 @@ from skocc.nets.residual_encoder import (
     ResidualDecoder,
     ResidualEncoder,
 )
+from skocc.nets.video_encoder import VideoDecoder, VideoEncoder
 from skocc.pieces import PatchGrid, WholeSamples
 from skocc.pretraining import (
     contrast_normalization,
@@ -59,6 +68,8 @@ from skocc.spheres import (
 # Pixels per side from which on the residual encoder is taken by default, the smallest it
 # was published for.
 _RESIDUAL_SIZE = 64
+# Relative error of the distances and errors of equal clips.
+_ROUNDING = 1e-5
 
 
 def _cuts_patches(estimator):
@@ -81,8 +92,9 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     learn what is normal.
 
     Small images are taken by the LeNet of Deep SVDD, larger ones by a residual encoder,
-    plain rows by a fully connected net, and textures patch by patch, with heat maps
-    (`patch_size`). Read more in the :ref:`User Guide <mocca>`.
+    plain rows by a fully connected net, textures patch by patch, with heat maps
+    (`patch_size`), and videos clip by clip, by a network that sees the past
+    (`clip_length`). Read more in the :ref:`User Guide <mocca>`.
 
     .. versionadded:: 0.1
 
@@ -91,8 +103,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     layers : tuple of int, default=None
         Layers that have a sphere, 0 being the first and -1 the last one. Of a LeNet and of
         the net for rows, these are its convolutions or hidden layers and the code; the
-        residual encoder has eight, see Notes. None: all, or 4 to 6 of the residual encoder.
-        :meth:`layer_scores` helps to choose.
+        residual encoder has eight, that of videos seven, see Notes. None: all, or 4 to 6 of
+        the residual encoder. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -108,7 +120,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         the code of the paper for larger images. The loss has squared ones.
     architecture : {"auto", "lenet", "residual"}, default="auto"
         Encoder of images. "auto" is "residual" for images, or patches, of at least 64
-        pixels a side, else "lenet".
+        pixels a side, else "lenet". Rows and videos have networks of their own.
     selectors : bool, default=True
         Whether each layer of the residual encoder passes a small network of its own,
         instead of being averaged over space. Other networks have none.
@@ -118,12 +130,22 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         image size, as in :class:`DeepSVDD`; (32, 64, 128, 256); (128, 64).
     latent_dim : int, default=None
         Size of the code. None: 128, or 32 for rows and for LeNets of fewer than three
-        stages.
+        stages; 1024, for each time step, for videos.
     patch_size : int, default=None
         Side in pixels of the patches that textures are cut into: at random places in
         training, side by side to be scored. The paper has 64. None: whole images.
     n_crops : int, default=8
         Patches that are drawn from an image in an epoch.
+    clip_length : int, default=None
+        Frames of the clips that videos are cut into. The paper has 16. X is then a list of
+        videos, see `fit`. None: X is no video, or clips that are cut already.
+    clip_stride : int, default=1
+        Frames from one clip of a video to the next, at most `clip_length`.
+    n_clips : int, default=None
+        Clips that are drawn in an epoch, with replacement. The code of the paper has
+        10,000. None: every clip once, in a new order.
+    reconstruction_weight : float, default=1.0
+        Weight of the reconstruction of clips in their loss, beside the spheres.
     filter_init : {"random", "dictionary"}, default="random"
         Where the first layer of a LeNet starts: at random, as in the code of the paper, or
         at a sparse dictionary of image patches, as in :class:`DeepSVDD`.
@@ -137,7 +159,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         Whether BatchNorm keeps the statistics of the autoencoder, as it does in the code of
         the paper for small images.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 leaves this stage out.
+        Epochs of the autoencoder; 0 leaves this stage out. Videos have none.
     pretrain_learning_rate : float, default=1e-3
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-7
@@ -178,7 +200,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     Attributes
     ----------
     network_ : torch.nn.ModuleDict
-        On the CPU: "normalize" and "encoder".
+        On the CPU: "normalize" and "encoder", for videos also "decoder".
     layers_ : tuple of int
         The layers that have a sphere, ascending.
     centers_ : list of ndarray of shape (d_j,), float32
@@ -187,7 +209,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         Radius of each. For a hard boundary, the quantile of the distances that leaves the
         fraction `nu` of the training images, or of their patches, outside.
     loss_curve_ : list of float
-        Mean loss per epoch of the one-class objective.
+        Mean loss per epoch of the one-class objective, for videos with that of the
+        reconstruction.
     pretrain_loss_curve_ : list of float
         Mean loss per epoch of the autoencoder: squared error summed over an image.
     offset_ : float
@@ -197,9 +220,10 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     collapsed_ : bool
         Whether all layers give nearly the same output for all training images.
     image_shape_ : tuple
-        (H, W, C) of the images as the network sees them, (d,) for plain rows.
+        (H, W, C) of the images as the network sees them, (d,) for plain rows, (T, H, W, C)
+        of clips.
     n_features_in_ : int
-        Values per sample of X.
+        Values per sample of X. Missing for videos, which may differ in length.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
         Names of the columns, where X was a table with names that are all text.
 
@@ -223,12 +247,27 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     that halve the map (2 to 4), and two linear ones: the hidden layer after BatchNorm and
     activation (5), the code (6) and its sigmoid (7).
 
+    The layers of the network for videos are five blocks of causal convolutions in space and
+    time, averaged over space (0 to 4), and for each time step a hidden layer (5) and the
+    code (6). An LSTM for each layer makes 100 features of its sequence. Encoder and decoder
+    are trained together from random weights, on the sum of both losses; the centers are
+    those of the untrained network. The reconstruction error of a clip is a sum over its
+    pixels, so that it is the larger term by far, as in the code of the paper.
+
     Where the paper [1]_ and its code [3]_ differ: the loss is the mean over the layers, as
     in the paper, where the code has the sum; neither the hard loss nor its scores are
     divided by `nu`, as in the code; and the weights of the autoencoder are transferred, as
     the paper says. In the public code the names of weights do not match, and the encoder
     starts from random ones. The code of an autoencoder for small images passes BatchNorm
     twice there and once here.
+
+    For videos the code can have selectors before the LSTMs, and its published command does;
+    here, as in the paper, the LSTMs take their place. A frame's curve is brought to [0, 1]
+    by ``(x - min) / (max - min)``, as in the code, and a constant one to 0 in both curves.
+    The last clip of a video ends with its last frame whatever `clip_stride` is. For the
+    published setting pass frames of 256 x 512 pixels without their background (see
+    :class:`~skocc.feature_extraction.BackgroundRemoval`) and ``clip_length=16,
+    n_clips=10_000, batch_size=4, warm_up_n_epochs=5``.
 
     Neither numbers of epochs nor the layers of each experiment are published. The schedule
     here is that of :class:`DeepSVDD`; layers 4 to 6 did best in the paper's ablation.
@@ -289,6 +328,10 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_crops": [Interval(Integral, 1, None, closed="left")],
+        "clip_length": [None, Interval(Integral, 1, None, closed="left")],
+        "clip_stride": [Interval(Integral, 1, None, closed="left")],
+        "n_clips": [None, Interval(Integral, 2, None, closed="left")],
+        "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "filter_init": [StrOptions({"random", "dictionary"})],
         "normalization": [None, StrOptions({"auto", "gcn", "symmetric", "local_contrast"})],
         "freeze_bn": ["boolean"],
@@ -314,6 +357,10 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         latent_dim=None,
         patch_size=None,
         n_crops=8,
+        clip_length=None,
+        clip_stride=1,
+        n_clips=None,
+        reconstruction_weight=1.0,
         filter_init="random",
         normalization="auto",
         freeze_bn=False,
@@ -346,6 +393,10 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.latent_dim = latent_dim
         self.patch_size = patch_size
         self.n_crops = n_crops
+        self.clip_length = clip_length
+        self.clip_stride = clip_stride
+        self.n_clips = n_clips
+        self.reconstruction_weight = reconstruction_weight
         self.filter_init = filter_init
         self.normalization = normalization
         self.freeze_bn = freeze_bn
@@ -372,10 +423,15 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
         Parameters
         ----------
-        X : images, rows or paths
+        X : images, rows, videos or paths
             Normal samples only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; plain rows (n, d)
             without; a tensor (n, C, H, W); or a list of paths or PIL images.
+
+            Videos: an array of clips (n, T, H, W, C), a tensor (n, T, C, H, W), or, with
+            `clip_length`, a list of videos that may differ in length. Each is an array
+            (T, H, W, C) or (T, H, W), a tensor (T, C, H, W), the path of a folder of frame
+            files, or a list of frame files.
         y : Ignored
             Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
             being trained on.
@@ -409,14 +465,16 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         scores : ndarray of shape (n_samples,), float64
             Negative squared distance to the center, for a soft boundary plus the squared
             radius, in the mean over the layers; without squares for
-            ``distance="euclidean"``. With `patch_size`, the lowest of an image's patches.
+            ``distance="euclidean"``. With `patch_size`, the lowest of an image's patches;
+            of a video, the lowest of its clips.
 
         Raises
         ------
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        return self._score_pieces(X).mean(axis=2).min(axis=1)
+        images, scores = self._score_pieces(X)
+        return _lowest(images, scores.mean(axis=2))
 
     def layer_scores(self, X):
         """Score samples by each layer alone: higher is more normal.
@@ -430,14 +488,71 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         -------
         scores : ndarray of shape (n_samples, n_layers), float64
             A column for each of `layers_`. Their mean is that of `score_samples`; with
-            `patch_size` each layer has a lowest patch of its own, and it is not.
+            `patch_size`, and of videos, each layer has a lowest patch or clip of its own,
+            and it is not.
 
         Raises
         ------
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        return self._score_pieces(X).min(axis=1)
+        return _lowest(*self._score_pieces(X))
+
+    def score_frames(self, video, *, normalize=True):
+        """Score the frames of a video: higher is more normal.
+
+        For detectors that were fitted on videos.
+
+        Parameters
+        ----------
+        video : array, tensor, path or list of paths
+            One video, in a form that `fit` takes.
+        normalize : bool, default=True
+            Whether distances and reconstruction errors are brought to the range they have
+            in this video, and added. Only ranks within one video then have a meaning, or
+            within several that all hold anomalies. False: distances only, in the unit of
+            `score_samples`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_frames,), float64
+            From -2 to 0, the negative of the published curve; or, without `normalize`, the
+            mean score of the clips that hold a frame.
+
+        Raises
+        ------
+        ValueError
+            The video is not usable, has another size than in `fit`, or is shorter than a
+            clip; the detector was fitted on images or rows.
+        """
+        check_is_fitted(self)
+        if len(self.image_shape_) != 4:
+            raise ValueError(
+                f"score_frames is for videos. This {type(self).__name__} was fitted on "
+                f"samples of shape {self.image_shape_}. Fit it on videos with clip_length, "
+                "or use score_samples."
+            )
+        clips = validate_clips(self, [video], reset=False)
+        device = resolve_device(self.device, fall_back=True)
+        with_errors = normalize and self.reconstruction_weight > 0
+        if with_errors:
+            distances, errors = self._measure_clips(clips, device)
+        else:
+            distances = self._measure(clips, device)[0][:, 0]
+        # High where a clip is far from the centers, as the errors are.
+        distances = -self._layer_scores(distances).mean(axis=1)
+
+        def curve(values):
+            return average_over_frames(values, clips.starts, clips.shape[1])
+
+        if not normalize:
+            return -curve(distances)
+        # Curves of a still scene differ by rounding, which must not become a range of one.
+        size = np.abs(distances).max() + self._layer_scores(np.zeros(1)).mean()
+        total = min_max_normalize(curve(distances), _ROUNDING * size)
+        if with_errors:
+            total += min_max_normalize(curve(errors), _ROUNDING * errors.max())
+        return -total
 
     @available_if(_cuts_patches)
     def anomaly_map(self, X):
@@ -467,7 +582,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _fit(self, X, y):
         device = resolve_device(self.device)
         warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
+        samples = images = self._validate(X, reset=not warm, min_samples=2)
         warn_about_anomalies(y)
         for name in ("widths", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name))
@@ -516,10 +631,16 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             ]
         )
         scores = self._layer_scores(distances)
-        self._set_offset(scores.mean(axis=2).min(axis=1))
+        self._set_offset(_lowest(samples, scores.mean(axis=2)))
         # One layer that differs is enough to rank by.
         self._set_collapsed(max(spreads), self.train_scores_)
         return self
+
+    def _validate(self, X, reset, min_samples=1):
+        """Return X as a source of images, rows or clips."""
+        if holds_videos(X, self.clip_length) if reset else len(self.image_shape_) == 4:
+            return validate_clips(self, X, reset=reset, min_samples=min_samples)
+        return validate_images(self, X, reset=reset, rows=True, min_samples=min_samples)
 
     def _pieces(self):
         """Return how samples are cut into what the network sees."""
@@ -527,22 +648,22 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return WholeSamples(self.image_shape_)
         if len(self.image_shape_) != 3:
             raise ValueError(
-                f"patch_size={self.patch_size} cuts images into patches. Got rows of "
-                f"{self.image_shape_[0]} values. Set image_shape=(H, W) if they are "
-                "flattened images, or patch_size=None."
+                f"patch_size={self.patch_size} cuts images into patches. Got "
+                f"{_name(self.image_shape_)}, or patch_size=None."
             )
         return PatchGrid(self.image_shape_, self.patch_size, self.n_crops)
 
     def _architecture(self):
         """Return how the network for such pieces is built."""
         shape = self._pieces().shape
-        if len(shape) == 1:
+        if len(shape) != 3:
             if self.architecture != "auto":
                 raise ValueError(
-                    f"architecture={self.architecture!r} is for images. Got rows of "
-                    f"{shape[0]} values. Set image_shape=(H, W) if they are flattened "
-                    "images, or architecture='auto'."
+                    f"architecture={self.architecture!r} is for images. Got "
+                    f"{_name(shape)}, or architecture='auto'."
                 )
+            if len(shape) == 4:
+                return _video(shape, self.latent_dim)
             return _mlp(shape, self.widths, self.latent_dim)
         is_large = min(shape[:2]) >= _RESIDUAL_SIZE
         if self.architecture == "lenet" or (self.architecture == "auto" and not is_large):
@@ -573,17 +694,27 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _batches(self, images, n_pieces, device, generator=None):
         """Return batches of about `batch_size` pieces."""
         n_images = max(1, self.batch_size // n_pieces)
-        return ImageBatches(images, n_images, device=device, generator=generator)
+        is_training = generator is not None and len(self.image_shape_) == 4
+        return ImageBatches(
+            images,
+            n_images,
+            device=device,
+            generator=generator,
+            n_drawn=self.n_clips if is_training else None,
+        )
 
     def _build_network(self, architecture, images=None):
         """Return normalisation and encoder; `images` give the constants of the former."""
         encoder = architecture.encoder()
-        return nn.ModuleDict(
+        network = nn.ModuleDict(
             {
                 "normalize": self._build_normalization(architecture, images),
                 "encoder": encoder,
             }
         )
+        if architecture.end_to_end:
+            network["decoder"] = architecture.decoder()
+        return network
 
     def _build_normalization(self, architecture, images):
         shape, name = self.image_shape_, self.normalization
@@ -594,9 +725,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         if name == "local_contrast":
             if len(shape) != 3:
                 raise ValueError(
-                    "normalization='local_contrast' is for images. Got rows of "
-                    f"{shape[0]} values. Set image_shape=(H, W) if they are flattened "
-                    "images, or normalization='auto'."
+                    "normalization='local_contrast' is for images. Got "
+                    f"{_name(shape)}, or normalization='auto'."
                 )
             return LocalContrastNormalization(shape[:2], min(shape[:2]) / 16)
         if name == "gcn":
@@ -612,7 +742,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         encoder = network.encoder
         if self.filter_init == "dictionary" and isinstance(encoder, LeNetEncoder):
             start_from_dictionary(encoder.filters, draw, batches, generator)
-        if self.pretrain_n_epochs == 0:
+        if self.pretrain_n_epochs == 0 or architecture.end_to_end:
             return []
         decoder = architecture.decoder().to(next(encoder.parameters()).device)
         return pretrain(
@@ -674,12 +804,18 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         def loss_fn(batch):
             if self.freeze_bn:
                 freeze_batch_norm(network)
-            features = network.encoder.layer_features(draw(batch), layers)
+            batch, reconstruction = draw(batch), 0.0
+            if "decoder" in network and self.reconstruction_weight > 0:
+                codes, features = network.encoder.codes_and_features(batch, layers)
+                error = reconstruction_loss(network.decoder(codes), batch)
+                reconstruction = self.reconstruction_weight * error
+            else:
+                features = network.encoder.layer_features(batch, layers)
             losses = [
                 sphere(squared_distance(z, center))
                 for z, center, sphere in zip(features, centers, spheres, strict=True)
             ]
-            return torch.stack(losses).mean()
+            return torch.stack(losses).mean() + reconstruction
 
         return loss_fn
 
@@ -696,13 +832,32 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         )
         return distances.reshape(len(images), pieces.n_cut, -1), spreads
 
+    def _measure_clips(self, clips, device):
+        """Return squared distances (n, n_layers) and reconstruction errors (n,)."""
+        dtype = inference_dtype(self.image_shape_, device)
+        network = on_device(self.network_, device, dtype)
+        centers = [torch.as_tensor(c, dtype=dtype, device=device) for c in self.centers_]
+
+        def measure_batch(batch):
+            batch = network.normalize(batch.to(dtype))
+            codes, features = network.encoder.codes_and_features(batch, self.layers_)
+            distances = [
+                squared_distance(z, center)
+                for z, center in zip(features, centers, strict=True)
+            ]
+            differences = network.decoder(codes) - batch
+            errors = differences.square().flatten(1).sum(dim=1)
+            return torch.stack(distances, dim=1), errors
+
+        return map_batches(network, self._batches(clips, 1, device), measure_batch)
+
     def _score_pieces(self, X):
-        """Return the scores (n, n_pieces, n_layers) by each layer alone."""
+        """Return X as a source, and scores (n, n_pieces, n_layers) by each layer alone."""
         check_is_fitted(self)
-        images = validate_images(self, X, reset=False, rows=True)
+        images = self._validate(X, reset=False)
         device = resolve_device(self.device, fall_back=True)
         distances, _ = self._measure(images, device)
-        return self._layer_scores(distances)
+        return images, self._layer_scores(distances)
 
     def _layer_scores(self, distances):
         """Return scores from squared distances, of any shape (..., n_layers)."""
@@ -745,12 +900,15 @@ class _Architecture(NamedTuple):
         What "auto" stands for.
     layers : tuple of int, default=None
         What None stands for; None: all.
+    end_to_end : bool, default=False
+        Whether the decoder is trained together with the spheres, not before.
     """
 
     encoder: Callable[[], nn.Module]
     decoder: Callable[[], nn.Module]
     normalization: str | None
     layers: tuple[int, ...] | None = None
+    end_to_end: bool = False
 
 
 def _mlp(shape, widths, latent_dim):
@@ -787,6 +945,29 @@ def _residual(shape, widths, latent_dim, selectors):
         "symmetric",
         layers=(4, 5, 6),
     )
+
+
+def _video(shape, latent_dim):
+    shape, latent_dim = (shape[3], *shape[:3]), latent_dim or 1024
+    return _Architecture(
+        lambda: VideoEncoder(shape, latent_dim),
+        lambda: VideoDecoder(shape, latent_dim),
+        None,
+        end_to_end=True,
+    )
+
+
+def _name(shape):
+    """Return how a message names samples that are no images, and what to do."""
+    if len(shape) == 1:
+        return f"rows of {shape[0]} values. Set image_shape=(H, W) if they are images"
+    return f"clips of shape {shape}. Pass images (n, H, W, C)"
+
+
+def _lowest(samples, scores):
+    """Return the lowest of the scores (n, n_pieces, ...) of each sample's pieces."""
+    lowest = scores.min(axis=1)
+    return samples.lowest_of_videos(lowest) if isinstance(samples, Clips) else lowest
 
 
 def _features(network, pieces, layers):

@@ -1,9 +1,10 @@
-"""Transformers from images to tables of features, for scikit-learn's own detectors."""
+"""Transformers of images: to tables for scikit-learn's detectors; of frames of videos."""
 
 import importlib
 
 # Where each public name lives; loaded when it is first used, as in skocc itself.
 _MODULES = {
+    "BackgroundRemoval": "skocc.feature_extraction._background",
     "DeepFeatures": "skocc.feature_extraction._deep",
     "DirectFeatures": "skocc.feature_extraction._direct",
 }

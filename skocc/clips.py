@@ -1,0 +1,352 @@
+"""Clips of videos, cut when they are loaded, and curves over the frames of a video.
+
+A video is anything that :func:`~skocc._validation.validate_images` reads as images, which
+are its frames in order; or a folder of frame files.
+"""
+
+import copy
+import os
+import re
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from skocc._validation import validate_images
+from skocc.nets.patch_encoder import window_starts
+
+_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+class Clips:
+    """Windows over the frames of videos, as a source of clips (n, T, H, W, C).
+
+    A clip is cut when it is loaded. The frames of the last load are kept, so that one
+    pass in order reads each frame once, and holds no more than those of two batches.
+
+    Parameters
+    ----------
+    frames : image source of shape (n_frames, H, W, C)
+        Of all videos, one after the other.
+    n_frames : sequence of int
+        Frames of each video.
+    clip_length : int
+        Frames of a clip, T. No video has fewer.
+    stride : int, default=1
+        Frames from the start of one clip to that of the next, at most `clip_length`. The
+        last clip of a video ends with its last frame, whatever the stride.
+
+    Attributes
+    ----------
+    starts : ndarray of shape (n_clips,), int
+        Index of the first frame of each clip.
+    """
+
+    def __init__(self, frames, n_frames, clip_length, stride=1):
+        starts = [window_starts(n, clip_length, stride) for n in n_frames]
+        n_clips = [len(windows) for windows in starts]
+        self._first_clips = np.cumsum([0, *n_clips[:-1]])
+        self.starts = np.concatenate(starts) + np.repeat(
+            np.cumsum([0, *n_frames[:-1]]), n_clips
+        )
+        self._frames = frames
+        self._window = np.arange(clip_length)
+        self._kept = np.empty(0, dtype=int), None
+        self.shape = (len(self.starts), clip_length, *frames.shape[1:])
+        self.dtype, self.is_lazy = frames.dtype, frames.is_lazy
+
+    def __len__(self):
+        return self.shape[0]
+
+    def load(self, indices):
+        """Return the clips at `indices` as an array (b, T, H, W, C)."""
+        frames = self.starts[indices][:, np.newaxis] + self._window
+        needed, places = np.unique(frames, return_inverse=True)
+        loaded = self._load_frames(needed)
+        return loaded[places.reshape(frames.shape)]
+
+    def lowest_of_videos(self, scores):
+        """Return, of scores of all clips (n_clips, ...), the lowest of each video."""
+        return np.minimum.reduceat(scores, self._first_clips)
+
+    def _load_frames(self, needed):
+        """Return frames by their sorted indices, of which some may have been kept."""
+        kept_indices, kept_frames = self._kept
+        is_kept = np.isin(needed, kept_indices, assume_unique=True)
+        missing = needed[~is_kept]
+        if len(missing) == len(needed):
+            frames = self._frames.load(needed)
+        else:
+            frames = np.empty((len(needed), *kept_frames.shape[1:]), kept_frames.dtype)
+            frames[is_kept] = kept_frames[np.searchsorted(kept_indices, needed[is_kept])]
+            if len(missing) > 0:
+                frames[~is_kept] = self._frames.load(missing)
+        self._kept = needed, frames
+        return frames
+
+
+class _JoinedFrames:
+    """The frames of several sources, one after the other."""
+
+    def __init__(self, sources):
+        self._sources = sources
+        self._ends = np.cumsum([len(source) for source in sources])
+        self.shape = (int(self._ends[-1]), *sources[0].shape[1:])
+        self.is_lazy = any(source.is_lazy for source in sources)
+        is_bytes = all(source.dtype == np.uint8 for source in sources)
+        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
+
+    def load(self, indices):
+        """Return the frames at `indices`, an array of int, as an array (b, H, W, C)."""
+        frames = np.empty((len(indices), *self.shape[1:]), self.dtype)
+        owners = np.searchsorted(self._ends, indices, side="right")
+        for owner in np.unique(owners):
+            source, chosen = self._sources[owner], owners == owner
+            own = indices[chosen] - (self._ends[owner] - len(source))
+            loaded = source.load(own)
+            if loaded.dtype == np.uint8 and self.dtype != np.uint8:
+                loaded = loaded.astype(np.float32) / 255
+            frames[chosen] = loaded
+        return frames
+
+
+def holds_videos(X, clip_length=None):
+    """Return whether X is to be read as videos: by `clip_length`, or by its dimensions."""
+    if clip_length is not None:
+        return True
+    if isinstance(X, list | tuple):
+        return len(X) > 0 and getattr(X[0], "ndim", 0) == 4
+    return getattr(X, "ndim", 0) == 5
+
+
+def validate_clips(estimator, X, *, reset, min_samples=1):
+    """Check videos and return their clips.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``clip_length``, ``clip_stride``, ``image_shape`` (of a frame) and
+        ``image_size`` are read. With `reset`, ``image_shape_``, the shape (T, H, W, C) of
+        a clip, is set on it.
+    X : array (n, T, H, W, C), tensor (n, T, C, H, W), or list of videos
+        A video is an array (T, H, W, C), (T, H, W) or (T, C, H, W), a tensor (T, C, H, W),
+        the path of a folder of frame files, or a list of paths or PIL images.
+    reset : bool
+        Whether this is a fit (learn the shape) or a later call (compare with it).
+    min_samples : int, default=1
+        Fewest clips the estimator can use.
+
+    Returns
+    -------
+    clips : Clips
+        All windows of all videos.
+
+    Raises
+    ------
+    ValueError
+        X has no reading, a video is shorter than a clip, a frame cannot be used.
+    """
+    clip_length = estimator.clip_length if reset else estimator.image_shape_[0]
+    frame_shape = None if reset else estimator.image_shape_[1:]
+    frames, n_frames = _read_videos(estimator, _unwrap_videos(X), frame_shape)
+    if clip_length is None:
+        clip_length = n_frames[0]
+        if set(n_frames) != {clip_length}:
+            raise ValueError(
+                "The clips in X must have one length unless clip_length is set. Got "
+                f"{min(n_frames)} to {max(n_frames)} frames. Set clip_length, at most "
+                f"{min(n_frames)}, to have clips cut from videos."
+            )
+    stride = estimator.clip_stride
+    if stride > clip_length:
+        raise ValueError(
+            "clip_stride must not exceed clip_length, or frames are left out. Got "
+            f"clip_stride={stride} and clips of {clip_length} frames. Set clip_stride to "
+            f"{clip_length} or less."
+        )
+    shortest = int(np.argmin(n_frames))
+    if n_frames[shortest] < clip_length:
+        raise ValueError(
+            f"A video must have at least clip_length={clip_length} frames. Got "
+            f"{n_frames[shortest]} in the video at index {shortest} of X. Leave it out, or "
+            "fit with a smaller clip_length."
+        )
+    clips = Clips(frames, n_frames, clip_length, stride)
+    if len(clips) < min_samples:
+        raise ValueError(
+            f"{type(estimator).__name__} needs at least {min_samples} clips here. Got "
+            f"{len(clips)}, of {clip_length} frames each. Pass more or longer normal "
+            "videos, or set a smaller clip_length or clip_stride."
+        )
+    if reset:
+        estimator.image_shape_ = clips.shape[1:]
+        # What an earlier fit on a table knew says nothing about videos.
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(estimator, name):
+                delattr(estimator, name)
+    return clips
+
+
+def list_frames(folder):
+    """Return the image files of a folder in natural order: frame 9 before frame 10.
+
+    Parameters
+    ----------
+    folder : str or Path
+
+    Returns
+    -------
+    paths : list of Path
+
+    Raises
+    ------
+    ValueError
+        There is no such folder, or no image in it.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(
+            f"A video given as a path must be a folder of frame files. Got "
+            f"{str(folder)!r}, which is {'a file' if folder.exists() else 'not there'}. "
+            "Extract the frames of a film first, for example by ffmpeg -i film.mp4 "
+            "folder/%06d.png; pass frame files as a list of lists, one for each video."
+        )
+    paths = [
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
+    ]
+    if not paths:
+        raise ValueError(
+            f"The folder {str(folder)!r} holds no frames. Got {len(os.listdir(folder))} "
+            f"entries; files that end in {sorted(_SUFFIXES)} are frames. Put the frames "
+            "there, or name the folder that holds them."
+        )
+    return sorted(paths, key=_natural_key)
+
+
+def average_over_frames(scores, starts, clip_length):
+    """Give each frame the mean score of the clips that hold it.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n_clips,)
+    starts : ndarray of shape (n_clips,), int
+        First frame of each clip, all different. The clips leave out no frame.
+    clip_length : int
+        Frames of a clip.
+
+    Returns
+    -------
+    curve : ndarray of shape (n_frames,), float64
+        Up to the last frame of the last clip.
+    """
+    n_frames = int(np.max(starts)) + clip_length
+    sums, counts = np.zeros(n_frames), np.zeros(n_frames)
+    for offset in range(clip_length):
+        sums[starts + offset] += scores
+        counts[starts + offset] += 1
+    return sums / counts
+
+
+def min_max_normalize(curve, tolerance=0.0):
+    """Bring a curve to [0, 1]; one that is constant becomes zeros.
+
+    Parameters
+    ----------
+    curve : ndarray of shape (n,)
+    tolerance : float, default=0.0
+        Range up to which a curve is constant: that of rounding.
+
+    Returns
+    -------
+    curve : ndarray of shape (n,), float64
+    """
+    low, high = np.min(curve), np.max(curve)
+    if high - low <= tolerance:
+        return np.zeros(len(curve))
+    return (curve - low) / (high - low)
+
+
+def _natural_key(path):
+    # "frame10" -> ["frame", 10, ""]: text and numbers take turns, so that two keys have
+    # the same type at the same place.
+    parts = re.split(r"(\d+)", path.stem)
+    return [int(part) if part.isdecimal() else part for part in parts], path.name
+
+
+def _unwrap_videos(X):
+    """Return X as a list of videos, or as an array or tensor of five dimensions."""
+    if isinstance(X, str | os.PathLike | Image.Image):
+        raise ValueError(
+            f"X must be a collection of videos. Got a single {type(X).__name__}: {X!r}. "
+            "Pass a list, for example [folder]."
+        )
+    if hasattr(X, "iloc") and X.ndim == 1:
+        X = X.tolist()  # a pandas Series of paths
+    if isinstance(X, np.ndarray) and X.ndim == 1:
+        X = X.tolist()
+    if isinstance(X, list | tuple):
+        if len(X) == 0:
+            raise ValueError(
+                "X holds no videos. Got an empty list (n_samples=0). Check how it was made."
+            )
+        return list(X)
+    if getattr(X, "ndim", 0) != 5:
+        given = f"shape {tuple(X.shape)}" if hasattr(X, "shape") else repr(type(X))
+        raise ValueError(
+            "X must be clips (n, T, H, W, C) or a list of videos. Got "
+            f"{given}. For one video pass [video]; for grey clips X[..., np.newaxis]; to "
+            "fit images or rows set clip_length=None."
+        )
+    if len(X) == 0:
+        raise ValueError(
+            f"X holds no clips. Got shape {tuple(X.shape)} (n_samples=0). Check how it "
+            "was made."
+        )
+    return X
+
+
+def _read_videos(estimator, X, frame_shape):
+    """Return the frames of all videos as one source, and how many each video has."""
+    if not isinstance(X, list):
+        n, length = X.shape[:2]
+        frames = X.reshape(n * length, *X.shape[2:])
+        return _read_frames(estimator, frames, frame_shape), [length] * n
+    are_files = [isinstance(v, str | os.PathLike | list | tuple) for v in X]
+    if all(are_files):
+        files = [list_frames(v) if isinstance(v, str | os.PathLike) else v for v in X]
+        frames = [item for video in files for item in video]
+        return _read_frames(estimator, frames, frame_shape), [len(f) for f in files]
+    if any(are_files) or not all(getattr(v, "ndim", 0) in (3, 4) for v in X):
+        kinds = sorted({type(v).__name__ for v in X})
+        shapes = sorted({tuple(v.shape) for v in X if hasattr(v, "shape")})
+        raise ValueError(
+            "X must hold videos of one kind: arrays (T, H, W, C) or (T, H, W), folders, or "
+            f"lists of files. Got {', '.join(kinds)}"
+            f"{f' of shapes {shapes[:5]}' if shapes else ''}. Pass for example a list of "
+            "paths of folders."
+        )
+    sources = []
+    for index, video in enumerate(X):
+        try:
+            sources.append(_read_frames(estimator, video, frame_shape))
+        except ValueError as error:
+            raise ValueError(f"In the video at index {index} of X: {error}") from error
+        if sources[-1].shape[1:] != sources[0].shape[1:]:
+            raise ValueError(
+                "All videos must have frames of one size unless image_size is set. Got "
+                f"frames of shape {sources[-1].shape[1:]} (H, W, C) in the video at index "
+                f"{index} of X, {sources[0].shape[1:]} in the first. Set "
+                "image_size=(H, W) to resize them."
+            )
+    return _JoinedFrames(sources), [len(source) for source in sources]
+
+
+def _read_frames(estimator, frames, frame_shape):
+    """Return the frames of a video as an image source."""
+    # The attributes that validate_images sets are those of frames, not of clips.
+    reader = copy.copy(estimator)
+    if frame_shape is not None:
+        reader.image_shape_ = frame_shape
+    return validate_images(reader, frames, reset=frame_shape is None)
