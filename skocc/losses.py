@@ -1,4 +1,4 @@
-"""The formulas of the papers, as pure functions of tensors."""
+"""The formulas of the papers, and one of our own, as pure functions of tensors."""
 
 import torch
 from torch.nn import functional
@@ -168,3 +168,20 @@ def structural_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Te
         In [-1, 1], 1 for equal images.
     """
     return similarity_map(first, second).mean(dim=(1, 2))
+
+
+def divided_by_median(cells: torch.Tensor) -> torch.Tensor:
+    """Divide the scores of each image's cells by their median.
+
+    Parameters
+    ----------
+    cells : Tensor of shape (b, ...)
+        Scores, not negative.
+
+    Returns
+    -------
+    relative : Tensor of shape (b, ...)
+        1 is what is usual in the image. A median of zero counts as 1e-12.
+    """
+    medians = cells.flatten(1).median(dim=1).values.clamp(min=1e-12)
+    return cells / medians.view(-1, *[1] * (cells.dim() - 1))

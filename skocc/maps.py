@@ -1,24 +1,6 @@
-"""Maps of anomaly scores, as pure functions of arrays and tensors."""
+"""Pixel maps of anomaly scores, as pure functions of arrays."""
 
 import numpy as np
-import torch
-
-
-def divided_by_median(cells: torch.Tensor) -> torch.Tensor:
-    """Divide the scores of each image's cells by their median.
-
-    Parameters
-    ----------
-    cells : Tensor of shape (b, ...)
-        Scores, not negative.
-
-    Returns
-    -------
-    relative : Tensor of shape (b, ...)
-        1 is what is usual in the image. A median of zero counts as 1e-12.
-    """
-    medians = cells.flatten(1).median(dim=1).values.clamp(min=1e-12)
-    return cells / medians.view(-1, *[1] * (cells.dim() - 1))
 
 
 def patch_scores_to_map(

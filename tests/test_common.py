@@ -33,9 +33,8 @@ pytestmark = pytest.mark.parametrize("estimator_class", ESTIMATORS)
 # Whether plain rows are accepted is a matter of the method.
 ROW_ESTIMATORS = {"DeepSVDD", "MOCCA"}
 PATCH_ESTIMATORS = {"PatchSVDD"}
-# The epochs of the defaults are run for one of two methods that train alike; those of the
-# other are enough to get past its warm-up.
-SHORTENED = {"MOCCA": {"pretrain_n_epochs": 2, "n_epochs": 12}}
+# Enough epochs to get past a warm-up; those of the defaults take minutes.
+SHORTENED = {"pretrain_n_epochs": 2, "n_epochs": 12}
 
 
 def trains(estimator_class):
@@ -70,10 +69,12 @@ def test_sklearn_suite_on_rows(estimator_class):
 
 @pytest.mark.filterwarnings("ignore")
 @pytest.mark.parametrize("image_shape", [None, (1, -1)])
-def test_sklearn_suite_with_default_construction(estimator_class, image_shape):
+@pytest.mark.parametrize(
+    "params", [SHORTENED, pytest.param({}, marks=pytest.mark.slow)], ids=["short", "full"]
+)
+def test_sklearn_suite_with_default_construction(estimator_class, image_shape, params):
     if estimator_class.__name__ not in ROW_ESTIMATORS:
         pytest.skip("works on images only")
-    params = SHORTENED.get(estimator_class.__name__, {})
     assert_check_estimator_passes(estimator_class(image_shape=image_shape, **params))
 
 

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from skocc.losses import (
+    divided_by_median,
     hard_boundary_loss,
     pairwise_distance_loss,
     reconstruction_loss,
@@ -96,3 +97,9 @@ def test_similarity_has_gradients():
     first = torch.rand(2, 1, 12, 12, dtype=torch.double, requires_grad=True)
     second = torch.rand(2, 1, 12, 12, dtype=torch.double)
     torch.autograd.gradcheck(structural_similarity, (first, second))
+
+
+def test_cells_are_divided_by_the_median_of_their_image():
+    cells = torch.tensor([[[1.0, 2.0, 9.0]], [[4.0, 4.0, 8.0]], [[0.0, 0.0, 3.0]]])
+    expected = torch.tensor([[[0.5, 1.0, 4.5]], [[1.0, 1.0, 2.0]], [[0.0, 0.0, 3e12]]])
+    torch.testing.assert_close(divided_by_median(cells), expected)

@@ -1,15 +1,8 @@
 import numpy as np
 import pytest
-import torch
 
-from skocc.maps import divided_by_median, patch_scores_to_map
+from skocc.maps import patch_scores_to_map
 from skocc.nets.patch_encoder import window_starts
-
-
-def test_cells_are_divided_by_the_median_of_their_image():
-    cells = torch.tensor([[[1.0, 2.0, 9.0]], [[4.0, 4.0, 8.0]], [[0.0, 0.0, 3.0]]])
-    expected = torch.tensor([[[0.5, 1.0, 4.5]], [[1.0, 1.0, 2.0]], [[0.0, 0.0, 3e12]]])
-    torch.testing.assert_close(divided_by_median(cells), expected)
 
 
 def test_values_by_hand():

@@ -27,8 +27,7 @@ from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
 from skocc.feature_cache import cached
-from skocc.losses import squared_error_map
-from skocc.maps import divided_by_median
+from skocc.losses import divided_by_median, squared_error_map
 from skocc.nets.feature_autoencoder import FeatureAutoencoder
 from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps
 

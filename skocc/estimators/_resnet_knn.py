@@ -35,7 +35,7 @@ from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.feature_cache import cached
-from skocc.maps import divided_by_median
+from skocc.losses import divided_by_median
 from skocc.neighbors import ApproximateIndex, bank_bytes, exact_distances
 from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
 
