@@ -4,6 +4,7 @@ from pathlib import Path
 # Before torch is loaded, and for the processes that the tests are shared among: two of them
 # with two threads each would wait for one another.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 import numpy as np
 import pytest
@@ -11,8 +12,14 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
-# The networks of the tests are so small that a second thread only costs.
-torch.set_num_threads(1)
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Keep torch to one thread, also after a library has set the number for all of OpenMP.
+
+    The networks of the tests are so small that a second thread only costs.
+    """
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
