@@ -103,6 +103,65 @@ def pairwise_distance_loss(z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.T
     return torch.linalg.vector_norm(z - z_neighbor, dim=1).mean()
 
 
+def closeness_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Cost of distances that are not 0: ``-mean log(1 - dist)``.
+
+    The closeness loss of data splitting (Schlachter et al. 2019, Eq. 2), for pairs of
+    typical samples.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (b,)
+        Of distances in [0, 1]; b at least 1.
+
+    Returns
+    -------
+    loss : scalar Tensor
+        At least 0, log 2 for logits of 0.
+    """
+    return functional.softplus(logits).mean()
+
+
+def dispersion_loss(logits: torch.Tensor) -> torch.Tensor:
+    """Cost of distances that are not 1: ``-mean log dist``.
+
+    The dispersion loss of data splitting (Schlachter et al. 2019, Eq. 4), for pairs of
+    atypical samples.
+
+    Parameters
+    ----------
+    logits : Tensor of shape (b,)
+        Of distances in [0, 1]; b at least 1.
+
+    Returns
+    -------
+    loss : scalar Tensor
+        At least 0, log 2 for logits of 0.
+    """
+    return functional.softplus(-logits).mean()
+
+
+def intra_class_loss(logits: torch.Tensor, is_atypical: torch.Tensor) -> torch.Tensor:
+    """Binary cross-entropy of the probability of being atypical.
+
+    The intra-class loss of data splitting (Schlachter et al. 2019, Eq. 3).
+
+    Parameters
+    ----------
+    logits : Tensor of shape (b,)
+        Of the probability that a sample is atypical; b at least 1.
+    is_atypical : Tensor of shape (b,)
+        1 for atypical samples, 0 for typical ones.
+
+    Returns
+    -------
+    loss : scalar Tensor
+        At least 0, log 2 for logits of 0.
+    """
+    is_atypical = is_atypical.to(logits.dtype)
+    return functional.binary_cross_entropy_with_logits(logits, is_atypical)
+
+
 def squared_error_map(reconstruction: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
     """Squared error at each pixel, averaged over the channels.
 

@@ -147,6 +147,9 @@ class ImageBatches:
         How often an iteration goes over the images, each time in another order.
     n_drawn : int, default=None
         Images of a pass, drawn with replacement by the generator. None: every one once.
+    targets : Tensor of shape (n,), default=None
+        What comes with the images: batches are then pairs (images, targets). None: images
+        alone.
     """
 
     def __init__(
@@ -159,6 +162,7 @@ class ImageBatches:
         convert: bool = True,
         n_passes: int = 1,
         n_drawn: int | None = None,
+        targets: torch.Tensor | None = None,
     ):
         self._images = images
         self._batch_size = batch_size
@@ -167,6 +171,7 @@ class ImageBatches:
         self._convert = convert
         self._n_passes = n_passes
         self._n_drawn = n_drawn
+        self._targets = targets
 
     def __len__(self) -> int:
         return self._n_passes * self._n_batches()
@@ -184,8 +189,12 @@ class ImageBatches:
             loads = self._load_ahead(selections)
         else:
             loads = map(self._images.load, selections)
-        for batch in loads:
-            yield self._to_tensor(batch)
+        for selection, batch in zip(selections, loads, strict=True):
+            tensor = self._to_tensor(batch)
+            if self._targets is None:
+                yield tensor
+            else:
+                yield tensor, self._targets[selection].to(self._device)
 
     def _selections(self):
         """Return the indices of each batch of a pass, as a slice or an integer array."""
@@ -228,3 +237,39 @@ class ImageBatches:
             tensor = tensor.movedim(-1, 1)
         tensor = tensor.float()
         return tensor.div_(255) if is_integer else tensor
+
+
+class InTurn:
+    """Batches of several kinds in turn: one of the first, one of the second, and so on.
+
+    An iteration goes once over the kind with the most batches. The others start again, in
+    another order if they are shuffled, as often as it takes.
+
+    Parameters
+    ----------
+    *kinds : re-iterables with a length
+        Batches of each kind, at least one.
+    """
+
+    def __init__(self, *kinds):
+        self._kinds = kinds
+
+    def __len__(self) -> int:
+        return len(self._kinds) * max(map(len, self._kinds))
+
+    def __iter__(self):
+        """Yield pairs (number of the kind, batch)."""
+        streams = [_repeat(batches) for batches in self._kinds]
+        try:
+            for _ in range(len(self) // len(streams)):
+                for kind, stream in enumerate(streams):
+                    yield kind, next(stream)
+        finally:
+            for stream in streams:
+                stream.close()
+
+
+def _repeat(batches):
+    """Yield batches without end."""
+    while True:
+        yield from batches

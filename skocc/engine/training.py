@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -24,11 +25,14 @@ class TrainingHistory(NamedTuple):
         The same on the validation batches, in eval mode; empty without them.
     best_epoch : int or None
         Index of the epoch whose weights the module has now; None without validation.
+    kind_loss_curves : list of list of float
+        Mean loss of the batches of each kind, per finished epoch of this call.
     """
 
     loss_curve: list[float]
     validation_loss_curve: list[float]
     best_epoch: int | None
+    kind_loss_curves: list[list[float]]
 
 
 def train(
@@ -41,6 +45,8 @@ def train(
     scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
     validation_batches: Iterable | None = None,
     patience: int | None = None,
+    n_kinds: int = 1,
+    tolerance: float | None = None,
     mixed_precision: bool = False,
     checkpoint: Checkpoint | None = None,
     verbose: int = 0,
@@ -68,6 +74,11 @@ def train(
         validation loss.
     patience : int, default=None
         Epochs without a lower validation loss after which training ends. None: never.
+    n_kinds : int, default=1
+        Batches come in turns of so many kinds, each with a loss of its own.
+    tolerance : float, default=None
+        Training ends when, for `patience` epochs, the mean loss of each kind has changed
+        by less from one epoch to the next. None: never.
     mixed_precision : bool, default=False
         Whether the loss is computed in bfloat16 where torch holds that to be safe.
     checkpoint : Checkpoint, default=None
@@ -101,6 +112,7 @@ def train(
     if mixed_precision:
         precision = torch.autocast(device.type, torch.bfloat16)
     loss_curve: list[float] = []
+    kind_curves: list[list[float]] = [[] for _ in range(n_kinds)]
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
@@ -120,18 +132,23 @@ def train(
             has_validation = best_epoch is not None and patience is not None
             if has_validation and epoch - 1 - best_epoch >= patience:
                 break
+            if tolerance is not None and _has_converged(kind_curves, tolerance, patience):
+                break
             module.train()
             # Losses stay on the device until the epoch ends: reading one waits for it.
-            total = torch.zeros((), device=device)
-            for batch in batches:
+            totals = [torch.zeros((), device=device) for _ in range(n_kinds)]
+            for index, batch in enumerate(batches):
                 optimizer.zero_grad()
                 with precision:
                     loss = loss_fn(batch)
                 loss.backward()
                 optimizer.step()
-                total += loss.detach()
+                totals[index % n_kinds] += loss.detach()
                 progress.update()
-            loss_curve.append(_finite(total.item() / len(batches), epoch, stage))
+            totals = torch.stack(totals).tolist()
+            loss_curve.append(_finite(sum(totals) / len(batches), epoch, stage))
+            for curve, total in zip(kind_curves, totals, strict=True):
+                curve.append(total * n_kinds / len(batches))
             if scheduler is not None:
                 scheduler.step()
             progress.set_postfix(loss=f"{loss_curve[-1]:.4g}", refresh=False)
@@ -158,7 +175,7 @@ def train(
         progress.close()
     if best_state is not None:
         module.load_state_dict(best_state)
-    return TrainingHistory(loss_curve, validation_curve, best_epoch)
+    return TrainingHistory(loss_curve, validation_curve, best_epoch, kind_curves)
 
 
 def train_by_milestones(
@@ -212,6 +229,17 @@ def _mean_loss(module, loss_fn, batches) -> float:
     module.eval()
     losses = [loss_fn(batch) for batch in batches]
     return torch.stack(losses).mean().item()
+
+
+def _has_converged(curves, tolerance, n_epochs):
+    """Return whether no curve has changed by `tolerance` for `n_epochs` epochs."""
+    if len(curves[0]) <= n_epochs:
+        return False
+    return all(
+        abs(after - before) < tolerance
+        for curve in curves
+        for before, after in pairwise(curve[-n_epochs - 1 :])
+    )
 
 
 def _check_epochs(n_done, n_epochs, stage):

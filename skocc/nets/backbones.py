@@ -27,6 +27,11 @@ class BackboneEncoder(nn.Module):
     weights : "imagenet", None, str or Path, default="imagenet"
         torchvision's weights (downloaded once, into torch's cache), random ones, or the
         file of a state dict (``.pt``, ``.pth`` or ``.safetensors``).
+    hidden : bool, default=False
+        Whether the hidden linear layers of a classifier, such as AlexNet's, are kept, and
+        only its output layer is left out.
+    n_channels : int, default=3
+        Channels that grey images are repeated to.
 
     Raises
     ------
@@ -40,21 +45,60 @@ class BackboneEncoder(nn.Module):
         self,
         backbone: str | nn.Module,
         weights: str | os.PathLike | None = "imagenet",
+        hidden: bool = False,
+        n_channels: int = 3,
     ):
         super().__init__()
+        self.n_channels = n_channels
         if isinstance(backbone, nn.Module):
             self.body = copy.deepcopy(backbone)
             if weights not in ("imagenet", None):
                 load_weights(self.body, weights)
         else:
             self.body = _build(backbone, weights)
-            _remove_classifier(self.body, backbone)
+            _remove_classifier(self.body, backbone, hidden)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to (b, d)."""
-        if batch.shape[1] == 1:
-            batch = batch.expand(-1, 3, -1, -1)
+        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to (b, d).
+
+        Rows go to a module as they are.
+        """
+        if batch.dim() == 4 and batch.shape[1] == 1:
+            batch = batch.expand(-1, self.n_channels, -1, -1)
         return self.body(batch).flatten(1)
+
+
+@torch.no_grad()
+def count_features(module: nn.Module, sample_shape: tuple[int, ...]) -> int:
+    """Return the d of a module that maps samples to vectors (b, d).
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        On the CPU; its mode is left as it is.
+    sample_shape : tuple
+        (C, H, W), or (d,) for rows.
+
+    Raises
+    ------
+    ValueError
+        The module does not take such samples, or gives no vectors.
+    """
+    modes = [part.training for part in module.modules()]
+    try:
+        features = module.eval()(torch.zeros(1, *sample_shape))
+        if features.dim() != 2:
+            raise RuntimeError(f"it gives a tensor of shape {tuple(features.shape)}")
+    except Exception as error:  # whatever the forward of a user's module may raise
+        raise ValueError(
+            f"The backbone cannot turn samples of shape {tuple(sample_shape)} into vectors: "
+            f"{str(error)[:300]}. Pass a module that maps (b, C, H, W), or (b, d) for plain "
+            "rows, to (b, features); or set image_size to what the network was made for."
+        ) from error
+    finally:
+        for part, mode in zip(module.modules(), modes, strict=True):
+            part.training = mode
+    return features.shape[1]
 
 
 class FeatureMaps(nn.Module):
@@ -285,13 +329,21 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     return model
 
 
-def _remove_classifier(model: nn.Module, name: str) -> None:
-    """Replace the last linear layers by the identity."""
+def _remove_classifier(model: nn.Module, name: str, hidden: bool) -> None:
+    """Replace the last linear layers, or with `hidden` the last one, by the identity."""
     for attribute in ("fc", "classifier", "heads", "head"):
-        if isinstance(getattr(model, attribute, None), nn.Module):
-            setattr(model, attribute, nn.Identity())
+        classifier = getattr(model, attribute, None)
+        if isinstance(classifier, nn.Module):
+            if hidden and _ends_linear(classifier):
+                classifier[-1] = nn.Identity()
+            else:
+                setattr(model, attribute, nn.Identity())
             return
     raise ValueError(
         f"backbone={name!r} has no classifier under a known name. Pass the network as an "
         "nn.Module that returns features (n, d)."
     )
+
+
+def _ends_linear(module):
+    return isinstance(module, nn.Sequential) and isinstance(module[-1], nn.Linear)

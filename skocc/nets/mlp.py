@@ -64,3 +64,58 @@ class MLP(nn.Sequential):
             if index == 3 * layers[-1]:
                 break
         return features
+
+
+class DenseAutoencoder(nn.Module):
+    """Autoencoder of linear layers with biases, with ReLU between them; code and output
+    are linear.
+
+    Parameters
+    ----------
+    n_features : int
+        Of a row.
+    widths : tuple of int
+        Features of the hidden layers of the encoder; the decoder mirrors them.
+    code_size : int
+    """
+
+    def __init__(self, n_features: int, widths: tuple[int, ...], code_size: int):
+        super().__init__()
+        self.encoder = _with_output((n_features, *widths), code_size)
+        self.decoder = _with_output((code_size, *widths[::-1]), n_features)
+        initialize_glorot(self)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map rows (b, n_features) to rows of the same shape."""
+        return self.decoder(self.encoder(batch))
+
+
+def _with_output(sizes, n_out):
+    return nn.Sequential(*dense_layers(sizes), nn.Linear(sizes[-1], n_out))
+
+
+def dense_layers(sizes: tuple[int, ...], dropout: float = 0.0) -> list[nn.Module]:
+    """Return linear layers with biases, each followed by ReLU.
+
+    Parameters
+    ----------
+    sizes : tuple of int
+        Features of the input and of each layer.
+    dropout : float, default=0.0
+        Share of the inputs of each layer that is left out in training.
+    """
+    layers = []
+    for n_in, n_out in pairwise(sizes):
+        if dropout > 0:
+            layers.append(nn.Dropout(dropout))
+        layers += [nn.Linear(n_in, n_out), nn.ReLU()]
+    return layers
+
+
+def initialize_glorot(module: nn.Module) -> nn.Module:
+    """Draw all weights from Glorot's uniform distribution, set biases to 0; return it."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
+            nn.init.xavier_uniform_(layer.weight)
+            nn.init.zeros_(layer.bias)
+    return module

@@ -1,0 +1,519 @@
+import copy
+import math
+import os
+from numbers import Integral, Real
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import check_is_fitted
+from torch import nn
+
+from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
+from skocc._sklearn import Interval, StrOptions, fit_context
+from skocc._validation import check_integers, validate_images, warn_about_anomalies
+from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.inference import map_batches
+from skocc.engine.seeding import seeded
+from skocc.engine.training import train
+from skocc.losses import (
+    SSIM_WINDOW,
+    closeness_loss,
+    dispersion_loss,
+    intra_class_loss,
+    structural_similarity,
+)
+from skocc.nets.alexnet import (
+    ALEXNET_SIZE,
+    AlexNetAutoencoder,
+    CompactAlexNet,
+    alexnet_widths,
+)
+from skocc.nets.backbones import BackboneEncoder, count_features
+from skocc.nets.distance import LearntDistance
+from skocc.nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
+from skocc.nets.normalization import freeze_batch_norm
+from skocc.pretraining import pretrain
+
+# Two kinds of images, and pairs of each.
+_MIN_SAMPLES = 4
+
+
+class DataSplitOCC(OneClassMixin, BaseEstimator):
+    """DOC
+
+    Parameters
+    ----------
+    """
+
+    _parameter_constraints = {
+        **SHARED_CONSTRAINTS,
+        "atypical_fraction": [Interval(Real, 0, 0.5, closed="right")],
+        "objective": [StrOptions({"constrained", "split", "naive"})],
+        "similarity": [StrOptions({"auto", "ssim", "mse"})],
+        "difference": [StrOptions({"abs", "signed"})],
+        "balanced": ["boolean"],
+        "backbone": [None, str, nn.Module],
+        "weights": [None, str, os.PathLike],
+        "widths": [None, tuple, list],
+        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "dropout": [Interval(Real, 0, 1, closed="left")],
+        "freeze_bn": ["boolean"],
+        "code_channels": [None, Interval(Integral, 1, None, closed="left")],
+        "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
+        "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
+        "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
+        "tol": [None, Interval(Real, 0, None, closed="left")],
+        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
+    }
+
+    def __init__(
+        self,
+        *,
+        atypical_fraction=0.1,
+        objective="constrained",
+        similarity="auto",
+        difference="abs",
+        balanced=False,
+        backbone=None,
+        weights=None,
+        widths=None,
+        latent_dim=None,
+        dropout=0.0,
+        freeze_bn=True,
+        code_channels=None,
+        pretrain_n_epochs=50,
+        pretrain_learning_rate=1e-3,
+        pretrain_weight_decay=1e-6,
+        tol=1e-3,
+        n_iter_no_change=5,
+        n_epochs=50,
+        learning_rate=1e-4,
+        weight_decay=1e-6,
+        batch_size=64,
+        contamination=0.1,
+        image_shape=None,
+        image_size=None,
+        device=None,
+        random_state=None,
+        verbose=0,
+        warm_start=False,
+    ):
+        self.atypical_fraction = atypical_fraction
+        self.objective = objective
+        self.similarity = similarity
+        self.difference = difference
+        self.balanced = balanced
+        self.backbone = backbone
+        self.weights = weights
+        self.widths = widths
+        self.latent_dim = latent_dim
+        self.dropout = dropout
+        self.freeze_bn = freeze_bn
+        self.code_channels = code_channels
+        self.pretrain_n_epochs = pretrain_n_epochs
+        self.pretrain_learning_rate = pretrain_learning_rate
+        self.pretrain_weight_decay = pretrain_weight_decay
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+        self.n_epochs = n_epochs
+        self.learning_rate = learning_rate
+        self.weight_decay = weight_decay
+        self.batch_size = batch_size
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+        self.warm_start = warm_start
+
+    @fit_context(prefer_skip_nested_validation=True)
+    def fit(self, X, y=None):
+        """Split normal images into typical and atypical ones, and learn to tell which.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            Normal samples only, at least four. An array (n, H, W), (n, H, W, C) or
+            (n, C, H, W), with values in [0, 1] or integers; flattened images (n, d) with
+            `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); or a list of
+            paths or PIL images.
+        y : Ignored
+            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            being trained on.
+
+        Returns
+        -------
+        self : DataSplitOCC
+            The fitted estimator.
+
+        Raises
+        ------
+        ValueError
+            X or a parameter is not usable; the message says what to do.
+        ImportError
+            A backbone needs torchvision, which cannot be imported.
+        FloatingPointError
+            The loss is not finite.
+        """
+        with unchanged_on_error(self):
+            return self._fit(X, y)
+
+    def score_samples(self, X):
+        """Score images: higher is more normal.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+            Logit of the probability that the sample is typical of the normal ones, which
+            :meth:`normal_probability` gives. Logits have the same order, and still differ
+            where probabilities are rounded to 1.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        check_is_fitted(self)
+        images = validate_images(self, X, reset=False, rows=True)
+        scores, _ = self._measure(images, resolve_device(self.device, fall_back=True))
+        return scores
+
+    def normal_probability(self, X):
+        """Probability that images are typical of the normal ones, by the classifier.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n_samples,), float64
+            In [0, 1], the logistic function of :meth:`score_samples`. It is calibrated, at
+            best, for telling typical from atypical training images, not for anomalies,
+            of which none has been seen.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, or has another shape than in `fit`.
+        """
+        return torch.sigmoid(torch.from_numpy(self.score_samples(X))).numpy()
+
+    def reconstruction_similarity(self, X):
+        """Similarity of images to what the autoencoder makes of them.
+
+        It is what the training images were split by, and a score of its own: the
+        error-based control of the paper.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        similarities : ndarray of shape (n_samples,), float64
+            Structural similarity, at most 1, or the negative of the mean squared error;
+            higher is more similar.
+
+        Raises
+        ------
+        ValueError
+            X is not usable, has another shape than in `fit`, or there is no autoencoder,
+            because of ``objective="naive"``.
+        """
+        check_is_fitted(self)
+        if self.autoencoder_ is None:
+            raise ValueError(
+                "reconstruction_similarity needs the autoencoder by which images are split. "
+                "Got a DataSplitOCC fitted with objective='naive', which splits nothing. "
+                "Fit with objective='split' or 'constrained'."
+            )
+        images = validate_images(self, X, reset=False, rows=True)
+        device = resolve_device(self.device, fall_back=True)
+        return self._similarities(self.autoencoder_, images, device)
+
+    def _fit(self, X, y):
+        device = resolve_device(self.device)
+        warm = self.warm_start and hasattr(self, "network_")
+        images = validate_images(
+            self, X, reset=not warm, rows=True, min_samples=_MIN_SAMPLES
+        )
+        warn_about_anomalies(y)
+        check_integers("widths", self.widths)
+        self._check_similarity()
+        with seeded(self.random_state, device) as generator:
+            images = keep_on_device(images, device)
+            network = copy.deepcopy(self.network_) if warm else None
+            network = self._complete_network(network, self.weights).to(device)
+            if self.objective == "naive":
+                autoencoder, similarities = None, None
+                typical = np.ones(len(images), dtype=bool)
+            else:
+                autoencoder = self._train_autoencoder(images, warm, device, generator)
+                similarities = self._similarities(autoencoder, images, device)
+                typical = split_typical(similarities, self.atypical_fraction)
+            history = self._train(network, images, typical, device, generator)
+        self.network_ = network.cpu().eval()
+        self.autoencoder_ = autoencoder
+        self.similarity_, self.typical_ = similarities, typical
+        self.loss_curve_ = [*(self.loss_curve_ if warm else []), *history.loss_curve]
+        self.step_loss_curves_ = history.kind_loss_curves
+        train_scores, spread = self._measure(images, device)
+        self._set_offset(train_scores)
+        self._set_collapsed(spread, train_scores)
+        return self
+
+    def _check_similarity(self):
+        is_small = len(self.image_shape_) != 3 or min(self.image_shape_[:2]) < SSIM_WINDOW
+        if self.similarity == "ssim" and is_small:
+            raise ValueError(
+                f"similarity='ssim' needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} "
+                f"pixels. Got samples of shape {self.image_shape_}. Set similarity='auto', "
+                "or image_size to enlarge them."
+            )
+
+    def _empty_network(self, attribute):
+        """Return the module of a fitted attribute before its weights are loaded."""
+        if attribute == "autoencoder_":
+            return self._build_autoencoder()
+        return self._complete_network(None, weights=None)
+
+    def _complete_network(self, network, weights):
+        """Return feature extractor, classifier and distance, as the objective needs them.
+
+        Those that `network` has already are kept.
+        """
+        if network is None:
+            extractor, n_features = self._build_extractor(weights)
+            classifier = initialize_glorot(nn.Linear(n_features, 1))
+            network = nn.ModuleDict({"extractor": extractor, "classifier": classifier})
+        if self.objective == "constrained":
+            if "distance" not in network:
+                n_features = network["classifier"].in_features
+                network["distance"] = LearntDistance(n_features, self.difference)
+            network["distance"].difference = self.difference
+        return network
+
+    def _build_extractor(self, weights):
+        """Return the feature extractor, and how many features it has."""
+        shape, backbone = self.image_shape_, self.backbone
+        in_shape = (shape[2], *shape[:2]) if len(shape) == 3 else shape
+        if backbone is None and len(shape) == 1:
+            n_features = self.latent_dim or 32
+            sizes = (*shape, *self._row_widths(), n_features)
+            layers = dense_layers(sizes, self.dropout)
+            return initialize_glorot(nn.Sequential(*layers)), n_features
+        is_large = min(in_shape[1:], default=0) >= ALEXNET_SIZE
+        if backbone is None:
+            backbone = "alexnet" if is_large and shape[2] in (1, 3) else "compact"
+        if isinstance(backbone, str) and len(shape) == 1:
+            raise ValueError(
+                f"backbone={backbone!r} is for images. Got rows of {shape[0]} values. Set "
+                "image_shape=(H, W) if they are flattened images, pass a module that takes "
+                "rows, or leave backbone at None."
+            )
+        if backbone == "compact":
+            widths = self._image_widths()
+            n_features = self.latent_dim or 2 * widths[-1]
+            return CompactAlexNet(in_shape, n_features, widths, self.dropout), n_features
+        extractor = BackboneEncoder(
+            backbone, weights, hidden=True, n_channels=3 if isinstance(backbone, str) else 1
+        )
+        try:
+            return extractor, count_features(extractor, in_shape)
+        except ValueError:
+            if len(shape) == 1 or shape[2] != 1 or isinstance(backbone, str):
+                raise
+        # A module that does not take grey images takes them in colour.
+        extractor.n_channels = 3
+        return extractor, count_features(extractor, in_shape)
+
+    def _row_widths(self):
+        return tuple(self.widths or (128, 64))
+
+    def _image_widths(self):
+        widths = tuple(self.widths or alexnet_widths(*self.image_shape_[:2]))
+        if len(widths) != 5:
+            raise ValueError(
+                "widths are the channels of five convolutions for images. Got "
+                f"{self.widths!r}. Set for example widths=(16, 48, 96, 64, 64)."
+            )
+        return widths
+
+    def _build_autoencoder(self):
+        shape = self.image_shape_
+        if len(shape) == 1:
+            code_size = self.code_channels or max(1, min(32, shape[0] // 4))
+            return DenseAutoencoder(shape[0], self._row_widths(), code_size)
+        in_shape = (shape[2], *shape[:2])
+        return AlexNetAutoencoder(in_shape, self.code_channels, self._image_widths())
+
+    def _train_autoencoder(self, images, warm, device, generator):
+        """Return a trained autoencoder, that of an earlier fit where there is one."""
+        if warm and self.autoencoder_ is not None:
+            return self.autoencoder_
+        autoencoder = self._build_autoencoder().to(device)
+        self.pretrain_loss_curve_ = pretrain(
+            autoencoder.encoder,
+            autoencoder.decoder,
+            nn.Identity(),
+            ImageBatches(images, self.batch_size, device=device, generator=generator),
+            n_epochs=self.pretrain_n_epochs,
+            learning_rate=self.pretrain_learning_rate,
+            weight_decay=self.pretrain_weight_decay,
+            milestones=(),
+            verbose=self.verbose,
+        )
+        return autoencoder.cpu().eval()
+
+    def _similarities(self, autoencoder, images, device):
+        """Return the similarity of each image to its reconstruction."""
+        dtype = inference_dtype(self.image_shape_, device)
+        autoencoder = on_device(autoencoder, device, dtype)
+        is_image = len(self.image_shape_) == 3
+        is_large = is_image and min(self.image_shape_[:2]) >= SSIM_WINDOW
+        use_ssim = self.similarity == "ssim" or (self.similarity == "auto" and is_large)
+
+        def measure(batch):
+            batch = batch.to(dtype)
+            reconstruction = autoencoder(batch)
+            if use_ssim:
+                return structural_similarity(reconstruction, batch)
+            return -(reconstruction - batch).square().flatten(1).mean(dim=1)
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        return map_batches(autoencoder, batches, measure).astype(np.float64)
+
+    def _train(self, network, images, typical, device, generator):
+        """Minimise the losses of the objective in turn."""
+        kinds = [self._mixed_batches(images, typical, device, generator)]
+        losses = [lambda batch: _intra_class(network, batch)]
+        if self.objective == "constrained":
+
+            def pair_batches(is_kind):
+                subset = Subset(images, np.flatnonzero(is_kind))
+                return ImageBatches(
+                    subset, self.batch_size, device=device, generator=generator
+                )
+
+            kinds = [pair_batches(typical), *kinds, pair_batches(~typical)]
+            losses = [
+                lambda batch: closeness_loss(_distances(network, batch, generator)),
+                *losses,
+                lambda batch: dispersion_loss(_distances(network, batch, generator)),
+            ]
+
+        def loss_fn(turn):
+            kind, batch = turn
+            if self.freeze_bn:
+                freeze_batch_norm(network)
+            return losses[kind](batch)
+
+        return train(
+            network,
+            loss_fn,
+            InTurn(*kinds),
+            optimizer=self._make_optimizer(network),
+            n_epochs=self.n_epochs,
+            patience=self.n_iter_no_change,
+            n_kinds=len(kinds),
+            tolerance=self.tol,
+            verbose=self.verbose,
+            stage="Data splitting",
+        )
+
+    def _mixed_batches(self, images, typical, device, generator):
+        """Return batches of typical and atypical images, and which they are."""
+        if self.balanced and not typical.all():
+            first, second = np.flatnonzero(typical), np.flatnonzero(~typical)
+            indices = np.concatenate([first, np.resize(second, len(first))])
+            images, typical = Subset(images, indices), typical[indices]
+        return ImageBatches(
+            images,
+            self.batch_size,
+            device=device,
+            generator=generator,
+            targets=torch.from_numpy(~typical),
+        )
+
+    def _make_optimizer(self, network):
+        """Return Adam, with an L2 penalty on the weights of convolutions alone."""
+        decayed = [
+            layer.weight
+            for layer in network.modules()
+            if isinstance(layer, nn.modules.conv._ConvNd)
+        ]
+        known = {id(weight) for weight in decayed}
+        others = [p for p in network.parameters() if id(p) not in known]
+        groups = [
+            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": others},
+        ]
+        return torch.optim.Adam(groups, lr=self.learning_rate)
+
+    def _measure(self, images, device):
+        """Return the scores (n,), and the spread of the features by their size."""
+        dtype = inference_dtype(self.image_shape_, device)
+        network = on_device(self.network_, device, dtype)
+
+        def measure(batch):
+            z = network["extractor"](batch.to(dtype))
+            sums = [part.sum(dim=0, keepdim=True) for part in (z, z.square(), z.abs())]
+            return network["classifier"](z).squeeze(1), *sums
+
+        batches = ImageBatches(images, self.batch_size, device=device)
+        logits, *sums = map_batches(network, batches, measure)
+        mean, square, size = (s.sum(axis=0, dtype=np.float64) / len(logits) for s in sums)
+        deviation = np.sqrt((square - mean**2).clip(0)).mean()
+        return 0.0 - logits.astype(np.float64), deviation / max(size.mean(), 1e-30)
+
+    def _auto_offset(self, train_scores):
+        # As likely typical as atypical.
+        return 0.0
+
+
+def split_typical(similarities, atypical_fraction):
+    """Return which samples are typical: all but the fraction of the least similar.
+
+    Parameters
+    ----------
+    similarities : ndarray of shape (n,)
+        Of equal ones, the first are atypical.
+    atypical_fraction : float
+        Of the samples, rounded up, at least two.
+
+    Returns
+    -------
+    typical : ndarray of shape (n,), bool
+    """
+    n = len(similarities)
+    # In floating point 0.07 * 100 exceeds 7.
+    n_atypical = max(2, math.ceil(round(atypical_fraction * n, 6)))
+    typical = np.ones(n, dtype=bool)
+    typical[np.argsort(similarities, kind="stable")[:n_atypical]] = False
+    return typical
+
+
+def _intra_class(network, batch):
+    samples, is_atypical = batch
+    logits = network["classifier"](network["extractor"](samples)).squeeze(1)
+    return intra_class_loss(logits, is_atypical)
+
+
+def _distances(network, batch, generator):
+    """Return logits of the distance of each sample to another of its batch, at random."""
+    z = network["extractor"](batch)
+    # Neighbours on a random circle: no sample is its own partner.
+    order = torch.randperm(len(z), generator=generator).to(z.device)
+    z = z[order]
+    return network["distance"](z, z.roll(1, dims=0))

@@ -1,0 +1,172 @@
+"""A small AlexNet for small images, and the autoencoder that mirrors its convolutions."""
+
+from itertools import pairwise
+
+import torch
+from torch import nn
+
+from skocc.nets.mlp import dense_layers, initialize_glorot
+
+# Channels of the five convolutions of AlexNet.
+ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
+# Side in pixels below which a sixteenth of the weights are enough.
+_FULL_SIZE = 16
+# Smallest side that AlexNet itself takes, whose first convolution has a stride of 4.
+ALEXNET_SIZE = 63
+
+
+def alexnet_widths(height: int, width: int) -> tuple[int, ...]:
+    """Return the channels for images of a size: those of AlexNet, or fewer.
+
+    Parameters
+    ----------
+    height, width : int
+        Image size in pixels. From 16 pixels on, for the smaller side, all channels; from 8
+        on a quarter; below, an eighth.
+
+    Returns
+    -------
+    widths : tuple of five int
+    """
+    side = min(height, width)
+    divisor = 1 if side >= _FULL_SIZE else 4 if side >= _FULL_SIZE // 2 else 8
+    return tuple(n // divisor for n in ALEXNET_WIDTHS)
+
+
+class CompactAlexNet(nn.Sequential):
+    """AlexNet without its output layer, for images too small for its strides.
+
+    Five convolutions, of 5x5, 5x5 and three times 3x3, each followed by ReLU; the first,
+    the second and the last by a 3x3 maximum of stride 2; then two hidden linear layers with
+    ReLU. Convolutions and maxima are padded, so that a map is halved three times, rounded
+    up: 28 and 32 pixels end as 4.
+
+    Parameters
+    ----------
+    in_shape : tuple (C, H, W)
+        Shape of one image.
+    latent_dim : int, default=512
+        Features of each of the linear layers, 4096 in AlexNet.
+    widths : tuple of five int, default=(64, 192, 384, 256, 256)
+        Channels of the convolutions.
+    dropout : float, default=0.0
+        Share of the inputs of each linear layer that is left out in training.
+
+    Notes
+    -----
+    Weights start from Glorot's uniform distribution, biases at 0.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        latent_dim: int = 512,
+        widths: tuple[int, ...] = ALEXNET_WIDTHS,
+        dropout: float = 0.0,
+    ):
+        n_channels, *size = in_shape
+        for _ in range(3):
+            size = [-(-n // 2) for n in size]
+        super().__init__(
+            *_convolutions(n_channels, widths, stem_stride=1),
+            nn.Flatten(),
+            *dense_layers((widths[-1] * size[0] * size[1], latent_dim, latent_dim), dropout),
+        )
+        initialize_glorot(self)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images (b, C, H, W) to features (b, latent_dim), at least 0."""
+        return super().forward(batch)
+
+
+class AlexNetAutoencoder(nn.Module):
+    """Autoencoder with the convolutions of AlexNet, all others being convolutions too.
+
+    A last 3x3 convolution makes the code; six transposed convolutions, seven for large
+    images, undo the convolutions, and a sigmoid ends the net. Images of 63 pixels and more
+    have a first convolution of 11x11 and stride 4, as AlexNet; for smaller ones the
+    convolutions are those of :class:`CompactAlexNet`.
+
+    Parameters
+    ----------
+    in_shape : tuple (C, H, W)
+        Shape of one image.
+    code_channels : int, default=None
+        Channels of the code, which has an eighth of the image's height and width, a
+        thirty-second for large images. None: 4 for grey images and 8 for others, sixteen
+        times that for large ones.
+    widths : tuple of five int, default=(64, 192, 384, 256, 256)
+        Channels of the convolutions.
+    """
+
+    def __init__(
+        self,
+        in_shape: tuple[int, int, int],
+        code_channels: int | None = None,
+        widths: tuple[int, ...] = ALEXNET_WIDTHS,
+    ):
+        super().__init__()
+        n_channels, *size = in_shape
+        stride = 4 if min(size) >= ALEXNET_SIZE else 1
+        if code_channels is None:
+            code_channels = (4 if n_channels == 1 else 8) * stride**2
+        self.encoder = nn.Sequential(
+            *_convolutions(n_channels, widths, stride),
+            nn.Conv2d(widths[-1], code_channels, 3, padding=1),
+        )
+        self.decoder = _Decoder(tuple(size), n_channels, code_channels, widths, stride)
+        initialize_glorot(self)
+
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images (b, C, H, W) to images of the same shape, in (0, 1)."""
+        return self.decoder(self.encoder(batch))
+
+
+class _Decoder(nn.Module):
+    """From codes (b, code_channels, h, w) to images (b, C, H, W) in (0, 1)."""
+
+    def __init__(self, image_size, n_channels, code_channels, widths, stem_stride):
+        super().__init__()
+        w1, w2, w3, w4, w5 = widths
+        plan = [  # channels, kernel, stride
+            (code_channels, w5, 3, 1),
+            (w5, w4, 3, 2),
+            (w4, w3, 3, 1),
+            (w3, w2, 3, 1),
+            (w2, w1, 5, 2),
+        ]
+        if stem_stride == 1:
+            plan.append((w1, n_channels, 5, 2))
+        else:
+            plan += [(w1, w1, 5, 2), (w1, n_channels, 11, stem_stride)]
+        self.layers = nn.ModuleList(
+            nn.ConvTranspose2d(a, b, kernel, stride=stride, padding=kernel // 2)
+            for a, b, kernel, stride in plan
+        )
+        # A map of n pixels came from one of up to stride * n: the sizes are those of the
+        # encoder, from the image on.
+        sizes = [tuple(image_size)]
+        for _, _, _, stride in plan[:0:-1]:
+            sizes.append(tuple(-(-n // stride) for n in sizes[-1]))
+        self.sizes = sizes[::-1]
+
+    def forward(self, codes: torch.Tensor) -> torch.Tensor:
+        """Map codes to images."""
+        maps = codes
+        for index, (layer, size) in enumerate(zip(self.layers, self.sizes, strict=True)):
+            maps = layer(maps if index == 0 else torch.relu(maps), output_size=size)
+        return torch.sigmoid(maps)
+
+
+def _convolutions(n_channels, widths, stem_stride):
+    """Return the convolutions of AlexNet with their activations and maxima."""
+    kernels = (11 if stem_stride > 1 else 5, 5, 3, 3, 3)
+    layers = []
+    pairs = pairwise((n_channels, *widths))
+    for index, ((a, b), kernel) in enumerate(zip(pairs, kernels, strict=True)):
+        stride = stem_stride if index == 0 else 1
+        layers.append(nn.Conv2d(a, b, kernel, stride=stride, padding=kernel // 2))
+        layers.append(nn.ReLU())
+        if index in (0, 1, 4):
+            layers.append(nn.MaxPool2d(3, stride=2, padding=1))
+    return layers
