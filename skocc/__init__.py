@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
     "ConvAE": "skocc.estimators._conv_ae",
-    "DataSplitOCC": "skocc.estimators._data_split",
+    "DataSplitOCC": "skocc.estimators._data_split_occ",
     "DeepSVDD": "skocc.estimators._deep_svdd",
     "FeatureCAE": "skocc.estimators._feature_cae",
     "MOCCA": "skocc.estimators._mocca",

@@ -1,9 +1,13 @@
+import numpy as np
 import pytest
 import torch
 
 from skocc.losses import (
+    closeness_loss,
+    dispersion_loss,
     divided_by_median,
     hard_boundary_loss,
+    intra_class_loss,
     pairwise_distance_loss,
     reconstruction_loss,
     similarity_map,
@@ -103,3 +107,24 @@ def test_cells_are_divided_by_the_median_of_their_image():
     cells = torch.tensor([[[1.0, 2.0, 9.0]], [[4.0, 4.0, 8.0]], [[0.0, 0.0, 3.0]]])
     expected = torch.tensor([[[0.5, 1.0, 4.5]], [[1.0, 1.0, 2.0]], [[0.0, 0.0, 3e12]]])
     torch.testing.assert_close(divided_by_median(cells), expected)
+
+
+def test_losses_of_data_splitting():
+    zeros = torch.zeros(4)
+    labels = torch.tensor([True, False, True, False])
+    for loss in (
+        closeness_loss(zeros), dispersion_loss(zeros), intra_class_loss(zeros, labels)
+    ):  # fmt: skip
+        assert loss.item() == pytest.approx(np.log(2))
+    logits = torch.tensor([-3.0, 0.5, 2.0, -0.1], dtype=torch.float64, requires_grad=True)
+    probability = torch.sigmoid(logits)
+    # The formulas of the paper, which overflow for large logits.
+    torch.testing.assert_close(closeness_loss(logits), -(1 - probability).log().mean())
+    torch.testing.assert_close(dispersion_loss(logits), -probability.log().mean())
+    y = labels.double()
+    entropy = y * probability.log() + (1 - y) * (1 - probability).log()
+    torch.testing.assert_close(intra_class_loss(logits, labels), -entropy.mean())
+    assert closeness_loss(torch.tensor([1000.0])) == 1000
+    assert dispersion_loss(torch.tensor([-1000.0])) == 1000
+    for loss in (closeness_loss, dispersion_loss, lambda u: intra_class_loss(u, labels)):
+        torch.autograd.gradcheck(loss, logits)

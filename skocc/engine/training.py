@@ -117,9 +117,13 @@ def train(
     best_epoch, best_state = None, None
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
     if checkpoint is not None and (saved := checkpoint.load(parts, device)) is not None:
-        loss_curve, validation_curve, best_epoch, best_state = saved
+        loss_curve, kind_curves, validation_curve, best_epoch, best_state = saved
         _check_epochs(len(loss_curve), n_epochs, stage)
     n_saved = len(loss_curve)
+
+    def history():
+        return loss_curve, kind_curves, validation_curve, best_epoch, best_state
+
     progress = tqdm(
         total=n_epochs * len(batches),
         initial=n_saved * len(batches),
@@ -158,12 +162,10 @@ def train(
                     best_epoch, best_state = epoch, copy.deepcopy(module.state_dict())
                 validation_curve.append(loss)
             if checkpoint is not None and (epoch + 1) % checkpoint.n_epochs_between == 0:
-                history = (loss_curve, validation_curve, best_epoch, best_state)
-                checkpoint.save(parts, history, device)
+                checkpoint.save(parts, history(), device)
                 n_saved = epoch + 1
         if checkpoint is not None and len(loss_curve) > n_saved:
-            history = (loss_curve, validation_curve, best_epoch, best_state)
-            checkpoint.save(parts, history, device)
+            checkpoint.save(parts, history(), device)
     except KeyboardInterrupt:
         warnings.warn(
             f"Interrupted: {stage} ends after {len(loss_curve)} of {n_epochs} epochs and "
@@ -187,6 +189,7 @@ def train_by_milestones(
     learning_rate: float,
     weight_decay: float,
     milestones: Iterable[int],
+    mixed_precision: bool = False,
     verbose: int = 0,
     stage: str = "training",
 ) -> list[float]:
@@ -194,7 +197,7 @@ def train_by_milestones(
 
     Parameters
     ----------
-    module, loss_fn, batches, n_epochs, verbose, stage
+    module, loss_fn, batches, n_epochs, mixed_precision, verbose, stage
         As in :func:`train`.
     learning_rate, weight_decay : float
         Step size at the start, and L2 penalty of the weights.
@@ -218,6 +221,7 @@ def train_by_milestones(
         scheduler=torch.optim.lr_scheduler.MultiStepLR(
             optimizer, sorted(milestones), gamma=0.1
         ),
+        mixed_precision=mixed_precision,
         verbose=verbose,
         stage=stage,
     )

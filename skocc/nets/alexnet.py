@@ -70,7 +70,9 @@ class CompactAlexNet(nn.Sequential):
         super().__init__(
             *_convolutions(n_channels, widths, stem_stride=1),
             nn.Flatten(),
-            *dense_layers((widths[-1] * size[0] * size[1], latent_dim, latent_dim), dropout),
+            *dense_layers(
+                (widths[-1] * size[0] * size[1], latent_dim, latent_dim), dropout
+            ),
         )
         initialize_glorot(self)
 
@@ -85,7 +87,9 @@ class AlexNetAutoencoder(nn.Module):
     A last 3x3 convolution makes the code; six transposed convolutions, seven for large
     images, undo the convolutions, and a sigmoid ends the net. Images of 63 pixels and more
     have a first convolution of 11x11 and stride 4, as AlexNet; for smaller ones the
-    convolutions are those of :class:`CompactAlexNet`.
+    convolutions are those of :class:`CompactAlexNet`. BatchNorm without weights precedes
+    each ReLU: without it, eleven layers deep, the units die in the first steps, and what
+    is painted is the mean of the images.
 
     Parameters
     ----------
@@ -111,7 +115,7 @@ class AlexNetAutoencoder(nn.Module):
         if code_channels is None:
             code_channels = (4 if n_channels == 1 else 8) * stride**2
         self.encoder = nn.Sequential(
-            *_convolutions(n_channels, widths, stride),
+            *_convolutions(n_channels, widths, stride, batch_norm=True),
             nn.Conv2d(widths[-1], code_channels, 3, padding=1),
         )
         self.decoder = _Decoder(tuple(size), n_channels, code_channels, widths, stride)
@@ -143,6 +147,9 @@ class _Decoder(nn.Module):
             nn.ConvTranspose2d(a, b, kernel, stride=stride, padding=kernel // 2)
             for a, b, kernel, stride in plan
         )
+        self.norms = nn.ModuleList(
+            nn.BatchNorm2d(b, affine=False) for _, b, _, _ in plan[:-1]
+        )
         # A map of n pixels came from one of up to stride * n: the sizes are those of the
         # encoder, from the image on.
         sizes = [tuple(image_size)]
@@ -153,12 +160,12 @@ class _Decoder(nn.Module):
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Map codes to images."""
         maps = codes
-        for index, (layer, size) in enumerate(zip(self.layers, self.sizes, strict=True)):
-            maps = layer(maps if index == 0 else torch.relu(maps), output_size=size)
-        return torch.sigmoid(maps)
+        for layer, norm, size in zip(self.layers, self.norms, self.sizes, strict=False):
+            maps = torch.relu(norm(layer(maps, output_size=size)))
+        return torch.sigmoid(self.layers[-1](maps, output_size=self.sizes[-1]))
 
 
-def _convolutions(n_channels, widths, stem_stride):
+def _convolutions(n_channels, widths, stem_stride, batch_norm=False):
     """Return the convolutions of AlexNet with their activations and maxima."""
     kernels = (11 if stem_stride > 1 else 5, 5, 3, 3, 3)
     layers = []
@@ -166,6 +173,8 @@ def _convolutions(n_channels, widths, stem_stride):
     for index, ((a, b), kernel) in enumerate(zip(pairs, kernels, strict=True)):
         stride = stem_stride if index == 0 else 1
         layers.append(nn.Conv2d(a, b, kernel, stride=stride, padding=kernel // 2))
+        if batch_norm:
+            layers.append(nn.BatchNorm2d(b, affine=False))
         layers.append(nn.ReLU())
         if index in (0, 1, 4):
             layers.append(nn.MaxPool2d(3, stride=2, padding=1))

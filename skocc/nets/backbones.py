@@ -91,9 +91,10 @@ def count_features(module: nn.Module, sample_shape: tuple[int, ...]) -> int:
             raise RuntimeError(f"it gives a tensor of shape {tuple(features.shape)}")
     except Exception as error:  # whatever the forward of a user's module may raise
         raise ValueError(
-            f"The backbone cannot turn samples of shape {tuple(sample_shape)} into vectors: "
-            f"{str(error)[:300]}. Pass a module that maps (b, C, H, W), or (b, d) for plain "
-            "rows, to (b, features); or set image_size to what the network was made for."
+            f"The backbone cannot turn samples of shape {tuple(sample_shape)} into "
+            f"vectors: {str(error)[:300]}. Pass a module that maps (b, C, H, W), or (b, d) "
+            "for plain rows, to (b, features); or set image_size to what the network was "
+            "made for."
         ) from error
     finally:
         for part, mode in zip(module.modules(), modes, strict=True):

@@ -67,8 +67,9 @@ class MLP(nn.Sequential):
 
 
 class DenseAutoencoder(nn.Module):
-    """Autoencoder of linear layers with biases, with ReLU between them; code and output
-    are linear.
+    """Autoencoder of linear layers with biases and ReLU between them.
+
+    Code and output are linear.
 
     Parameters
     ----------

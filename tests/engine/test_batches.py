@@ -8,6 +8,7 @@ from PIL import Image
 from skocc._images import ArrayImages, FileImages
 from skocc.engine.batches import (
     ImageBatches,
+    InTurn,
     ResidentImages,
     ResidentMaps,
     Subset,
@@ -195,3 +196,33 @@ def test_maps_of_a_stream_come_back_in_order():
     batches = [*ImageBatches(source, 2, device=CPU)]
     assert torch.equal(torch.cat(batches), maps)
     assert torch.equal(source.load(np.array([4, 1])), maps[[4, 1]].permute(0, 2, 3, 1))
+
+
+@pytest.mark.parametrize("shuffled", [False, True])
+def test_targets_stay_with_their_images(shuffled):
+    generator = torch.Generator().manual_seed(0) if shuffled else None
+    targets = torch.arange(7) * 10
+    batches = ImageBatches(numbered(7), 3, device=CPU, generator=generator, targets=targets)
+    pairs = [(batch[:, 0, 0, 0], target) for batch, target in batches]
+    assert all(torch.equal(10 * images, target.float()) for images, target in pairs)
+    n_images = [len(target) for _, target in pairs]
+    assert n_images == [len(batch) for batch in contents(images for images, _ in batches)]
+    # A last batch of one is dropped when shuffled.
+    assert n_images == ([3, 3] if shuffled else [3, 3, 1])
+
+
+def test_kinds_in_turn_until_the_longest_ends():
+    generator = torch.Generator().manual_seed(0)
+    few = ImageBatches(numbered(3), 2, device=CPU)
+    shuffled = ImageBatches(numbered(4), 2, device=CPU, generator=generator)
+    turns = InTurn(numbers := ["a", "b", "c", "d", "e"], few, shuffled)
+    assert len(turns) == 15
+    passes = [list(turns), list(turns)]
+    assert [kind for kind, _ in passes[0]] == [0, 1, 2] * 5
+    assert [batch for kind, batch in passes[0] if kind == 0] == numbers
+    few_batches = contents(batch for kind, batch in passes[0] if kind == 1)
+    assert few_batches == [[0, 1], [2], [0, 1], [2], [0, 1]]
+    # The shorter kind is gone over in another order each time.
+    others = [contents(b for kind, b in turns if kind == 2) for turns in passes]
+    assert all(sorted(a + b) == [0, 1, 2, 3] for a, b in [others[0][:2], others[0][2:4]])
+    assert others[0] != others[1]

@@ -162,3 +162,58 @@ def test_step_size_falls_to_a_tenth_at_each_milestone():
     assert len(curve) == 6
     steps = np.diff([*values, line.b.item()])
     np.testing.assert_allclose(steps, [1, 1, 0.1, 0.1, 0.1, 0.01], rtol=1e-4)
+
+
+def test_kinds_of_batches_have_curves_of_their_own():
+    line = Line()
+    losses = [(kind, value) for value in (1.0, 3.0) for kind in (0, 1)]
+
+    def loss_fn(batch):
+        kind, value = batch
+        return 0 * line.b + (value if kind == 0 else 10 * value)
+
+    optimizer = torch.optim.Adam(line.parameters())
+    history = train(line, loss_fn, losses, optimizer=optimizer, n_epochs=2, n_kinds=2)
+    assert history.kind_loss_curves == [[2.0, 2.0], [20.0, 20.0]]
+    assert history.loss_curve == [11.0, 11.0]
+    assert fit(Line(), n_epochs=2).kind_loss_curves[0] == fit(Line(), n_epochs=2).loss_curve
+
+
+@pytest.mark.parametrize(
+    ("second", "n_epochs"),
+    [
+        # The second kind still changes in epochs 4 and 6.
+        ([5, 5, 5, 5, 6, 6, 7, 7, 7, 7, 7, 7], 10),
+        ([5] * 12, 6),
+        ([*range(12)], 12),
+        # Slow, but without end: two epochs in a row are compared.
+        ([0.09 * i for i in range(12)], 6),
+    ],
+)
+def test_training_ends_when_no_loss_changes(second, n_epochs):
+    line = Line()
+    first = iter([9, 8, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7])
+    losses = [first, iter(second)]
+
+    def loss_fn(kind):
+        return 0 * line.b + next(losses[kind])
+
+    optimizer = torch.optim.Adam(line.parameters())
+    history = train(line, loss_fn, [0, 1], optimizer=optimizer, n_epochs=12, n_kinds=2,
+                    tolerance=0.1, patience=3)  # fmt: skip
+    assert len(history.loss_curve) == n_epochs
+
+
+def test_milestones_in_mixed_precision():
+    network, seen = torch.nn.Linear(3, 1), []
+
+    def loss_fn(batch):
+        output = network(batch)
+        seen.append(output.dtype)
+        return output.float().square().mean()
+
+    train_by_milestones(
+        network, loss_fn, [torch.ones(4, 3)], n_epochs=1, learning_rate=0.1,
+        weight_decay=0.0, milestones=(), mixed_precision=True,
+    )  # fmt: skip
+    assert seen == [torch.bfloat16]

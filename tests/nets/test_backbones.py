@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from skocc.nets.backbones import BackboneEncoder, FeatureMaps
+from skocc.nets.backbones import BackboneEncoder, FeatureMaps, count_features
 from skocc.nets.normalization import ImageNetNormalization
 
 
@@ -236,3 +236,42 @@ def test_golden_layers(data_dir, name, numbers):
         np.testing.assert_allclose(
             values[0].numpy(), first.reshape(values[0].shape), rtol=1e-3, atol=1e-3
         )
+
+
+def test_hidden_layers_of_a_classifier_are_kept_on_request():
+    hidden = BackboneEncoder("alexnet", weights=None, hidden=True)
+    assert sum(p.numel() for p in hidden.parameters()) == 57_003_840
+    assert count_features(hidden, (1, 64, 64)) == 4096
+    assert count_features(BackboneEncoder("alexnet", weights=None), (3, 64, 64)) == 9216
+    # Networks with one linear layer have no hidden ones.
+    assert (
+        count_features(BackboneEncoder("resnet18", None, hidden=True), (3, 32, 32)) == 512
+    )
+
+
+def test_modules_for_rows_and_for_grey_images():
+    rows = BackboneEncoder(nn.Linear(5, 3), n_channels=1)
+    assert count_features(rows, (5,)) == 3
+    grey = BackboneEncoder(nn.Conv2d(1, 2, 3), n_channels=1)
+    assert count_features(grey, (1, 5, 5)) == 2 * 9
+
+
+def test_counting_features_leaves_modes_and_statistics_alone():
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Flatten()).train()
+    module[1].eval()
+    assert count_features(module, (1, 4, 4)) == 8
+    assert module.training
+    assert not module[1].training
+    assert module[1].num_batches_tracked == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "message"),
+    [
+        (nn.Linear(7, 2), r"cannot turn samples of shape \(1, 5, 5\) into vectors.*Pass a"),
+        (nn.Conv2d(1, 2, 3), r"it gives a tensor of shape \(1, 2, 3, 3\)"),
+    ],
+)
+def test_modules_that_do_not_fit(module, message):
+    with pytest.raises(ValueError, match=message):
+        count_features(module, (1, 5, 5))

@@ -1,6 +1,6 @@
 import torch
 
-from skocc.nets.mlp import MLP
+from skocc.nets.mlp import MLP, DenseAutoencoder, dense_layers
 
 
 def test_shapes_and_no_bias():
@@ -31,3 +31,21 @@ def test_features_of_layers():
     for layers in [(0,), (1,), (0, 2)]:
         found = network.layer_features(rows, layers)
         assert [z.shape[1] for z in found] == [(16, 9, 5)[j] for j in layers]
+
+
+def test_autoencoder_mirrors_its_layers():
+    torch.manual_seed(0)
+    autoencoder = DenseAutoencoder(7, (16, 9), 3)
+    rows = torch.randn(4, 7)
+    assert autoencoder.encoder(rows).shape == (4, 3)
+    assert autoencoder(rows).shape == (4, 7)
+    weights = [p.shape for p in autoencoder.parameters() if p.dim() == 2]
+    assert weights == [(16, 7), (9, 16), (3, 9), (9, 3), (16, 9), (7, 16)]
+    # Rows have any sign, and so have code and output.
+    assert autoencoder.encoder(torch.randn(99, 7)).min() < 0 > autoencoder(rows).min()
+
+
+def test_dense_layers():
+    kinds = [type(layer).__name__ for layer in dense_layers((5, 4, 3), dropout=0.2)]
+    assert kinds == ["Dropout", "Linear", "ReLU"] * 2
+    assert [type(layer).__name__ for layer in dense_layers((5, 4))] == ["Linear", "ReLU"]

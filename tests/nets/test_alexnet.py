@@ -1,0 +1,73 @@
+import pytest
+import torch
+
+from skocc.nets.alexnet import AlexNetAutoencoder, CompactAlexNet, alexnet_widths
+
+
+def n_weights(module):
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "n_classifier", "n_autoencoder"),
+    [((1, 28, 28), 4_808_897, 4_914_565), ((3, 32, 32), 4_812_097, 4_939_403)],
+)
+def test_numbers_of_weights(in_shape, n_classifier, n_autoencoder):
+    network = torch.nn.Sequential(CompactAlexNet(in_shape), torch.nn.Linear(512, 1))
+    assert n_weights(network) == n_classifier
+    assert n_weights(AlexNetAutoencoder(in_shape)) == n_autoencoder
+
+
+@pytest.mark.parametrize(
+    ("in_shape", "code"), [((1, 28, 28), (4, 4, 4)), ((3, 32, 32), (8, 4, 4))]
+)
+def test_code_is_much_smaller_than_the_image(in_shape, code):
+    autoencoder = AlexNetAutoencoder(in_shape)
+    assert autoencoder.encoder(torch.zeros(2, *in_shape)).shape == (2, *code)
+
+
+@pytest.mark.parametrize(
+    "in_shape", [(1, 1, 3), (3, 8, 8), (2, 17, 23), (1, 62, 40), (3, 63, 64), (1, 70, 101)]
+)
+def test_reconstructions_have_the_size_of_the_image(in_shape):
+    autoencoder = AlexNetAutoencoder(in_shape, widths=(4, 6, 8, 6, 5))
+    images = autoencoder(torch.rand(2, *in_shape))
+    assert images.shape == (2, *in_shape)
+    assert images.min() > 0
+    assert images.max() < 1
+
+
+def test_code_of_large_images_is_a_thirty_second():
+    autoencoder = AlexNetAutoencoder((3, 224, 224), widths=(2, 2, 2, 2, 2))
+    assert autoencoder.encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 7, 7)
+
+
+def test_features_are_not_negative_and_dropout_is_there():
+    network = CompactAlexNet((1, 12, 9), latent_dim=7, widths=(3, 4, 5, 4, 3), dropout=0.5)
+    features = network.eval()(torch.rand(4, 1, 12, 9))
+    assert features.shape == (4, 7)
+    assert features.min() >= 0
+    assert features.std() > 0
+    rates = [m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)]
+    assert rates == [0.5, 0.5]
+
+
+def test_widths_by_size():
+    assert alexnet_widths(28, 28) == (64, 192, 384, 256, 256)
+    assert alexnet_widths(28, 8) == (16, 48, 96, 64, 64)
+    assert alexnet_widths(2, 28) == (8, 24, 48, 32, 32)
+
+
+def test_autoencoder_learns_at_its_step_size():
+    """Without BatchNorm it paints the mean image, and goes on doing so."""
+    torch.manual_seed(0)
+    coarse = torch.rand(40, 1, 4, 4)
+    images = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
+    autoencoder = AlexNetAutoencoder((1, 16, 16), widths=(8, 12, 16, 12, 12))
+    optimizer = torch.optim.Adam(autoencoder.parameters(), lr=1e-3)
+    for _ in range(60):
+        loss = (autoencoder(images) - images).square().mean()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert loss < 0.5 * (images - images.mean(dim=0)).square().mean()
