@@ -706,7 +706,7 @@ def split_typical(similarities, atypical_fraction):
 def _intra_class(network, batch):
     samples, is_atypical = batch
     logits = network["classifier"](network["extractor"](samples)).squeeze(1)
-    return intra_class_loss(logits, is_atypical)
+    return intra_class_loss(logits.float(), is_atypical)
 
 
 def _distances(network, batch, generator):
@@ -715,4 +715,5 @@ def _distances(network, batch, generator):
     # Neighbours on a random circle: no sample is its own partner.
     order = torch.randperm(len(z), generator=generator).to(z.device)
     z = z[order]
-    return network["distance"](z, z.roll(1, dims=0))
+    # In bfloat16 losses would have fewer digits than the rule for the end compares.
+    return network["distance"](z, z.roll(1, dims=0)).float()

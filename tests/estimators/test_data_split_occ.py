@@ -281,6 +281,9 @@ def test_mixed_precision_scores_in_full_precision(images):
     np.testing.assert_allclose(mixed.similarity_, plain.similarity_, atol=0.05)
     logits = logits_by_hand(mixed, tensor(images))
     np.testing.assert_allclose(mixed.train_scores_, -logits, rtol=1e-4)
+    # Losses have all digits, of which the rule for the end compares four.
+    losses = torch.tensor(mixed.step_loss_curves_).flatten()
+    assert (losses != losses.bfloat16().float()).all()
 
 
 @pytest.mark.parametrize("objective", ["constrained", "split", "naive"])
