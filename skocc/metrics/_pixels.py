@@ -74,9 +74,9 @@ def aupro(masks, maps, *, max_fpr=0.3):
     """Area under the per-region overlap, over rates of false alarms up to a limit.
 
     The per-region overlap at a threshold is the share of a defect's pixels above it,
-    averaged over the defects, so that a small defect weighs as much as a large one. A defect
-    is a connected region of a mask, of pixels that touch at a side or a corner. Read more in
-    the :ref:`User Guide <metrics>`.
+    averaged over the defects, so that a small defect weighs as much as a large one. A
+    defect is a connected region of a mask, of pixels that touch at a side or a corner. Read
+    more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
@@ -116,11 +116,11 @@ def aupro(masks, maps, *, max_fpr=0.3):
     and where it is cut; the area up to `max_fpr` is divided by `max_fpr`, as in [1]_.
 
     Memory: 4 bytes a normal pixel, at most about 0.5 GiB for any number of maps, and
-    about 36 bytes a pixel of a defect. The curve is exact up to 2**26 normal pixels, some
+    about 40 bytes a pixel of a defect. The curve is exact up to 2**26 normal pixels, some
     1,000 maps of 256 x 256. Beyond, every second value, then every fourth and so on, of the
     sorted values of normal pixels is kept, which moves a rate of false alarms by at most
-    3e-8 + 1e-15 N for N pixels and the result by at most twice that divided by `max_fpr`:
-    about 1e-6 for 2,000 such maps. Regions and their overlap remain exact.
+    3e-8 + 1e-15 N for N pixels, and the result by at most that divided by `max_fpr`: under
+    1e-6 for 2,000 such maps. Regions and their overlap remain exact.
 
     References
     ----------

@@ -68,7 +68,7 @@ def test_thinned_values_stay_within_the_bound(n_levels, monkeypatch):
     # The docstring's bound: 3e-8 + 1e-15 N is 2 / kept + 1 / (waiting * kept) * N.
     bound = 2 / kept + masks.size / (waiting * kept)
     assert masks.size > 4 * kept
-    assert aupro(masks, maps) == pytest.approx(exact[0], abs=2 * bound / 0.3)
+    assert aupro(masks, maps) == pytest.approx(exact[0], abs=bound / 0.3)
     assert pixel_auroc(masks, maps) == pytest.approx(exact[1], abs=2 * bound)
 
 
