@@ -1,4 +1,4 @@
-"""AUPRO and pixel AUROC of many maps: seconds of the CPU, and the memory that they need at most.
+"""AUPRO and pixel AUROC of many maps: CPU seconds, and the memory that they need at most.
 
 The maps are noise, every second with a brighter disk that its mask marks. They are made one
 at a time by a generator, so that the memory added, by the peak of the process before and
