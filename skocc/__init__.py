@@ -20,7 +20,7 @@ _MODULES = {
     "show_versions": "skocc._versions",
 }
 # Sub-packages, which their own import would make attributes.
-_SUBPACKAGES = ("datasets", "feature_extraction", "model_selection")
+_SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
 __all__ = [*_MODULES, "__version__"]
 
 

@@ -9,10 +9,17 @@ import pytest
 import skocc
 import skocc.datasets
 import skocc.feature_extraction
+import skocc.metrics
 import skocc.model_selection
 
 ROOT = Path(__file__).parent.parent
-MODULES = [skocc, skocc.datasets, skocc.feature_extraction, skocc.model_selection]
+MODULES = [
+    skocc,
+    skocc.datasets,
+    skocc.feature_extraction,
+    skocc.metrics,
+    skocc.model_selection,
+]
 
 
 @pytest.mark.parametrize(
@@ -35,6 +42,7 @@ def test_subpackages_without_their_own_import():
     code = (
         "import skocc; skocc.datasets.load_mvtec_layout; "
         "skocc.feature_extraction.DeepFeatures; "
+        "skocc.metrics.auroc; "
         "skocc.model_selection.classical_detectors"
     )
     subprocess.run([sys.executable, "-c", code], check=True)

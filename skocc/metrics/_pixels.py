@@ -1,0 +1,314 @@
+from itertools import chain, zip_longest
+
+import numpy as np
+from scipy import ndimage
+
+# Values that are kept and values that wait to be thinned, both powers of two.
+_MAX_KEPT = 2**26
+_N_WAITING = 2**24
+# Defect pixels whose points of the curve are computed at a time.
+_N_POINTS = 2**20
+_MISSING = object()
+
+
+def pixel_auroc(masks, maps):
+    """Area under the ROC curve over the pixels of all maps together.
+
+    The probability that a pixel of a defect has a higher value than a normal pixel, both
+    drawn at random from all images, those without a defect included; equal values count one
+    half. Large defects weigh more than small ones. Read more in the
+    :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+        True, or an integer that is not 0, where the defects are; None for an image without
+        one. Generators are read one image at a time.
+    maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
+        Heat maps as of ``anomaly_map``, HIGHER is more anomalous, unlike scores of images.
+        They are compared as float32. NaN is an anomaly: it ranks with +inf. Images may
+        differ in size.
+
+    Returns
+    -------
+    auroc : float
+        In [0, 1], higher is better; 0.5 is chance.
+
+    Raises
+    ------
+    ValueError
+        There are more masks than maps or fewer; a mask is not of the shape of its map, or
+        holds floats; there is no pixel of a defect, or no normal one.
+
+    See Also
+    --------
+    aupro : Every defect weighs the same, however large.
+
+    Notes
+    -----
+    Memory: 4 bytes a pixel, and at most about 1 GiB for any number of maps. The result is
+    exact up to 2**26 pixels of either kind, some 1,000 maps of 256 x 256. Beyond,
+    every second value, then every fourth and so on, of the sorted ones is kept, which moves
+    a rate on the curve by at most 3e-8 + 1e-15 N for N pixels, hence the area by at most
+    twice that: under 5e-7 for 2,000 such maps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.metrics import pixel_auroc
+    >>> mask = np.array([[False, True], [False, False]])
+    >>> pixel_auroc([mask, None], [[[0.1, 0.7], [0.2, 0.3]], [[0.1, 0.1], [0.8, 0.0]]])
+    0.857...
+    """
+    normal, defect = _Values(), _Values()
+    for mask, heat in _pairs(masks, maps):
+        normal.add(heat[~mask])
+        defect.add(heat[mask])
+    _check_both(len(defect), len(normal))
+    return float(defect.share_above(normal))
+
+
+def aupro(masks, maps, *, max_fpr=0.3):
+    """Area under the per-region overlap, over rates of false alarms up to a limit.
+
+    The per-region overlap at a threshold is the share of a defect's pixels above it,
+    averaged over the defects, so that a small defect weighs as much as a large one. A
+    defect is a connected region of a mask, of pixels that touch at a side or a corner. Read
+    more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+        True, or an integer that is not 0, where the defects are; None for an image without
+        one. Generators are read one image at a time.
+    maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
+        Heat maps as of ``anomaly_map``, HIGHER is more anomalous, unlike scores of images.
+        They are compared as float32. NaN is an anomaly: it ranks with +inf. Images may
+        differ in size.
+    max_fpr : float, default=0.3
+        Highest share of the normal pixels, of all images, that is above the threshold, in
+        (0, 1].
+
+    Returns
+    -------
+    aupro : float
+        The area divided by `max_fpr`, in [0, 1], higher is better. ``max_fpr / 2`` is
+        chance.
+
+    Raises
+    ------
+    ValueError
+        There are more masks than maps or fewer; a mask is not of the shape of its map, or
+        holds floats; there is no pixel of a defect, or no normal one; `max_fpr` is not in
+        (0, 1].
+
+    See Also
+    --------
+    pixel_auroc : Every pixel weighs the same.
+
+    Notes
+    -----
+    The curve has a point for every distinct value of the maps, and is linear between them
+    and where it is cut; the area up to `max_fpr` is divided by `max_fpr`, as in [1]_.
+
+    Memory: 4 bytes a normal pixel, at most about 0.5 GiB for any number of maps, and
+    about 40 bytes a pixel of a defect. The curve is exact up to 2**26 normal pixels, some
+    1,000 maps of 256 x 256. Beyond, every second value, then every fourth and so on, of the
+    sorted values of normal pixels is kept, which moves a rate of false alarms by at most
+    3e-8 + 1e-15 N for N pixels, and the result by at most that divided by `max_fpr`: under
+    1e-6 for 2,000 such maps. Regions and their overlap remain exact.
+
+    References
+    ----------
+    .. [1] P. Bergmann, K. Batzner, M. Fauser, D. Sattlegger, C. Steger (2021). The MVTec
+       Anomaly Detection Dataset. International Journal of Computer Vision 129, Section 5.
+       doi:10.1007/s11263-020-01400-4
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.metrics import aupro
+    >>> mask = np.array([[False, True], [False, False]])
+    >>> aupro([mask, None], [[[0.1, 0.7], [0.2, 0.3]], [[0.1, 0.1], [0.8, 0.0]]])
+    0.523...
+    """
+    if not 0 < max_fpr <= 1:
+        raise ValueError(
+            f"max_fpr must be a rate in (0, 1]. Got {max_fpr!r}. Pass for example "
+            "max_fpr=0.3."
+        )
+    normal, values, sizes, n_regions = _Values(), [], [], 0
+    for mask, heat in _pairs(masks, maps):
+        normal.add(heat[~mask])
+        if not mask.any():
+            continue
+        regions, n_found = ndimage.label(mask, structure=np.ones((3, 3)))
+        regions = regions[mask]
+        values.append(heat[mask])
+        sizes.append(np.bincount(regions)[regions].astype(np.uint32))
+        n_regions += n_found
+    _check_both(len(values), len(normal))
+    thresholds, overlaps = _overlaps(values, sizes, n_regions)
+    return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
+
+
+class _Values:
+    """The float32 values of many pixels; sorted ones are thinned beyond a number of them.
+
+    Kept values stand for `weight` values each. Those that wait stand for themselves.
+    """
+
+    def __init__(self, max_kept=None, n_waiting=None):
+        self._max_kept = max_kept or _MAX_KEPT
+        self._n_waiting = n_waiting or _N_WAITING
+        self._kept, self._n_kept = np.empty(0, np.float32), 0
+        self._waiting = []
+        self._n_in_waiting = 0
+        self._weight = 1
+        self._sorted = False
+
+    def __len__(self):
+        return self._weight * self._n_kept + self._n_in_waiting
+
+    def add(self, values):
+        """Add a 1-D array of values."""
+        self._sorted = False
+        while len(values):
+            taken = values[: self._n_waiting - self._n_in_waiting]
+            values = values[len(taken) :]
+            self._waiting.append(taken)
+            self._n_in_waiting += len(taken)
+            if self._n_in_waiting == self._n_waiting:
+                self._keep()
+
+    def _keep(self):
+        """Move what waits, a full number of it, to what is kept."""
+        batch = np.concatenate(self._waiting)
+        self._waiting, self._n_in_waiting = [], 0
+        if self._n_kept + len(batch) // self._weight > self._max_kept:
+            self._kept.sort()
+            self._n_kept //= 2
+            self._kept = self._kept[1::2].copy()
+            self._weight *= 2
+        if self._weight > 1:
+            batch.sort()
+            batch = batch[self._weight // 2 :: self._weight]
+        # In place: a copy would need the memory twice.
+        self._kept.resize(self._n_kept + len(batch), refcheck=False)
+        self._kept[self._n_kept :] = batch
+        self._n_kept += len(batch)
+
+    def counts(self, thresholds):
+        """Return how many values are above, and how many at or above, each threshold."""
+        if not self._sorted:
+            self._kept.sort()
+            self._waiting = (
+                [np.sort(np.concatenate(self._waiting))] if self._waiting else []
+            )
+            self._sorted = True
+        counts = []
+        for side in ("right", "left"):
+            below = self._weight * np.searchsorted(self._kept, thresholds, side=side)
+            for waiting in self._waiting:
+                below += np.searchsorted(waiting, thresholds, side=side)
+            counts.append(len(self) - below)
+        return counts
+
+    def share_above(self, other):
+        """Return P(value > other value) + P(equal) / 2."""
+        n_pairs = 0.0
+        arrays = chain([(self._kept, self._weight)], ((a, 1) for a in self._waiting))
+        for array, weight in arrays:
+            for start in range(0, len(array), _N_POINTS):
+                above, at_least = other.counts(np.sort(array[start : start + _N_POINTS]))
+                # Half of the pairs in which the other is above or equal, twice.
+                n_not_above = (above.sum() + at_least.sum()) / 2
+                n_pairs += weight * (len(above) * len(other) - n_not_above)
+        return n_pairs / (len(self) * len(other))
+
+
+def _pairs(masks, maps):
+    """Yield each mask as a Boolean array (H, W), with its map as float32."""
+    for i, (mask, heat) in enumerate(zip_longest(masks, maps, fillvalue=_MISSING)):
+        if mask is _MISSING or heat is _MISSING:
+            fewer = "masks" if mask is _MISSING else "maps"
+            raise ValueError(
+                f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
+                "the mask of an image without a defect."
+            )
+        heat = np.asarray(heat, dtype=np.float32)
+        if heat.ndim != 2:
+            raise ValueError(
+                f"A map must have the shape (H, W). Got {heat.shape} for map {i}. Pass "
+                "maps of shape (n, H, W), or one array (H, W) for each image."
+            )
+        heat = np.where(np.isnan(heat), np.float32(np.inf), heat)
+        mask = np.zeros(heat.shape, bool) if mask is None else np.asarray(mask)
+        if mask.shape != heat.shape:
+            raise ValueError(
+                f"A mask must have the shape of its map. Got {mask.shape} for mask {i} and "
+                f"{heat.shape} for its map. Resize the mask without interpolation."
+            )
+        if mask.dtype.kind not in "bui":
+            raise ValueError(
+                f"A mask must hold Booleans or integers. Got {mask.dtype} for mask {i}. "
+                "Pass for example mask > 0.5."
+            )
+        yield mask != 0, heat
+
+
+def _check_both(n_defect, n_normal):
+    if not (n_defect and n_normal):
+        missing = "normal" if n_defect else "defect"
+        raise ValueError(
+            "Pixels of defects and normal pixels are both needed, as nothing can be ranked "
+            f"otherwise. Got no {missing} pixel. Pass the maps of images with and without "
+            "defects."
+        )
+
+
+def _overlaps(values, sizes, n_regions):
+    """Return the distinct values, descending, and the mean overlap at each."""
+    # Cleared, as the caller holds them while the curve is computed.
+    all_values, all_sizes = np.concatenate(values), np.concatenate(sizes)
+    values.clear()
+    sizes.clear()
+    values, sizes = all_values, all_sizes
+    order = np.argsort(values)[::-1]
+    values = values[order]
+    overlaps = np.cumsum(1 / sizes[order].astype(np.float64))
+    del order, sizes
+    is_last = np.append(values[1:] != values[:-1], True)
+    return values[is_last], overlaps[is_last] / n_regions
+
+
+def _area(normal, thresholds, overlaps, max_fpr):
+    """Return the area under the overlaps from a rate of false alarms of 0 to max_fpr."""
+    area, last_fpr, last_overlap = 0.0, 0.0, 0.0
+    for start in range(0, len(thresholds), _N_POINTS):
+        after = overlaps[start : start + _N_POINTS]
+        before = np.concatenate([[last_overlap], after[:-1]])
+        above, at_least = normal.counts(thresholds[start : start + _N_POINTS])
+        # From one value of a defect to the next the overlap stays as it is, and it rises
+        # along with the rate where normal pixels have this value too.
+        fpr = np.stack([above, at_least], axis=1).ravel() / len(normal)
+        overlap = np.stack([before, after], axis=1).ravel()
+        fpr = np.concatenate([[last_fpr], fpr])
+        overlap = np.concatenate([[last_overlap], overlap])
+        area += _trapezoids(fpr, overlap, max_fpr)
+        last_fpr, last_overlap = fpr[-1], overlap[-1]
+        if last_fpr >= max_fpr:
+            return float(area)
+    return float(area + _trapezoids(np.array([last_fpr, 1.0]), np.ones(2), max_fpr))
+
+
+def _trapezoids(x, y, limit):
+    """Return the area under the points, which is cut at a limit of x."""
+    width = np.diff(x)
+    cut = np.clip(limit - x[:-1], 0, width)
+    rise = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)
+    return float(np.sum(cut * (y[:-1] + rise * cut / 2)))

@@ -1,0 +1,263 @@
+import numpy as np
+from sklearn.metrics import (
+    average_precision_score,
+    precision_recall_curve,
+    roc_auc_score,
+    roc_curve,
+)
+from sklearn.utils import check_consistent_length, column_or_1d
+
+
+def auroc(y_true, y_score):
+    """Area under the ROC curve, the anomalies being the positive class.
+
+    The probability that an anomaly has a lower score than a normal sample, both drawn at
+    random; equal scores count one half. Read more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), int
+        Labels, +1 for normal and -1 for an anomaly.
+    y_score : array-like of shape (n_samples,), float
+        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
+        ``predict``: it ranks with -inf.
+
+    Returns
+    -------
+    auroc : float
+        In [0, 1], higher is better; 0.5 is chance.
+
+    Raises
+    ------
+    ValueError
+        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
+        `y_score` in length.
+
+    See Also
+    --------
+    average_precision : Depends on the share of anomalies; looks at the top of the ranking.
+    recall_at_fpr : Looks at one rate of false alarms.
+
+    Examples
+    --------
+    >>> from skocc.metrics import auroc
+    >>> auroc([1, 1, -1, -1], [0.9, 0.4, 0.5, 0.1])
+    0.75
+    """
+    is_anomaly, rank = _rank(y_true, y_score)
+    return float(roc_auc_score(is_anomaly, rank))
+
+
+def average_precision(y_true, y_score):
+    """Mean precision over the anomalies, the anomalies being the positive class.
+
+    The area under the steps of the precision-recall curve. Read more in the
+    :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), int
+        Labels, +1 for normal and -1 for an anomaly.
+    y_score : array-like of shape (n_samples,), float
+        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
+        ``predict``: it ranks with -inf.
+
+    Returns
+    -------
+    average_precision : float
+        In (0, 1], higher is better; the share of anomalies is chance.
+
+    Raises
+    ------
+    ValueError
+        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
+        `y_score` in length.
+
+    See Also
+    --------
+    auroc : Does not depend on the share of anomalies.
+
+    Examples
+    --------
+    >>> from skocc.metrics import average_precision
+    >>> round(average_precision([1, 1, -1, -1], [0.9, 0.4, 0.5, 0.1]), 4)
+    0.8333
+    """
+    is_anomaly, rank = _rank(y_true, y_score)
+    return float(average_precision_score(is_anomaly, rank))
+
+
+def best_f1(y_true, y_score):
+    """F1 of the anomalies at the threshold that is best for it.
+
+    The threshold is chosen with the labels that the result is computed from, so that the
+    result is an upper bound of what a threshold chosen beforehand reaches. Read more in the
+    :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), int
+        Labels, +1 for normal and -1 for an anomaly.
+    y_score : array-like of shape (n_samples,), float
+        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
+        ``predict``: it ranks with -inf.
+
+    Returns
+    -------
+    f1 : float
+        In (0, 1], higher is better. Never below that of calling everything an anomaly,
+        2 p / (1 + p) for a share p of anomalies.
+
+    Raises
+    ------
+    ValueError
+        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
+        `y_score` in length.
+
+    See Also
+    --------
+    max_balanced_accuracy : Does not depend on the share of anomalies.
+
+    Examples
+    --------
+    >>> from skocc.metrics import best_f1
+    >>> best_f1([1, 1, -1, -1], [0.9, 0.4, 0.5, 0.1])
+    0.8
+    """
+    is_anomaly, rank = _rank(y_true, y_score)
+    precision, recall, _ = precision_recall_curve(is_anomaly, rank)
+    # The last point of the curve has recall 0 and precision 1: the sum is never 0 but where
+    # no anomaly is found, and F1 is 0 there.
+    total = precision + recall
+    f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
+    return float(f1.max())
+
+
+def max_balanced_accuracy(y_true, y_score):
+    """Balanced accuracy at the threshold that is best for it.
+
+    The largest (TPR + 1 - FPR) / 2 on the ROC curve, the anomalies being the positive
+    class. As for :func:`best_f1`, the threshold is chosen with the labels that the result
+    is computed from. Read more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), int
+        Labels, +1 for normal and -1 for an anomaly.
+    y_score : array-like of shape (n_samples,), float
+        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
+        ``predict``: it ranks with -inf.
+
+    Returns
+    -------
+    balanced_accuracy : float
+        In [0.5, 1], higher is better. It is at least 0.5 because a threshold may call
+        everything an anomaly.
+
+    Raises
+    ------
+    ValueError
+        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
+        `y_score` in length.
+
+    See Also
+    --------
+    best_f1 : Weighs the classes by their number of samples.
+
+    Examples
+    --------
+    >>> from skocc.metrics import max_balanced_accuracy
+    >>> max_balanced_accuracy([1, 1, -1, -1], [0.9, 0.4, 0.5, 0.1])
+    0.75
+    """
+    is_anomaly, rank = _rank(y_true, y_score)
+    fpr, tpr, _ = roc_curve(is_anomaly, rank, drop_intermediate=False)
+    return float((tpr + 1 - fpr).max() / 2)
+
+
+def recall_at_fpr(y_true, y_score, *, max_fpr=0.05):
+    """Share of the anomalies that are found at a given rate of false alarms.
+
+    The largest recall of a threshold at which at most this share of the normal samples is
+    called anomalous. Read more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    y_true : array-like of shape (n_samples,), int
+        Labels, +1 for normal and -1 for an anomaly.
+    y_score : array-like of shape (n_samples,), float
+        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
+        ``predict``: it ranks with -inf.
+    max_fpr : float, default=0.05
+        Highest rate of false alarms, in [0, 1].
+
+    Returns
+    -------
+    recall : float
+        In [0, 1], higher is better.
+
+    Raises
+    ------
+    ValueError
+        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
+        `y_score` in length; `max_fpr` is not in [0, 1].
+
+    See Also
+    --------
+    auroc : The mean over all rates of false alarms.
+
+    Notes
+    -----
+    Only thresholds count, nothing is interpolated between them. With n normal samples, the
+    rate is a multiple of 1/n: below 20 normal samples, ``max_fpr=0.05`` allows no false
+    alarm at all.
+
+    Examples
+    --------
+    >>> from skocc.metrics import recall_at_fpr
+    >>> recall_at_fpr([1, 1, -1, -1], [0.9, 0.4, 0.5, 0.1], max_fpr=0.0)
+    0.5
+    """
+    if not 0 <= max_fpr <= 1:
+        raise ValueError(
+            f"max_fpr must be a rate in [0, 1]. Got {max_fpr!r}. Pass for example "
+            "max_fpr=0.05."
+        )
+    is_anomaly, rank = _rank(y_true, y_score)
+    fpr, tpr, _ = roc_curve(is_anomaly, rank, drop_intermediate=False)
+    return float(tpr[fpr <= max_fpr].max())
+
+
+def _rank(y_true, y_score):
+    """Return who is an anomaly, and ranks that are higher for more anomalous samples."""
+    y_true = column_or_1d(y_true)
+    y_score = column_or_1d(y_score, dtype=np.float64)
+    check_consistent_length(y_true, y_score)
+    labels = np.unique(y_true)
+    if y_true.dtype == bool or not np.isin(labels, (-1, 1)).all():
+        shown = ", ".join(str(label) for label in labels[:5])
+        raise ValueError(
+            "y_true must hold +1 for normal and -1 for anomalous samples. Got the labels "
+            f"{shown}{', ...' if len(labels) > 5 else ''}. If 1 or True means anomalous, "
+            "pass np.where(y_true, -1, 1)."
+        )
+    if len(labels) < 2:
+        held = {-1: "only anomalies (-1)", 1: "only normal samples (+1)"}
+        given = held[int(labels[0])] if len(labels) else "no label"
+        raise ValueError(
+            "y_true must hold both normal and anomalous samples, as nothing can be ranked "
+            f"otherwise. Got {given} in {len(y_true)} samples. Validate on both."
+        )
+    # Ranks, as scikit-learn's curves accept no infinite score.
+    y_score = np.where(np.isnan(y_score), -np.inf, y_score)
+    return y_true == -1, -np.unique(y_score, return_inverse=True)[1]

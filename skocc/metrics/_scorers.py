@@ -1,0 +1,81 @@
+from sklearn import metrics
+
+from skocc.metrics._ranking import (
+    auroc,
+    average_precision,
+    best_f1,
+    max_balanced_accuracy,
+    recall_at_fpr,
+)
+
+_METRICS = {
+    "auroc": auroc,
+    "average_precision": average_precision,
+    "best_f1": best_f1,
+    "max_balanced_accuracy": max_balanced_accuracy,
+    "recall_at_fpr": recall_at_fpr,
+}
+
+
+def make_scorer(name, **kwargs):
+    """Make a scorer for scikit-learn's searches and cross-validation of a named metric.
+
+    It passes ``score_samples`` of the fitted detector to the metric. Unlike scikit-learn's
+    ``scoring="roc_auc"``, which takes +1, the normal samples, as the positive class, the
+    anomalies are the positive class here. Read more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    name : {"auroc", "average_precision", "best_f1", "max_balanced_accuracy", \
+            "recall_at_fpr"}
+        A function of this module with the arguments ``y_true`` and ``y_score``.
+    **kwargs : keyword arguments
+        Passed on to the metric, as in ``make_scorer("recall_at_fpr", max_fpr=0.01)``.
+
+    Returns
+    -------
+    scorer : callable
+        ``scorer(detector, X, y)``, as ``sklearn.metrics.make_scorer`` makes them; higher is
+        better. y holds +1 for normal and -1 for anomalous samples, and must hold both. The
+        detector, or the last step of the pipeline, must be an outlier detector with
+        ``score_samples``, higher being more normal.
+
+    Raises
+    ------
+    ValueError
+        `name` is not one of the above.
+
+    See Also
+    --------
+    sklearn.model_selection.GridSearchCV : Takes the scorer as ``scoring``, or several in a
+        dictionary.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.model_selection import cross_validate
+    >>> from sklearn.svm import OneClassSVM
+    >>> from skocc.metrics import make_scorer
+    >>> rng = np.random.default_rng(0)
+    >>> X = np.concatenate([rng.normal(size=(80, 2)), rng.normal(8, 1, size=(20, 2))])
+    >>> y = np.repeat([1, -1], [80, 20])
+    >>> train, test = np.arange(40), np.arange(40, 100)  # no anomaly to train on
+    >>> scoring = {
+    ...     "auroc": make_scorer("auroc"),
+    ...     "recall": make_scorer("recall_at_fpr", max_fpr=0.0),
+    ... }
+    >>> scores = cross_validate(
+    ...     OneClassSVM(gamma=0.1), X, y, cv=[(train, test)], scoring=scoring
+    ... )
+    >>> scores["test_auroc"], scores["test_recall"]
+    (array([1.]), array([1.]))
+    """
+    if name not in _METRICS:
+        raise ValueError(
+            f"There is no metric of this name that a scorer can be made of. Got {name!r}. "
+            f"Pass one of {', '.join(map(repr, _METRICS))}."
+        )
+    # A tuple, as scikit-learn does not list "score_samples" among the single names.
+    return metrics.make_scorer(_METRICS[name], response_method=("score_samples",), **kwargs)
