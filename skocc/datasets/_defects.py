@@ -309,7 +309,7 @@ def stain_defects(
         Defects of each image, or the range, both ends included, they are drawn from.
     radius : tuple (low, high), default=(0.05, 0.1)
         Range of the mean radius of a spot, as a fraction of the shorter side of the image,
-        at most 0.3. A radius is never less than a pixel.
+        at most 0.3. A radius is never less than 1.5 pixels.
     contrast : tuple (low, high), default=(0.2, 0.4)
         Range of the difference of a stain from the mean of the pixels that it covers, of
         the range of the pixels. It is brighter where these are dark, else darker.
@@ -353,7 +353,7 @@ def stain_defects(
 
     def draw(image, centers, rng):
         shape = image.shape[:2]
-        r = max(1.0, rng.uniform(*radius) * min(shape))
+        r = max(1.5, rng.uniform(*radius) * min(shape))
         i, j = _place(shape, (1.5 * r, 1.5 * r), centers, rng)
         rows, columns = np.indices(shape, sparse=True)
         turn = np.arctan2(rows - i, columns - j)
@@ -451,15 +451,18 @@ def _apply(draw, images, n_defects, foreground, random_state):
             for _ in range(rng.randint(low, high + 1)):
                 changed, drawn = draw(changed, centers, rng)
                 mask |= drawn
-            strength = np.abs(changed[mask] - image[mask]).mean()
+            # Interpolation may end a bit of rounding above 1.
+            pixels = changed[mask].clip(0, 1)
+            if scale > 1:
+                pixels = np.rint(pixels * scale) / scale
+            strength = np.abs(pixels - image[mask]).mean()
             if strength > strongest:
-                strongest, kept, masks[index] = strength, changed, mask
+                strongest, kept, masks[index] = strength, pixels, mask
             if strength > _VISIBLE:
                 break
         n_invisible += strongest <= _VISIBLE
-        # Interpolation may end a bit of rounding above 1.
-        pixels = kept.reshape(images.shape[1:])[masks[index]].clip(0, 1) * scale
-        defective[index][masks[index]] = np.rint(pixels) if scale > 1 else pixels
+        kept = kept.reshape(-1, *images.shape[3:]) * scale
+        defective[index][masks[index]] = np.rint(kept) if scale > 1 else kept
     if n_invisible:
         warnings.warn(
             f"Defects can hardly be seen in {n_invisible} of {len(images)} images: in the "

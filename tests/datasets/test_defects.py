@@ -186,17 +186,24 @@ def test_twist_leaves_what_is_the_same_all_round():
     assert np.abs(twisted - images).mean() > 0.1
 
 
-def test_twists_are_redrawn_until_they_can_be_seen():
+@pytest.mark.parametrize("dtype", [np.uint8, np.float64])
+def test_twists_are_redrawn_until_they_can_be_seen(dtype):
     # Only a band of the image has structure: most first draws miss it, few of eleven do.
-    images = np.full((60, 80, 80), 0.5)
-    images[:, 30:50] = random_images(float, (20, 80))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    images = random_images(dtype, (60, 80, 80))
+    images[:, :30] = images[:, 50:] = images.max() // 2
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
         twisted, masks = twist_defects(images, n_defects=1, random_state=0)
+    scale = 255 if dtype == np.uint8 else 1
+    change = np.abs(twisted.astype(float) - images) / scale
     strength = np.array(
-        [np.abs(a - b)[m].mean() for a, b, m in zip(twisted, images, masks, strict=True)]
+        [image[mask].mean() for image, mask in zip(change, masks, strict=True)]
     )
-    assert (strength > 2 / 255).mean() > 0.95
+    n_invisible = int((strength <= 2 / 255).sum())
+    assert n_invisible <= 3
+    said = [str(warning.message) for warning in caught]
+    assert len(said) == (n_invisible > 0)
+    assert not said or f"in {n_invisible} of 60 images" in said[0]
 
 
 def test_twist_turns_both_ways_within_its_ranges():
