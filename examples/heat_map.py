@@ -18,39 +18,14 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skocc import PatchSVDD
-from skocc.datasets import load_mvtec_layout
-
-
-def make_weave(n_images, rng, size=96):
-    """Return woven textures (n, size, size), each shifted and lit in its own way."""
-    rows, columns = np.mgrid[:size, :size]
-    images = []
-    for _ in range(n_images):
-        i, j = rows + rng.uniform(0, 12), columns + rng.uniform(0, 12)
-        weave = np.sin(2 * np.pi * i / 12) * np.sin(2 * np.pi * j / 8)
-        light = rng.uniform(-0.1, 0.1) + 0.1 * np.sin(rows / size + rng.uniform(0, 6))
-        images.append(0.5 + 0.2 * weave + light)
-    images = np.stack(images) + rng.normal(scale=0.03, size=(n_images, size, size))
-    return images.clip(0, 1).astype(np.float32)
-
-
-def stain(images, rng):
-    """Return the images with a dark, ragged spot each, and its masks."""
-    masks = np.zeros(images.shape, dtype=bool)
-    rows, columns = np.mgrid[: images.shape[1], : images.shape[2]]
-    for mask in masks:
-        i, j = rng.integers(16, images.shape[1] - 16, size=2)
-        angle = np.arctan2(rows - i, columns - j)
-        radius = rng.uniform(5, 9) * (1 + 0.3 * np.sin(3 * angle + rng.uniform(0, 6)))
-        mask[:] = np.hypot(rows - i, columns - j) < radius
-    return np.where(masks, 0.3 * images + 0.15, images).astype(np.float32), masks
+from skocc.datasets import load_mvtec_layout, make_textures, stain_defects
 
 
 def synthetic():
     """Return training images, test images, which of these are anomalous, their masks."""
-    rng = np.random.default_rng(0)
-    train, normal = make_weave(40, rng), make_weave(20, rng)
-    stained, masks = stain(make_weave(20, rng), rng)
+    images = make_textures(80, kind="weave", random_state=0)
+    train, normal, others = np.split(images, [40, 60])
+    stained, masks = stain_defects(others, random_state=0)
     test = np.concatenate([normal, stained])
     is_anomaly = np.repeat([False, True], 20)
     return train, test, is_anomaly, np.concatenate([np.zeros_like(masks), masks])

@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from skocc.datasets._folders import IMAGE_SUFFIXES, list_images, subfolders
 
 _PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 # Images of MVTec AD by class: train, test without a defect, test with one. Every image
@@ -111,7 +111,7 @@ def load_mvtec_layout(root, category=None):
     folder = root if category is None else root / category
     _check_layout(folder, root, category)
 
-    defect_names = [name for name in _subfolders(folder / "test") if name != "good"]
+    defect_names = [name for name in subfolders(folder / "test") if name != "good"]
     names = [*(["good"] if (folder / "test" / "good").is_dir() else []), *defect_names]
     test_paths, test_defects, test_masks = [], [], []
     for name in names:
@@ -213,7 +213,7 @@ def _check_layout(folder, root, category):
     """Check the folders of one category, down to those of the defects."""
     if not (folder / "train" / "good").is_dir():
         categories = [
-            name for name in _subfolders(root) if (root / name / "train" / "good").is_dir()
+            name for name in subfolders(root) if (root / name / "train" / "good").is_dir()
         ]
         exists = folder.is_dir()
         what = f"'{folder}' has no folder train/good" if exists else f"No folder '{folder}'"
@@ -226,28 +226,28 @@ def _check_layout(folder, root, category):
         raise (ValueError if exists else FileNotFoundError)(
             f"{what}. Got root={str(root)!r} and category={category!r}. {to_do}"
         )
-    if not _subfolders(folder / "test"):
+    if not subfolders(folder / "test"):
         raise ValueError(
             f"There is nothing to test on. Got '{folder}' with no folder in test. Put the "
             "images to score into test/good and test/<defect>; to fit only, pass "
             "sorted(folder.glob('*.png')) to fit."
         )
     for part in ["train", "test"]:
-        if loose := _list_images(folder / part):
+        if loose := list_images(folder / part):
             raise ValueError(
                 f"It is not said what the images directly in {part} are. Got "
                 f"'{loose[0]}', {len(loose)} in all. Move them to {part}/good"
                 + (" or test/<defect>." if part == "test" else ".")
             )
-    others = [name for name in _subfolders(folder / "train") if name != "good"]
+    others = [name for name in subfolders(folder / "train") if name != "good"]
     if others:
         raise ValueError(
             "Whatever is in train is learnt as normal, so that it may only hold good. Got "
             f"{others} in '{folder / 'train'}'. Move them to test."
         )
     # Masks of good images are empty, and some tools write them.
-    expected = {"good", *_subfolders(folder / "test")}
-    others = [n for n in _subfolders(folder / "ground_truth") if n not in expected]
+    expected = {"good", *subfolders(folder / "test")}
+    others = [n for n in subfolders(folder / "ground_truth") if n not in expected]
     if others:
         raise ValueError(
             f"There are masks of defects without images. Got {others} in "
@@ -256,33 +256,14 @@ def _check_layout(folder, root, category):
         )
 
 
-def _subfolders(folder):
-    """Return the names of the folders in a folder, which may be missing."""
-    if not folder.is_dir():
-        return []
-    paths = (path for path in folder.iterdir() if path.is_dir())
-    return sorted(path.name for path in paths if not path.name.startswith("."))
-
-
-def _list_images(folder):
-    """Return the image files in a folder, in order of their names."""
-    # macOS puts a file ._000.png, which is no image, beside 000.png on foreign disks.
-    images = (
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(images, key=lambda path: path.name)
-
-
 def _images_in(folder):
     """Return the image files in a folder that must hold some."""
-    images = _list_images(folder)
+    images = list_images(folder)
     if not images:
         raise ValueError(
             f"There are no images in '{folder}'. Got {len(list(folder.iterdir()))} other "
-            f"entries; files that end in {sorted(_SUFFIXES)} are images. Put images there, "
-            "or remove the folder."
+            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are images. Put images "
+            "there, or remove the folder."
         )
     return images
 

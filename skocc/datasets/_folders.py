@@ -1,0 +1,118 @@
+"""What is in a folder: images, in order of their names, and folders."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+from sklearn.utils import Bunch
+
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+
+
+def load_image_folder(folder):
+    """List the images of a folder, or of its subfolders, whose names are the labels.
+
+    Parameters
+    ----------
+    folder : str or Path
+        Holds images, or folders of images, one for each class; not both. Folders in
+        these are passed over.
+
+    Returns
+    -------
+    images : Bunch
+        paths : list of Path of length n
+            In natural order, 9 before 10; class by class in order of the names.
+        labels : ndarray of shape (n,), str, or None
+            Name of the folder that an image is in; None without subfolders.
+
+    Raises
+    ------
+    FileNotFoundError
+        The folder does not exist.
+    ValueError
+        There are no images, or images beside folders of images.
+
+    See Also
+    --------
+    one_vs_rest : From these labels to a class to learn and others to tell from it.
+    load_mvtec_layout : Folders with training and test images, and masks.
+
+    Notes
+    -----
+    Images end in png, jpg, jpeg, bmp, tif, tiff or webp, in upper or lower case. Other
+    files and names that start with a dot are passed over. No file is opened.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> from PIL import Image
+    >>> from skocc.datasets import load_image_folder
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> for name in ["nut/10.png", "nut/9.png", "bolt/1.png"]:
+    ...     path = pathlib.Path(folder.name) / name
+    ...     path.parent.mkdir(exist_ok=True)
+    ...     Image.new("L", (8, 8)).save(path)
+    >>> images = load_image_folder(folder.name)
+    >>> [path.name for path in images.paths]
+    ['1.png', '9.png', '10.png']
+    >>> images.labels
+    array(['bolt', 'nut', 'nut'], dtype='<U4')
+    >>> folder.cleanup()
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise FileNotFoundError(
+            f"There is no folder of images. Got folder={str(folder)!r}, which is "
+            f"{'a file' if folder.exists() else 'not there'}. Pass the folder that holds "
+            "the images, or one folder for each class."
+        )
+    loose = list_images(folder, natural=True)
+    classes = {
+        name: list_images(folder / name, natural=True) for name in subfolders(folder)
+    }
+    classes = {name: paths for name, paths in classes.items() if paths}
+    if loose and classes:
+        raise ValueError(
+            f"It is not said of which class the images directly in '{folder}' are. Got "
+            f"'{loose[0].name}', {len(loose)} in all, beside the folders {list(classes)}. "
+            "Move them into folders, or the folders elsewhere."
+        )
+    if not loose and not classes:
+        raise ValueError(
+            f"There are no images in '{folder}'. Got {len(list(folder.iterdir()))} other "
+            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are images. Put images "
+            "there, or into one folder for each class."
+        )
+    if loose:
+        return Bunch(paths=loose, labels=None)
+    return Bunch(
+        paths=[path for paths in classes.values() for path in paths],
+        labels=np.repeat(list(classes), [len(paths) for paths in classes.values()]),
+    )
+
+
+def subfolders(folder):
+    """Return the names of the folders in a folder, which may be missing."""
+    if not folder.is_dir():
+        return []
+    paths = (path for path in folder.iterdir() if path.is_dir())
+    return sorted(path.name for path in paths if not path.name.startswith("."))
+
+
+def list_images(folder, *, natural=False):
+    """Return the image files in a folder in order of their names, or in natural order."""
+    # macOS puts a file ._000.png, which is no image, beside 000.png on foreign disks.
+    images = (
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
+    return sorted(images, key=_natural_key if natural else lambda path: path.name)
+
+
+def _natural_key(path):
+    # "frame10" -> ["frame", 10, ""]: text and numbers take turns, so that two keys have
+    # the same type at the same place.
+    parts = re.split(r"(\d+)", path.stem)
+    return [int(part) if part.isdecimal() else part for part in parts], path.name

@@ -1,0 +1,220 @@
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Bunch, _safe_indexing
+
+_TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
+
+
+def one_vs_rest(
+    images,
+    labels,
+    normal,
+    *,
+    test_images=None,
+    test_labels=None,
+    test_size=0.3,
+    random_state=None,
+):
+    """Make a one-class problem of a labelled data set: one class is normal, all others not.
+
+    Parameters
+    ----------
+    images : array, sequence of paths or PIL images, or data set
+        The images; or with ``labels=None`` a data set like those of torchvision, which has
+        ``data`` and ``targets``, or gives pairs of image and label by index.
+    labels : array-like of shape (n,), or None
+        Class of each image. None: `images` is a data set, which holds them.
+    normal : label, or list of labels
+        The class, or classes, to learn.
+    test_images : like `images`, default=None
+        What to test on, all of it. None: `images` is split.
+    test_labels : like `labels`, default=None
+        Class of each of `test_images`; None where these are a data set.
+    test_size : float, default=0.3
+        Fraction of the normal images, in (0, 1), that is held out to test on, without
+        `test_images`. All others are tested on.
+    random_state : int, RandomState or None, default=None
+        Of the split; not used with `test_images`.
+
+    Returns
+    -------
+    problem : Bunch
+        train_images : array or list
+            Normal images, to fit on.
+        test_images : array or list, of length n_test
+            Images to score.
+        test_labels : ndarray of shape (n_test,), int
+            +1 for the normal class, -1 for all others.
+        test_classes : ndarray of shape (n_test,)
+            The labels as they were given.
+
+    Raises
+    ------
+    ValueError
+        `normal` is not among the labels of what is trained on, has too few images to
+        split, images and labels differ in number, or one of `test_images` and
+        `test_labels` is missing.
+
+    See Also
+    --------
+    fetch_one_vs_rest : The same for MNIST, Fashion-MNIST and CIFAR-10.
+    load_image_folder : Images and labels from a folder for each class.
+
+    Notes
+    -----
+    With `test_images`, it is the protocol of Ruff et al. [1]_. From a data set with
+    ``data`` and ``targets``, the images are taken as they are stored; its transforms are
+    not applied. Any other is read once from end to end, into memory.
+
+    References
+    ----------
+    .. [1] L. Ruff et al.: Deep one-class classification. ICML 2018.
+
+    Examples
+    --------
+    >>> from sklearn.datasets import load_digits
+    >>> from skocc.datasets import one_vs_rest
+    >>> digits = load_digits()
+    >>> problem = one_vs_rest(digits.images / 16, digits.target, 3, random_state=0)
+    >>> problem.train_images.shape
+    (128, 8, 8)
+    >>> (problem.test_labels == 1).sum(), (problem.test_labels == -1).sum()
+    (np.int64(55), np.int64(1614))
+    """
+    images, labels = _read("images", images, "labels", labels)
+    is_normal = _are_in(labels, normal)
+    if not all((labels == label).any() for label in np.atleast_1d(normal)):
+        raise ValueError(
+            f"normal must be a label, or a list of labels, of images to train on. Got "
+            f"normal={normal!r} and labels {np.unique(labels)[:20].tolist()}. Pass one of "
+            "these, of the same type."
+        )
+    if test_images is not None:
+        test_images, test_labels = _read(
+            "test_images", test_images, "test_labels", test_labels
+        )
+        train = np.flatnonzero(is_normal)
+    elif test_labels is not None:
+        raise ValueError(
+            "test_labels belong to test_images. Got test_images=None. Pass both, or "
+            "neither to have images split."
+        )
+    else:
+        if is_normal.sum() < 2:
+            raise ValueError(
+                "At least two normal images are needed to hold one out. Got one of "
+                f"normal={normal!r}. Pass more, or test_images."
+            )
+        train, held_out = train_test_split(
+            np.flatnonzero(is_normal),
+            test_size=test_size,
+            random_state=random_state,
+        )
+        train = np.sort(train)
+        test = np.sort(np.concatenate([held_out, np.flatnonzero(~is_normal)]))
+        test_images, test_labels = _safe_indexing(images, test), labels[test]
+    return Bunch(
+        train_images=_safe_indexing(images, train),
+        test_images=test_images,
+        test_labels=np.where(_are_in(test_labels, normal), 1, -1),
+        test_classes=test_labels,
+    )
+
+
+def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
+    """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
+
+    All training images of one class are learnt; all test images of all classes are tested
+    on. The files are read, and downloaded where they are missing, by torchvision.
+
+    Parameters
+    ----------
+    name : {"mnist", "fashion_mnist", "cifar10"}
+        The data set.
+    normal : int, or list of int
+        The class, or classes, to learn, 0 to 9.
+    root : str or Path
+        Folder that torchvision keeps the data set in.
+    download_if_missing : bool, default=True
+        Whether files may be downloaded.
+
+    Returns
+    -------
+    problem : Bunch
+        As of :func:`one_vs_rest`, the images as arrays (n, H, W) or (n, H, W, C) of uint8.
+
+    Raises
+    ------
+    ImportError
+        torchvision cannot be imported.
+    ValueError
+        No such data set or class.
+    RuntimeError
+        By torchvision: the files are missing, or cannot be downloaded.
+
+    See Also
+    --------
+    one_vs_rest : The same for any labelled images.
+
+    Examples
+    --------
+    >>> from skocc.datasets import fetch_one_vs_rest
+    >>> digits = fetch_one_vs_rest("mnist", 3, "data")  # doctest: +SKIP
+    >>> digits.train_images.shape  # doctest: +SKIP
+    (6131, 28, 28)
+    """
+    if name not in _TORCHVISION:
+        raise ValueError(
+            f"There is no such data set here. Got name={name!r}. Pass one of "
+            f"{list(_TORCHVISION)}, or use one_vs_rest for other data sets of torchvision."
+        )
+    # Imported here, since torchvision brings torch, and may be missing or broken.
+    try:
+        from torchvision import datasets
+    except (ImportError, RuntimeError) as error:
+        raise ImportError(
+            f"torchvision, which reads {name!r}, cannot be imported: {error}. Install the "
+            "torchvision that belongs to your torch, or pass arrays to one_vs_rest."
+        ) from error
+    load = getattr(datasets, _TORCHVISION[name])
+    train, test = (
+        load(root, train=part, download=download_if_missing) for part in (True, False)
+    )
+    return one_vs_rest(train, None, normal, test_images=test)
+
+
+def _are_in(labels, normal):
+    # Not np.isin: to that, 0 is the same as "0".
+    return np.any([labels == label for label in np.atleast_1d(normal)], axis=0)
+
+
+def _read(images_name, images, labels_name, labels):
+    """Return images and an array of labels, from these or from a data set."""
+    if labels is None:
+        if hasattr(images, "data") and hasattr(images, "targets"):
+            images, labels = np.asarray(images.data), images.targets
+        else:
+            images, labels = _read_pairs(images_name, images, labels_name)
+    labels = np.asarray(labels)
+    if labels.ndim != 1 or len(labels) != len(images):
+        raise ValueError(
+            f"There must be one label for each image. Got {len(images)} {images_name} and "
+            f"{labels_name} of shape {labels.shape}. Pass them in the same order, one each."
+        )
+    return images, labels
+
+
+def _read_pairs(images_name, images, labels_name):
+    """Return the images and labels of what gives both by index."""
+    try:
+        pairs = [images[index] for index in range(len(images))]
+        images, labels = zip(*pairs, strict=True)
+    except (TypeError, ValueError, KeyError, IndexError) as error:
+        raise ValueError(
+            f"Without {labels_name}, {images_name} must be a data set of pairs of image "
+            f"and label. Got {type(images).__name__}, whose items are not such pairs. Pass "
+            f"{labels_name}."
+        ) from error
+    if all(hasattr(image, "shape") for image in images):
+        return np.stack([np.asarray(image) for image in images]), labels
+    return list(images), labels
