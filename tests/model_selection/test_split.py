@@ -422,6 +422,7 @@ def test_halving_by_epochs(splitter, as_paths, images, paths):
     search = HalvingGridSearchCV(
         quick(skocc.DeepSVDD), {"batch_size": [4, 8]}, resource="n_epochs", min_resources=1,
         max_resources=2, factor=2, cv=splitter, scoring="roc_auc", refit=False,
+        return_train_score=False,
     )  # fmt: skip
     search.fit(X, y, groups=groups)
     assert search.n_iterations_ == 2
@@ -445,6 +446,7 @@ def test_halving_by_samples(splitter_class, digits):
     search = HalvingGridSearchCV(
         OneClassSVM(), {"nu": [0.1, 0.3, 0.5]}, min_resources=50, factor=2, random_state=0,
         cv=splitter_class(2, random_state=0), scoring="roc_auc", refit=False,
+        return_train_score=False,
     )  # fmt: skip
     search.fit(X, y, groups=groups)
     assert search.n_iterations_ == 2
@@ -453,7 +455,9 @@ def test_halving_by_samples(splitter_class, digits):
 
 def test_halving_asks_for_folds_that_stay(digits):
     X, y = rows_of(digits)
-    search = HalvingGridSearchCV(OneClassSVM(), {"nu": [0.1]}, cv=OneClassKFold(2))
+    search = HalvingGridSearchCV(
+        OneClassSVM(), {"nu": [0.1]}, cv=OneClassKFold(2), scoring="roc_auc"
+    )
     with pytest.raises(ValueError, match="consistent folds"):
         search.fit(X, y)
 
