@@ -4,6 +4,12 @@ import importlib
 
 # Where each public name lives; loaded when it is first used, as in skocc itself.
 _MODULES = {
+    "NormalOnly": "skocc.model_selection._normal_only",
+    "OneClassKFold": "skocc.model_selection._split",
+    "OneClassSplit": "skocc.model_selection._split",
+    "SyntheticSplit": "skocc.model_selection._split",
+    "add_synthetic_anomalies": "skocc.model_selection._split",
+    "report_split": "skocc.model_selection._split",
     "classical_detectors": "skocc.model_selection._classical",
 }
 __all__ = [*_MODULES]

@@ -1,0 +1,173 @@
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+from sklearn.utils.metaestimators import available_if
+from sklearn.utils.validation import check_is_fitted
+
+from skocc._sklearn import HasMethods, fit_context
+from skocc.model_selection._labels import anomaly_kinds
+
+
+def _has(name):
+    """Return whether the detector, fitted or not, has a method of this name."""
+
+    def check(self):
+        getattr(getattr(self, "estimator_", self.estimator), name)
+        return True
+
+    return check
+
+
+class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+    """A detector that leaves labelled anomalies out of its training.
+
+    Detectors ignore labels in `fit` and learn all they are given as normal. Around one,
+    ``NormalOnly`` passes on those samples only that are labelled as normal. A search can so
+    fit its winner on all samples (``refit=True``), and can be cross-validated itself, where
+    it needs anomalies among its samples to choose by. Read more in the
+    :ref:`User Guide <model_selection>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    estimator : estimator
+        Detector, or pipeline that ends with one. Its parameters have the prefix
+        ``estimator__`` in a grid.
+
+    Attributes
+    ----------
+    estimator_ : estimator
+        The fitted detector. What it can do besides scoring, such as `anomaly_map`, and
+        :func:`skocc.save` need this one.
+    offset_ : float
+        Threshold of the detector.
+    n_features_in_ : int
+        As of the detector, where it has one.
+
+    See Also
+    --------
+    OneClassKFold : Folds for the search, which never train on anomalies either.
+
+    Notes
+    -----
+    The labels are read as by :class:`OneClassKFold`. Without labels all samples are normal.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from sklearn.model_selection import GridSearchCV
+    >>> from sklearn.svm import OneClassSVM
+    >>> from skocc.model_selection import NormalOnly, OneClassKFold
+    >>> X, digits = load_digits(return_X_y=True)
+    >>> y = np.where(digits == 0, 1, -1)
+    >>> search = GridSearchCV(
+    ...     NormalOnly(OneClassSVM()),
+    ...     {"estimator__nu": [0.1, 0.5]},
+    ...     cv=OneClassKFold(3, random_state=0),
+    ...     scoring="roc_auc",
+    ... ).fit(X, y)
+    >>> search.best_estimator_.estimator_.n_features_in_
+    64
+    >>> search.predict(X).shape
+    (1797,)
+    """
+
+    _parameter_constraints = {"estimator": [HasMethods(["fit", "decision_function"])]}
+
+    def __init__(self, estimator):
+        self.estimator = estimator
+
+    @fit_context(prefer_skip_nested_validation=False)
+    def fit(self, X, y=None):
+        """Fit a clone of the detector on the normal samples.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            Whatever the detector takes.
+        y : array-like of shape (n_samples,), default=None
+            +1 or "good" for normal samples, negative numbers or other names for anomalies.
+            None: all are normal.
+
+        Returns
+        -------
+        self : NormalOnly
+            With `estimator_`.
+
+        Raises
+        ------
+        ValueError
+            Labels have no such reading, or none is normal.
+        """
+        if y is not None:
+            check_consistent_length(X, y)
+            X = _safe_indexing(X, np.flatnonzero(anomaly_kinds(y) == 0))
+        self.estimator_ = clone(self.estimator).fit(X)
+        return self
+
+    def decision_function(self, X):
+        """Signed score of the detector.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,)
+            Negative is an anomaly.
+        """
+        check_is_fitted(self)
+        return self.estimator_.decision_function(X)
+
+    @available_if(_has("score_samples"))
+    def score_samples(self, X):
+        """Score of the detector.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,)
+            Higher is more normal.
+        """
+        check_is_fitted(self)
+        return self.estimator_.score_samples(X)
+
+    def predict(self, X):
+        """Labels of the detector.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int
+            +1 for normal, -1 for anomalous.
+        """
+        check_is_fitted(self)
+        return self.estimator_.predict(X)
+
+    @property
+    def offset_(self):
+        """Threshold of the fitted detector, float."""
+        check_is_fitted(self)
+        return self.estimator_.offset_
+
+    @property
+    def n_features_in_(self):
+        """Number of columns, or values of an image, seen in `fit`."""
+        return self.estimator_.n_features_in_
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags = get_tags(self.estimator).input_tags
+        return tags
