@@ -5,6 +5,10 @@ import importlib
 # Where each public name lives; loaded when it is first used, as in skocc itself.
 _MODULES = {
     "classical_detectors": "skocc.model_selection._classical",
+    "ThresholdTuner": "skocc.model_selection._thresholds",
+    "benjamini_hochberg": "skocc.model_selection._thresholds",
+    "conformal_p_values": "skocc.model_selection._thresholds",
+    "threshold": "skocc.model_selection._thresholds",
 }
 __all__ = [*_MODULES]
 
