@@ -312,7 +312,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     >>> tuner.predict(new)
     array([ 1, -1])
     >>> tuner.p_values(new).round(2)
-    array([0.97, 0.01])
+    array([1.  , 0.01])
     """
 
     _parameter_constraints: dict = {
@@ -556,9 +556,9 @@ def _finite_scores(scores):
     scores = np.asarray(scores, dtype=np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError(
-            "Scores to calibrate with must be one row of finite numbers, at least one. Got "
-            f"shape {scores.shape}, {np.sum(~np.isfinite(scores))} of them not finite. Pass "
-            "score_samples of held-out images, and check the images whose score is NaN."
+            "Scores to calibrate with must be a row of finite numbers, at least one. Got "
+            f"shape {scores.shape}, {np.sum(~np.isfinite(scores))} of them not finite. "
+            "Pass score_samples of held-out images, and check those whose score is NaN."
         )
     return scores
 
