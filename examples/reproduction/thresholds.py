@@ -18,8 +18,8 @@ images are also divided by tile, half of the tiles for training, an eighth held 
 
 Printed, and written to ``--output``, in percent: means over the splits and, of the false
 alarms, their standard error; ``binomial`` is the standard error that a rate of exactly
-``--rate`` would have in as many independent test images. The data are read from the folder
-that SKOCC_DATA names.
+``--rate`` would have, from so many images held out and so many tested, if the splits were
+independent. The data are read from the folder that SKOCC_DATA names.
 """
 
 import argparse
@@ -37,7 +37,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.svm import OneClassSVM
 
-from skocc import DeepSVDD, ResNetKNN
+import skocc
 from skocc.datasets import load_mvtec_layout
 from skocc.model_selection import ThresholdTuner, threshold
 
@@ -46,29 +46,33 @@ COLUMNS = [
     "binomial", "training quantile", "standard error of it", "detected, conformal",
     "detected, training quantile", "AUROC",
 ]  # fmt: skip
+DETECTORS = ["IsolationForest", "OneClassSVM", "DeepSVDD"]
 NORMAL_CLASS = {"mnist": 3, "fashion_mnist": 6}
 
 
-def pixel_detectors(seed):
-    """Return detectors of flattened images (n, 784), floats in [0, 1]."""
-    return {
-        "IsolationForest": IsolationForest(random_state=seed),
-        "OneClassSVM": make_pipeline(PCA(50, random_state=seed), OneClassSVM(nu=0.05)),
-        "DeepSVDD, 5 + 5 epochs": DeepSVDD(
-            pretrain_n_epochs=5, n_epochs=5, image_shape=(28, 28), device="cpu",
-            random_state=seed,
-        ),
-    }  # fmt: skip
+def pixel_detector(name, seed):
+    """Return a detector of flattened images (n, 784), floats in [0, 1]."""
+    if name == "IsolationForest":
+        return IsolationForest(random_state=seed)
+    if name == "OneClassSVM":
+        return make_pipeline(PCA(50, random_state=seed), OneClassSVM(nu=0.05))
+    return skocc.DeepSVDD(
+        pretrain_n_epochs=5, n_epochs=5, image_shape=(28, 28), device="cpu",
+        random_state=seed,
+    )  # fmt: skip
 
 
 def load_pixels(folder, name):
-    """Return normal and anomalous images as rows in [0, 1]."""
+    """Return normal and anomalous images (n, 28, 28)."""
     with np.load(folder / f"{name}.npz") as arrays:
         images = np.concatenate([arrays["train_images"], arrays["test_images"]])
         labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
-    rows = (images.reshape(len(images), -1) / 255).astype(np.float32)
     is_normal = labels == NORMAL_CLASS[name]
-    return rows[is_normal], rows[~is_normal]
+    return images[is_normal], images[~is_normal]
+
+
+def to_rows(images):
+    return (images.reshape(len(images), -1) / 255).astype(np.float32)
 
 
 def measure(detector, train, calibration, test, anomalies, rate):
@@ -97,7 +101,7 @@ def summary(data, detector, measured, rate):
     n_splits = len(measured)
     held_out, tested, conformal, quantile, found, found_quantile, auroc = measured.mean(0)
     errors = measured.std(axis=0, ddof=1) / np.sqrt(n_splits)
-    binomial = np.sqrt(rate * (1 - rate) / measured[:, 1].sum())
+    binomial = np.sqrt(rate * (1 - rate) * (1 / held_out + 1 / tested) / n_splits)
     percent = [
         conformal, errors[2], binomial, quantile, errors[3], found, found_quantile, auroc,
     ]  # fmt: skip
@@ -106,20 +110,19 @@ def summary(data, detector, measured, rate):
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def run_pixels(folder, name, n_splits, rate):
+def run_pixels(folder, name, detectors, n_splits, rate):
     """Yield the lines of MNIST or Fashion-MNIST."""
     normal, others = load_pixels(folder, name)
-    measured = {}
-    for seed in range(n_splits):
-        rng = np.random.default_rng(seed)
-        parts = np.split(rng.permutation(len(normal))[:2000], [800, 1000])
-        anomalies = others[rng.permutation(len(others))[:1000]]
-        images = [normal[part] for part in parts]
-        for detector_name, detector in pixel_detectors(seed).items():
-            line = measure(detector, *images, anomalies, rate)
-            measured.setdefault(detector_name, []).append(line)
-    for detector_name, lines in measured.items():
-        yield summary(name, detector_name, lines, rate)
+    for detector in detectors:
+        lines = []
+        for seed in range(n_splits):
+            rng = np.random.default_rng(seed)
+            parts = np.split(rng.permutation(len(normal))[:2000], [800, 1000])
+            anomalies = to_rows(others[rng.permutation(len(others))[:1000]])
+            images = [to_rows(normal[part]) for part in parts]
+            lines.append(measure(pixel_detector(detector, seed), *images, anomalies, rate))
+        setting = ", 5 + 5 epochs" if detector == "DeepSVDD" else ""
+        yield summary(name, f"{detector}{setting}", lines, rate)
 
 
 def split_images(n_images, rng):
@@ -152,7 +155,7 @@ def run_tiles(folder, n_splits, rate):
                     parts = split_images(len(normal), rng)
                 else:
                     parts = split_tiles(tiles, rng)
-                detector = ResNetKNN(
+                detector = skocc.ResNetKNN(
                     backbone="mobilenet_v2",
                     weights=folder / "mobilenet_v2_imagenet.pt",
                     layers=("features.13",),
@@ -174,6 +177,9 @@ def main():
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", nargs="+", default=[*NORMAL_CLASS, "magnetic_tile"])
+    parser.add_argument(
+        "--detectors", nargs="+", default=DETECTORS, help="on MNIST and Fashion-MNIST"
+    )
     parser.add_argument("--splits", type=int, default=20)
     parser.add_argument("--rate", type=float, default=0.05)
     parser.add_argument("--output", type=Path, help="CSV file to write")
@@ -187,7 +193,7 @@ def main():
         run = (
             run_tiles(folder, options.splits, options.rate)
             if name == "magnetic_tile"
-            else run_pixels(folder, name, options.splits, options.rate)
+            else run_pixels(folder, name, options.detectors, options.splits, options.rate)
         )
         for line in run:
             lines.append(line)

@@ -573,9 +573,9 @@ def _anomalous(y, n_samples):
             f"y must have one label for each sample of X. Got shape {y.shape} for "
             f"{n_samples} samples. Pass 1 for normal and -1 for anomalous ones, or None."
         )
-    if y.dtype.kind not in "if":
+    if y.dtype.kind in "US":  # names of classes, all of them normal
         return np.zeros(n_samples, dtype=bool)
-    return y.ravel() == -1
+    return np.asarray(y.ravel() == -1, dtype=bool)
 
 
 def _no_anomalies(n_samples):

@@ -208,6 +208,22 @@ def test_anomalies_are_never_trained_on():
         assert -1 not in y[tuner.detector_.X_[:, 0].astype(int)]
 
 
+@pytest.mark.parametrize("dtype", [int, float, object, "series"])
+def test_labels_of_any_kind(dtype):
+    y = (
+        pd.Series([1] * 80 + [-1] * 20)
+        if dtype == "series"
+        else np.repeat([1, -1], [80, 20])
+    )
+    y = y if dtype == "series" else y.astype(dtype)
+    tuner = ThresholdTuner(FirstColumn(), calibration_size=30).fit(column(range(100)), y)
+    assert tuner.detector_.X_.max() < 80
+    assert len(tuner.detector_.X_) == 50
+    names = np.array(["normal"] * 100)
+    tuner.fit(column(range(100)), names)
+    assert len(tuner.detector_.X_) == 70
+
+
 def test_best_f1_of_the_held_out():
     rng = np.random.default_rng(0)
     X, y = column(rng.normal(size=200)), np.repeat([1, -1], [150, 50])
