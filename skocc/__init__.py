@@ -16,6 +16,7 @@ _MODULES = {
     "ResNetKNN": "skocc.estimators._resnet_knn",
     "CollapseWarning": "skocc._one_class",
     "load": "skocc._persistence",
+    "predict_table": "skocc._table",
     "save": "skocc._persistence",
     "show_versions": "skocc._versions",
 }

@@ -11,6 +11,10 @@ _MODULES = {
     "add_synthetic_anomalies": "skocc.model_selection._split",
     "report_split": "skocc.model_selection._split",
     "classical_detectors": "skocc.model_selection._classical",
+    "ThresholdTuner": "skocc.model_selection._thresholds",
+    "benjamini_hochberg": "skocc.model_selection._thresholds",
+    "conformal_p_values": "skocc.model_selection._thresholds",
+    "threshold": "skocc.model_selection._thresholds",
 }
 __all__ = [*_MODULES]
 

@@ -1,0 +1,116 @@
+import builtins
+
+import numpy as np
+import pandas as pd
+import pytest
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+
+from skocc import DeepSVDD, predict_table
+from skocc.model_selection import ThresholdTuner
+from tests.quick import quick
+
+
+class Counting(BaseEstimator):
+    """Remembers how many files it was given at once."""
+
+    def __init__(self, detector):
+        self.detector = detector
+        self.counts = []
+
+    def fit(self, X, y=None):
+        self.fitted_ = True
+        return self
+
+    def score_samples(self, X):
+        self.counts.append(len(X))
+        return self.detector.score_samples(X)
+
+    def predict(self, X):
+        return self.detector.predict(X)
+
+
+@pytest.fixture
+def detector(image_files):
+    return quick(DeepSVDD).fit(image_files[0])
+
+
+def test_scores_and_labels(detector, image_files):
+    _, paths = image_files
+    table = predict_table(detector, iter(paths), batch_size=5)
+    assert table.columns.tolist() == ["path", "score", "label", "error"]
+    assert table["path"].tolist() == [str(path) for path in paths]
+    np.testing.assert_allclose(table["score"], detector.score_samples(paths), rtol=1e-6)
+    assert table["label"].tolist() == detector.predict(paths).tolist()
+    assert -1 in table["label"].tolist()
+    assert table["error"].isna().all()
+
+
+def test_p_values(detector, image_files):
+    images, paths = image_files
+    tuner = ThresholdTuner(detector, false_alarm_rate=0.3, cv="prefit").fit(images[:7])
+    paths = paths[7:]  # scores of the others are equal to none but for rounding
+    table = predict_table(tuner, [*paths, "missing.png"])
+    assert table.columns.tolist() == ["path", "score", "p_value", "label", "error"]
+    np.testing.assert_allclose(table["p_value"][:-1], tuner.p_values(paths))
+    assert np.isnan(table["p_value"].iloc[-1])
+    assert table["label"][:-1].tolist() == tuner.predict(paths).tolist()
+
+
+def test_a_broken_file_costs_no_other(detector, image_files, tmp_path):
+    _, paths = image_files
+    broken = tmp_path / "broken.png"
+    broken.write_bytes(paths[0].read_bytes()[:60])
+    counting = Counting(detector)
+    mixed = [*paths[:7], broken, *paths[7:], "missing.png"]
+    table = predict_table(counting, mixed, batch_size=6)
+    failed = table["error"].notna()
+    assert table["path"][failed].tolist() == [str(broken), "missing.png"]
+    assert "broken.png" in table["error"].iloc[7]
+    assert table["score"][failed].isna().all()
+    assert table["label"][failed].isna().all()
+    whole = predict_table(detector, paths)
+    np.testing.assert_allclose(table["score"][~failed], whole["score"], rtol=1e-6)
+    assert table["label"][~failed].tolist() == whole["label"].tolist()
+    # Only batches with such a file are taken apart.
+    assert counting.counts == [6, 6, *[1] * 6, 2, 1, 1]
+
+
+def test_a_pipeline(detector, image_files):
+    _, paths = image_files
+    pipeline = make_pipeline("passthrough", Counting(detector)).fit(paths)
+    table = predict_table(pipeline, paths)
+    assert table["label"].tolist() == detector.predict(paths).tolist()
+
+
+def test_nothing_is_written_unless_asked(detector, image_files, tmp_path):
+    _, paths = image_files
+    before = sorted(tmp_path.iterdir())
+    table = predict_table(detector, paths)
+    assert sorted(tmp_path.iterdir()) == before
+    table.to_csv(tmp_path / "table.csv", index=False)
+    read = pd.read_csv(tmp_path / "table.csv")
+    np.testing.assert_allclose(read["score"], table["score"])
+
+
+def test_errors(detector, image_files, monkeypatch):
+    _, paths = image_files
+    with pytest.raises(ValueError, match=r"nothing\.png.*cannot be read"):
+        predict_table(detector, ["nothing.png", "missing.png"])
+    with pytest.raises(ValueError, match=r"no files.*Got an empty.*Pass at least one"):
+        predict_table(detector, [])
+    with pytest.raises(ValueError, match=r"Got the single path.*Pass a list"):
+        predict_table(detector, paths[0])
+    with pytest.raises(NotFittedError):
+        predict_table(DeepSVDD(), paths)
+
+    def without_pandas(name, *args, **kwargs):
+        if name == "pandas":
+            raise ImportError(name)
+        return real_import(name, *args, **kwargs)
+
+    real_import = builtins.__import__
+    monkeypatch.setattr(builtins, "__import__", without_pandas)
+    with pytest.raises(ImportError, match="pip install pandas"):
+        predict_table(detector, paths)
