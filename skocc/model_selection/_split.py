@@ -546,7 +546,7 @@ def report_split(
             raise ValueError(
                 "Each of three folds needs a normal image and one to make an anomaly from. "
                 f"Got {n_train} training images, of which {len(held_out)} are for "
-                "validation. Pass at least 14."
+                "validation. Pass at least 13."
             )
         turned = np.concatenate([f[: min(round(0.75 * len(f)), len(f) - 1)] for f in folds])
         X[turned] = _anomalies_of(X[turned], make_anomalies, random_state)

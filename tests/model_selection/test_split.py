@@ -651,10 +651,10 @@ def test_too_few_samples():
         ),
         (
             lambda: report_split(
-                np.zeros((13, 8, 8)), np.zeros((2, 8, 8)), [1, -1], protocol="synthetic",
+                np.zeros((12, 8, 8)), np.zeros((2, 8, 8)), [1, -1], protocol="synthetic",
                 make_anomalies=invert_a_square,
             ),
-            "Got 13 training images.*at least 14",
+            "Got 12 training images.*at least 13",
         ),
         (lambda: add_synthetic_anomalies(np.zeros((3, 5)), invert_a_square), "For a table"),
         (
