@@ -20,9 +20,9 @@ _METRICS = {
 def make_scorer(name, **kwargs):
     """Make a scorer for scikit-learn's searches and cross-validation of a named metric.
 
-    It passes ``score_samples`` of the fitted detector to the metric. Unlike scikit-learn's
-    ``scoring="roc_auc"``, which takes +1, the normal samples, as the positive class, the
-    anomalies are the positive class here. Read more in the :ref:`User Guide <metrics>`.
+    It passes ``score_samples`` of the fitted detector to the metric. The anomalies are
+    the positive class, where scikit-learn's ``scoring="average_precision"`` and ``"f1"``
+    take +1, the normal samples; ``"roc_auc"`` is the same either way. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
