@@ -22,7 +22,8 @@ def make_scorer(name, **kwargs):
 
     It passes ``score_samples`` of the fitted detector to the metric. The anomalies are
     the positive class, where scikit-learn's ``scoring="average_precision"`` and ``"f1"``
-    take +1, the normal samples; ``"roc_auc"`` is the same either way. Read more in the :ref:`User Guide <metrics>`.
+    take +1, the normal samples; ``"roc_auc"`` is the same either way. Read more in
+    the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
