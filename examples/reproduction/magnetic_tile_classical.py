@@ -14,7 +14,9 @@ same and the pixels at 224 x 224, ``deep`` layers of a network, averaged over th
 
 Protocol: all of ``train`` trains. ``test`` is divided, for each of ``--seeds`` seeds, into
 40 % for the final test and three folds of 20 % to choose by, each with its share of every
-kind of defect. The point of the grid with the best mean AUROC over the folds is tested.
+kind of defect. With ``--protocol synthetic``, 60 % of ``train`` trains, the rest makes the
+three folds, three quarters of each twisted into anomalies, and all of ``test`` is tested.
+The point of the grid with the best mean AUROC over the folds is tested.
 Printed and appended to ``--output``: the mean over the folds and the AUROC of the test
 part, in percent, as means over the seeds with their standard deviation.
 """
@@ -25,19 +27,21 @@ import time
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 from sklearn.base import clone
 from sklearn.decomposition import PCA
 from sklearn.metrics import roc_auc_score
-from sklearn.model_selection import ParameterGrid, StratifiedKFold, train_test_split
+from sklearn.model_selection import ParameterGrid
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from skocc.datasets import load_mvtec_layout
+from skocc.datasets import load_mvtec_layout, twist_defects
 from skocc.feature_extraction import DirectFeatures
-from skocc.model_selection import classical_detectors
+from skocc.model_selection import classical_detectors, report_split
 
 COLUMNS = [
-    "features", "detector", "folds", "folds std", "test", "test std", "chosen at seed 0",
+    "features", "protocol", "detector", "folds", "folds std", "test", "test std",
+    "chosen at seed 0",
 ]  # fmt: skip
 
 
@@ -61,13 +65,27 @@ def make_features(options):
     )
 
 
-def split(defects, seed):
-    """Return indices of the final test and of the three folds, by kind of defect."""
-    choose, test = train_test_split(
-        np.arange(len(defects)), test_size=0.4, stratify=defects, random_state=seed
-    )
-    folds = StratifiedKFold(3, shuffle=True, random_state=seed)
-    return test, [choose[part] for _, part in folds.split(choose, defects[choose])]
+def divisions(transformer, data, options):
+    """Return a table of features, and for each seed how its rows are divided.
+
+    A division is a Bunch of `report_split`, with the features of what is twisted as `rows`.
+    """
+    table = transformer.fit_transform([*data.train_paths, *data.test_paths])
+    parts = []
+    for seed in range(options.seeds):
+        part = report_split(
+            data.train_paths,
+            data.test_paths,
+            data.test_defects,
+            protocol=options.protocol,
+            make_anomalies=twist_defects,
+            random_state=seed,
+        )
+        part.twisted = np.flatnonzero([isinstance(x, Image.Image) for x in part.X])
+        if len(part.twisted):
+            part.rows = transformer.transform(list(part.X[part.twisted]))
+        parts.append(part)
+    return table, parts
 
 
 def run(options):
@@ -75,66 +93,67 @@ def run(options):
     data = load_mvtec_layout(options.root)
     name, transformer = make_features(options)
     start = time.perf_counter()
-    train_table = transformer.fit_transform(data.train_paths)
-    test_table = transformer.transform(data.test_paths)
-    seconds = time.perf_counter() - start
+    table, parts = divisions(transformer, data, options)
     print(
-        f"{name}: {train_table.shape[1]} features of {len(train_table)} + "
-        f"{len(test_table)} images in {seconds:.0f} s",
+        f"{name}: {table.shape[1]} features of {len(table)} images, "
+        f"{sum(len(part.twisted) for part in parts)} of them twisted as well, in "
+        f"{time.perf_counter() - start:.0f} s",
         flush=True,
     )
-    reduce = make_pipeline(StandardScaler(), PCA(0.95))
-    train_table = reduce.fit_transform(train_table)
-    test_table = reduce.transform(test_table)
-    print(f"{train_table.shape[1]} components", flush=True)
-
     rows = []
     detectors = classical_detectors(
-        scaling=None, n_components=None, n_samples=len(train_table), random_state=0
+        scaling=None, n_components=None, n_samples=len(parts[0].train), random_state=0
     )
     for detector_name, (detector, grid) in detectors.items():
         start = time.perf_counter()
-        # Every fold trains on the same images: a point of the grid is fitted once.
         points = list(ParameterGrid(grid))
-        scores = [
-            clone(detector)
-            .set_params(**point)
-            .fit(train_table)
-            .decision_function(test_table)
-            for point in points
-        ]
-        aurocs, chosen = choose_and_test(scores, data, options.seeds)
+        results = []
+        for part in parts:
+            # In the original protocol all seeds train on the same images.
+            if not results or options.protocol == "synthetic":
+                scores = score_all(detector, points, table, part)
+            results.append(choose_and_test(scores, part))
+        aurocs = np.array([result[:2] for result in results])
         mean, std = aurocs.mean(axis=0), aurocs.std(axis=0)
-        point = {k.removeprefix("detector__"): v for k, v in points[chosen[0]].items()}
+        point = points[results[0][2]]
+        point = {k.removeprefix("detector__"): v for k, v in point.items()}
         rows.append(
             [
                 name,
+                options.protocol,
                 detector_name,
                 *(f"{mean[0]:.1f}", f"{std[0]:.1f}", f"{mean[1]:.1f}", f"{std[1]:.1f}"),
                 ", ".join(f"{key} {value}" for key, value in point.items()),
             ]
         )
-        print(*rows[-1][1:], f"({time.perf_counter() - start:.0f} s)", sep="  ", flush=True)
+        print(*rows[-1][2:], f"({time.perf_counter() - start:.0f} s)", sep="  ", flush=True)
     return rows
 
 
-def choose_and_test(scores, data, n_seeds):
-    """Return AUROC in percent (seeds, 2) on folds and test, and the points chosen.
+def score_all(detector, points, table, part):
+    """Return scores (points, images) of all images, by detectors fitted on `part.train`."""
+    if len(part.twisted):
+        table = table.copy()
+        table[part.twisted] = part.rows
+    reduce = make_pipeline(StandardScaler(), PCA(0.95)).fit(table[part.train])
+    table = reduce.transform(table)
+    # Every fold trains on the same images: a point of the grid is fitted once.
+    return [
+        clone(detector).set_params(**point).fit(table[part.train]).decision_function(table)
+        for point in points
+    ]
 
-    `scores` has the scores of all test images for each point of a grid.
-    """
-    aurocs, chosen = [], []
-    for seed in range(n_seeds):
-        test, folds = split(data.test_defects, seed)
-        by_fold = [
-            [roc_auc_score(data.test_labels[fold], point[fold]) for fold in folds]
-            for point in scores  # higher is more normal, and normal is +1
-        ]
-        means = np.mean(by_fold, axis=1)
-        chosen.append(int(np.argmax(means)))
-        tested = roc_auc_score(data.test_labels[test], scores[chosen[-1]][test])
-        aurocs.append([100 * means.max(), 100 * tested])
-    return np.array(aurocs), chosen
+
+def choose_and_test(scores, part):
+    """Return AUROC in percent, mean of the folds and test, and the point chosen."""
+    by_fold = [
+        [roc_auc_score(part.y[fold], point[fold]) for _, fold in part.cv]
+        for point in scores  # higher is more normal, and normal is +1
+    ]
+    means = np.mean(by_fold, axis=1)
+    chosen = int(np.argmax(means))
+    tested = roc_auc_score(part.y[part.test], scores[chosen][part.test])
+    return 100 * means[chosen], 100 * tested, chosen
 
 
 def main():
@@ -149,6 +168,7 @@ def main():
     parser.add_argument("--layers", nargs="+", default=["layer4"])
     parser.add_argument("--normalization", choices=["imagenet"])
     parser.add_argument("--image-size", type=int, default=224)
+    parser.add_argument("--protocol", choices=["original", "synthetic"], default="original")
     parser.add_argument("--seeds", type=int, default=5, help="number of divisions")
     parser.add_argument("--n-jobs", type=int, help="processes")
     parser.add_argument("--output", type=Path, help="CSV file to add to")

@@ -208,11 +208,13 @@ class OwnNetwork(torch.nn.Module):
         self.norm = torch.nn.BatchNorm2d(3)
 
     def forward(self, batch):
-        return self.norm(self.convolution(batch)).relu().mean(dim=(2, 3))
+        maps = self.norm(self.convolution(batch))
+        return torch.nn.functional.elu(maps).mean(dim=(2, 3))
 
 
 @pytest.mark.parametrize("n_channels", [1, 3])
 def test_any_network_extracts_features(images, n_channels):
+    torch.manual_seed(0)
     own = OwnNetwork(n_channels)
     detector = make(backbone=own, learning_rate=1e-2).fit(images)
     network = detector.network_
@@ -224,6 +226,7 @@ def test_any_network_extracts_features(images, n_channels):
     free = make(backbone=own, freeze_bn=False).fit(images)
     assert free.network_["extractor"].body.norm.num_batches_tracked > 0
     assert own.norm.num_batches_tracked == 0
+    # Its features have any sign.
     rows = make(backbone=torch.nn.Linear(5, 4), widths=(6,))
     assert np.isfinite(rows.fit(images[:, :5, 0]).train_scores_).all()
 
