@@ -103,6 +103,7 @@ def test_banks_keep_to_the_budget(images, fitted):
         make(max_bank_bytes=100).fit(images)
 
 
+@pytest.mark.slow  # half a minute of compiling; the test after it compiles as well
 def test_approximate_search_finds_nearly_the_same(images, fitted):
     detector = make(search="approximate").fit(images[:10])
     exact = make().fit(images[:10])
