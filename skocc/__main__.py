@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import skocc
+from skocc._files import IMAGE_SUFFIXES
 from skocc.model_selection import ThresholdTuner
 
 _METHODS = sorted(
@@ -13,7 +14,6 @@ _METHODS = sorted(
     for name, module in skocc._MODULES.items()
     if module.startswith("skocc.estimators.")
 )
-_SUFFIXES = {".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"}
 
 
 def main(arguments=None):
@@ -113,12 +113,12 @@ def _files(folder):
     files = sorted(
         path
         for path in folder.rglob("*")
-        if path.suffix.lower() in _SUFFIXES and path.is_file()
+        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
     )
     if not files:
         raise ValueError(
             f"There are no images in {str(folder)!r}. Got no file that ends in one of "
-            f"{sorted(_SUFFIXES)}. Pass a folder of images."
+            f"{sorted(IMAGE_SUFFIXES)}. Pass a folder of images."
         )
     return files
 

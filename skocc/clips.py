@@ -6,16 +6,14 @@ are its frames in order; or a folder of frame files.
 
 import copy
 import os
-import re
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from skocc._files import IMAGE_SUFFIXES, list_images
 from skocc._validation import validate_images
 from skocc.nets.patch_encoder import window_starts
-
-_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 class Clips:
@@ -211,18 +209,14 @@ def list_frames(folder):
             "Extract the frames of a film first, for example by ffmpeg -i film.mp4 "
             "folder/%06d.png; pass frame files as a list of lists, one for each video."
         )
-    paths = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in _SUFFIXES and not path.name.startswith(".")
-    ]
+    paths = list_images(folder, natural=True)
     if not paths:
         raise ValueError(
             f"The folder {str(folder)!r} holds no frames. Got {len(os.listdir(folder))} "
-            f"entries; files that end in {sorted(_SUFFIXES)} are frames. Put the frames "
-            "there, or name the folder that holds them."
+            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are frames. Put the "
+            "frames there, or name the folder that holds them."
         )
-    return sorted(paths, key=_natural_key)
+    return paths
 
 
 def average_over_frames(scores, starts, clip_length):
@@ -266,13 +260,6 @@ def min_max_normalize(curve, tolerance=0.0):
     if high - low <= tolerance:
         return np.zeros(len(curve))
     return (curve - low) / (high - low)
-
-
-def _natural_key(path):
-    # "frame10" -> ["frame", 10, ""]: text and numbers take turns, so that two keys have
-    # the same type at the same place.
-    parts = re.split(r"(\d+)", path.stem)
-    return [int(part) if part.isdecimal() else part for part in parts], path.name
 
 
 def _unwrap_videos(X):

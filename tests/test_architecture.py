@@ -21,7 +21,7 @@ ALLOWED = {
     },
     "engine": {"engine"},
     "nets": {"nets"},
-    "datasets": {"datasets"},
+    "datasets": {"datasets", "_files"},
     "feature_extraction": {
         "engine", "nets", "feature_cache", "_one_class", "_validation", "_images",
         "_sklearn",
@@ -38,7 +38,7 @@ ALLOWED = {
     "banks.py": {"neighbors"},
     "patch_pairs.py": set(),
     "augmentation.py": set(),
-    "clips.py": {"_validation", "nets"},
+    "clips.py": {"_files", "_validation", "nets"},
     "feature_cache.py": set(),
     "_one_class.py": {"_sklearn", "_images", "_validation"},
     "_validation.py": {"_images"},
@@ -47,7 +47,8 @@ ALLOWED = {
     "_versions.py": set(),
     "_persistence.py": {"_versions", ""},
     "_table.py": {"model_selection"},
-    "__main__.py": {"model_selection", ""},
+    "__main__.py": {"model_selection", "_files", ""},
+    "_files.py": set(),
     "__init__.py": set(),
 }  # fmt: skip
 # Packages that a folder must not import.

@@ -1,12 +1,11 @@
 """What is in a folder: images, in order of their names, and folders."""
 
-import re
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
+from skocc._files import IMAGE_SUFFIXES, list_images
 
 
 def load_image_folder(folder):
@@ -98,21 +97,3 @@ def subfolders(folder):
         return []
     paths = (path for path in folder.iterdir() if path.is_dir())
     return sorted(path.name for path in paths if not path.name.startswith("."))
-
-
-def list_images(folder, *, natural=False):
-    """Return the image files in a folder in order of their names, or in natural order."""
-    # macOS puts a file ._000.png, which is no image, beside 000.png on foreign disks.
-    images = (
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
-    return sorted(images, key=_natural_key if natural else lambda path: path.name)
-
-
-def _natural_key(path):
-    # "frame10" -> ["frame", 10, ""]: text and numbers take turns, so that two keys have
-    # the same type at the same place.
-    parts = re.split(r"(\d+)", path.stem)
-    return [int(part) if part.isdecimal() else part for part in parts], path.name

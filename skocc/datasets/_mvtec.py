@@ -3,7 +3,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from skocc.datasets._folders import IMAGE_SUFFIXES, list_images, subfolders
+from skocc._files import IMAGE_SUFFIXES, list_images
+from skocc.datasets._folders import subfolders
 
 _PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 # Images of MVTec AD by class: train, test without a defect, test with one. Every image

@@ -4,7 +4,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from skocc.datasets._folders import list_images, subfolders
+from skocc._files import list_images
+from skocc.datasets._folders import subfolders
 
 
 def load_video_folders(folder, layout):

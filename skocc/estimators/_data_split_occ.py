@@ -472,13 +472,17 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         return self
 
     def _check_similarity(self):
-        is_small = len(self.image_shape_) != 3 or min(self.image_shape_[:2]) < SSIM_WINDOW
-        if self.similarity == "ssim" and is_small:
+        if self.similarity == "ssim" and not self._has_windows():
             raise ValueError(
                 f"similarity='ssim' needs images of at least {SSIM_WINDOW} x {SSIM_WINDOW} "
                 f"pixels. Got samples of shape {self.image_shape_}. Set similarity='auto', "
                 "or image_size to enlarge them."
             )
+
+    def _has_windows(self):
+        """Return whether the samples are images that hold a window of the similarity."""
+        shape = self.image_shape_
+        return len(shape) == 3 and min(shape[:2]) >= SSIM_WINDOW
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
@@ -578,9 +582,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         """Return the similarity of each image to its reconstruction."""
         dtype = inference_dtype(self.image_shape_, device)
         autoencoder = on_device(autoencoder, device, dtype)
-        is_image = len(self.image_shape_) == 3
-        is_large = is_image and min(self.image_shape_[:2]) >= SSIM_WINDOW
-        use_ssim = self.similarity == "ssim" or (self.similarity == "auto" and is_large)
+        # "ssim" without windows has been refused.
+        use_ssim = self.similarity != "mse" and self._has_windows()
 
         def measure(batch):
             batch = batch.to(dtype)
