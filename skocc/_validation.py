@@ -14,6 +14,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
 from skocc._images import ArrayImages, FileImages
+from skocc._labels import marked_anomalies
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
 _USUAL_CHANNELS = (1, 3, 4)
@@ -126,10 +127,9 @@ def warn_about_anomalies(y):
     """Warn when labels say that anomalies are among the training images."""
     if y is None:
         return
-    y = np.asarray(y)
-    if y.dtype.kind in "if" and (n_anomalies := int(np.sum(y == -1))):
+    if n_anomalies := int(marked_anomalies(y).sum()):
         warnings.warn(
-            f"y labels {n_anomalies} of {len(y)} training images as anomalies (-1), and "
+            f"y labels {n_anomalies} of {len(y)} training images as anomalies, and "
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
             UserWarning,

@@ -317,6 +317,10 @@ def test_labels_of_anomalies_warn(estimator_class, digits):
     y[:3] = -1
     with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
         quick(estimator_class).fit(normal, y)
+    names = np.where(y == 1, "good", "crack")
+    with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
+        quick(estimator_class).fit(normal, names)
+    quick(estimator_class).fit(normal, np.arange(len(normal)) % 3)  # classes of any sort
 
 
 def test_search_pipeline_and_clone(estimator_class, digits):

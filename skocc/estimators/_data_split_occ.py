@@ -335,7 +335,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); or a list of
             paths or PIL images.
         y : Ignored
-            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
 
         Returns

@@ -292,7 +292,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
             or a list of paths or PIL images.
         y : Ignored
-            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
 
         Returns

@@ -433,7 +433,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             (T, H, W, C) or (T, H, W), a tensor (T, C, H, W), the path of a folder of frame
             files, or a list of frame files.
         y : Ignored
-            Present for scikit-learn. Labels of -1 raise a warning, because anomalies are
+            Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
 
         Returns

@@ -5,7 +5,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._sklearn import HasMethods, fit_context
-from skocc.model_selection._labels import anomaly_kinds
+from skocc._labels import anomaly_kinds
 
 
 def _has(name):

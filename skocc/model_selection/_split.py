@@ -14,7 +14,7 @@ from sklearn.model_selection import (
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
 from skocc._images import FileImages
-from skocc.model_selection._labels import anomaly_kinds
+from skocc._labels import anomaly_kinds
 
 
 class OneClassKFold(StratifiedGroupKFold):

@@ -13,6 +13,7 @@ from sklearn.utils import _safe_indexing, check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skocc._labels import anomaly_kinds, marked_or_warned
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
@@ -32,8 +33,8 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     scores : array-like of shape (n_samples,)
         ``score_samples`` of held-out images; higher is more normal.
     y : array-like of shape (n_samples,), default=None
-        +1 for normal, -1 for anomalous. Needed for ``rule="f1"``; the other rules leave
-        the anomalies out. None: all are normal.
+        +1 or "good" for normal, negative numbers or other names for anomalous. Needed for
+        ``rule="f1"``; the other rules leave the anomalies out. None: all are normal.
     rule : {"conformal", "percentile", "median", "std", "f1"}, default="conformal"
         - "conformal": the rate of false alarms among new normal images is at most
           `false_alarm_rate`, on average over sets of held-out images;
@@ -55,8 +56,8 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     Raises
     ------
     ValueError
-        A parameter is none of the above; a score is not finite; there is no normal sample,
-        or for "f1" no anomaly; or there are too few normal samples for a conformal
+        A parameter or label is none of the above; a score is not finite; there is no normal
+        sample, or for "f1" no anomaly; or there are too few normal samples for a conformal
         threshold: fewer than ``1 / false_alarm_rate - 1``.
 
     See Also
@@ -95,13 +96,10 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
         )
     _check_rate("false_alarm_rate", false_alarm_rate)
     scores = _finite_scores(scores)
-    anomalous = _anomalous(y, len(scores))
+    anomalous = np.zeros(len(scores), dtype=bool)
+    if y is not None:
+        anomalous = anomaly_kinds(_checked_labels(y, len(scores))) > 0
     normal = scores[~anomalous]
-    if len(normal) == 0:
-        raise ValueError(
-            f"A threshold needs scores of normal images. Got {len(scores)} scores, none of "
-            "them labelled normal. Hold out normal images, labelled 1 in y."
-        )
     if rule == "median":
         return float(np.median(normal))
     if rule == "percentile":
@@ -298,7 +296,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     promise where held-out images have them among the training images and new ones have
     not. Hold out whole videos or pieces yourself then, and use ``cv="prefit"``.
 
-    Images that `y` labels -1 are never trained on. ``rule="f1"`` needs them, and has them
+    Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and has them
     beside the normal images that are held out; F1 depends on how many there are of each.
 
     Examples
@@ -357,8 +355,9 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             Whatever the detector takes and can be indexed: an array, a tensor, a table, a
             list.
         y : array-like of shape (n_samples,), default=None
-            -1 for anomalies, which are not trained on; all others are normal. None: all
-            are.
+            Negative numbers for anomalies, or names other than "good", which are not
+            trained on. All others are normal, with a warning where they are neither +1 nor
+            "good". None: all are normal.
 
         Returns
         -------
@@ -372,7 +371,9 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             the false-alarm rate; ``rule="f1"`` without anomalies.
         """
         X = _indexable(X)
-        anomalous = _anomalous(y, _num_samples(X))
+        anomalous = np.zeros(_num_samples(X), dtype=bool)
+        if y is not None:
+            anomalous = marked_or_warned(_checked_labels(y, len(anomalous)))
         if self.rule == "f1" and not anomalous.any():
             raise _no_anomalies(len(anomalous))
         train, calibration = self._split(np.flatnonzero(~anomalous))
@@ -563,19 +564,15 @@ def _finite_scores(scores):
     return scores
 
 
-def _anomalous(y, n_samples):
-    """Return which of the samples `y` labels as anomalies."""
-    if y is None:
-        return np.zeros(n_samples, dtype=bool)
+def _checked_labels(y, n_samples):
+    """Return labels of which there is one for each sample."""
     y = np.asarray(y)
     if y.shape[:1] != (n_samples,) or y.ndim > 2 or y.size != n_samples:
         raise ValueError(
             f"y must have one label for each sample of X. Got shape {y.shape} for "
             f"{n_samples} samples. Pass 1 for normal and -1 for anomalous ones, or None."
         )
-    if y.dtype.kind in "US":  # names of classes, all of them normal
-        return np.zeros(n_samples, dtype=bool)
-    return np.asarray(y.ravel() == -1, dtype=bool)
+    return y.ravel()
 
 
 def _no_anomalies(n_samples):

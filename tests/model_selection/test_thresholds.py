@@ -177,6 +177,7 @@ def test_best_f1_at_the_ends():
 # The meta-estimator
 
 
+@pytest.mark.filterwarnings("ignore:.*labels in y are neither")
 @pytest.mark.parametrize("params", [{"false_alarm_rate": 0.5}, {"rule": "std"}])
 def test_scikit_learn_checks(params):
     """At a rate of 0.5, for the checks have few samples and 0.05 refuses these."""
@@ -219,9 +220,27 @@ def test_labels_of_any_kind(dtype):
     tuner = ThresholdTuner(FirstColumn(), calibration_size=30).fit(column(range(100)), y)
     assert tuner.detector_.X_.max() < 80
     assert len(tuner.detector_.X_) == 50
-    names = np.array(["normal"] * 100)
-    tuner.fit(column(range(100)), names)
+
+
+@pytest.mark.parametrize("anomalies", [[-1, -2, -2, -7], ["cut", "stain", "cut", "dent"]])
+def test_kinds_of_anomalies_are_anomalies(anomalies):
+    normal = "good" if isinstance(anomalies[0], str) else 1
+    y = np.array([normal] * 80 + anomalies * 5)
+    tuner = ThresholdTuner(FirstColumn(), rule="f1", calibration_size=30, random_state=0)
+    tuner.fit(column(range(100)), y)
+    assert tuner.detector_.X_.max() < 80
+    assert len(tuner.detector_.X_) == 50
+    assert threshold(range(100), y, rule="percentile") == np.quantile(range(80), 0.05)
+
+
+@pytest.mark.parametrize("y", [[0, 1] * 50, ["normal"] * 100, [1, np.nan] * 50])
+def test_labels_that_cannot_be_read_warn_and_are_normal(y):
+    with pytest.warns(UserWarning, match="are neither normal.*taken as normal. Got") as seen:
+        tuner = ThresholdTuner(FirstColumn(), calibration_size=30).fit(column(range(100)), y)
+    assert seen[0].filename == __file__
     assert len(tuner.detector_.X_) == 70
+    with pytest.raises(ValueError, match="Labels must be"):
+        threshold(range(100), y)
 
 
 def test_best_f1_of_the_held_out():
@@ -339,7 +358,7 @@ def test_too_few_images_are_refused_before_training():
         (lambda: threshold([1, np.nan]), r"finite numbers.*1 of them not finite.*Pass"),
         (lambda: threshold([]), r"shape \(0,\)"),
         (lambda: threshold([1, 2], [1]), r"one label.*\(1,\) for 2 samples"),
-        (lambda: threshold([1, 2], [-1, -1]), "none of them labelled normal"),
+        (lambda: threshold([1, 2], [-1, -1]), "some must be normal"),
         (lambda: threshold([1, 2], rule="f1"), r"needs labelled anomalies.*Pass y"),
         (lambda: conformal_p_values([1], []), "at least one"),
         (lambda: benjamini_hochberg([0.1, 2]), r"in \[0, 1\].*to 2\.0.*Pass"),

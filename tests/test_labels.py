@@ -1,0 +1,40 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from skocc._labels import anomaly_kinds, marked_anomalies
+
+
+@pytest.mark.parametrize(
+    "y",
+    [
+        [1, -1, 1, -2, -1],
+        np.array([1, -1, 1, -2, -1], dtype=object),
+        pd.Series([1.0, -0.5, 1.0, -7.0, -0.5]),
+        ["good", "cut", "good", "dent", "cut"],
+    ],
+)
+def test_kinds(y):
+    kinds = anomaly_kinds(y)
+    assert (kinds == 0).tolist() == [True, False, True, False, False]
+    assert kinds[1] == kinds[4] != kinds[3]
+    np.testing.assert_array_equal(marked_anomalies(y), kinds > 0)
+
+
+@pytest.mark.parametrize(
+    ("y", "marked"),
+    [
+        ([0, 1, 2], []),
+        (["cat", "dog"], []),
+        ([True, False], []),
+        ([0, -1, 1], [1]),
+        (["good", None, "cut"], [2]),
+        ([np.nan, -1.0], [1]),
+        ([[0, -1], [1, 1]], [1]),
+    ],
+)
+def test_what_cannot_be_read_marks_nothing(y, marked):
+    y = np.array(y, dtype=object) if None in np.ravel(y) else y
+    assert np.flatnonzero(marked_anomalies(y)).tolist() == marked
+    with pytest.raises(ValueError, match=r"Labels must be|1d array"):
+        anomaly_kinds(y)
