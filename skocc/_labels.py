@@ -70,7 +70,7 @@ def marked_or_warned(y):
 
 def _read(y):
     """Return labels as an array, and which mean normal and which an anomaly."""
-    y = np.ravel(y)
+    y = np.asarray(y).ravel()
     if y.dtype.kind == "O" and all(isinstance(label, Real) for label in y):
         y = y.astype(float)
     if y.dtype.kind in "iuf":

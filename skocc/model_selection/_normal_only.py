@@ -4,8 +4,8 @@ from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skocc._sklearn import HasMethods, fit_context
 from skocc._labels import anomaly_kinds
+from skocc._sklearn import HasMethods, fit_context
 
 
 def _has(name):

@@ -296,8 +296,9 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     promise where held-out images have them among the training images and new ones have
     not. Hold out whole videos or pieces yourself then, and use ``cv="prefit"``.
 
-    Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and has them
-    beside the normal images that are held out; F1 depends on how many there are of each.
+    Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and
+    has them beside the normal images that are held out; F1 depends on how many there are
+    of each.
 
     Examples
     --------

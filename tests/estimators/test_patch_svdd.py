@@ -2,7 +2,6 @@ import numpy as np
 import pytest
 import torch
 
-import skocc
 from skocc import PatchSVDD
 from skocc.estimators import _patch_svdd as module
 from skocc.maps import patch_scores_to_map
@@ -101,26 +100,6 @@ def test_banks_keep_to_the_budget(images, fitted):
     assert len(make(max_bank_bytes=None).fit(images).bank_big_) == len(fitted.bank_big_)
     with pytest.raises(ValueError, match=r"Got a budget of 100 bytes.*at least 512"):
         make(max_bank_bytes=100).fit(images)
-
-
-@pytest.mark.slow  # half a minute of compiling; the test after it compiles as well
-def test_approximate_search_finds_nearly_the_same(images, fitted):
-    detector = make(search="approximate").fit(images[:10])
-    exact = make().fit(images[:10])
-    np.testing.assert_allclose(
-        detector.score_samples(images), exact.score_samples(images), rtol=0.02
-    )
-    np.testing.assert_allclose(detector.train_scores_, exact.train_scores_, rtol=0.02)
-
-
-def test_search_index_is_built_again_after_loading(images, tmp_path):
-    detector = make(search="approximate").fit(images[:10])
-    skocc.save(detector, tmp_path / "detector.safetensors")
-    loaded = skocc.load(tmp_path / "detector.safetensors")
-    assert loaded._indices is None
-    np.testing.assert_allclose(
-        loaded.score_samples(images), detector.score_samples(images), rtol=1e-6
-    )
 
 
 def test_published_weights_without_training(images, tmp_path):

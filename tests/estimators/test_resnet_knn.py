@@ -9,7 +9,6 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 from torch.nn import functional
 
-import skocc
 from skocc import ResNetKNN
 from skocc.estimators._resnet_knn import _usualness
 from skocc.nets.backbones import FeatureMaps
@@ -231,18 +230,6 @@ def test_pooling_interpolation_and_normalization(make, fitted, images):
         detector = make(**params).fit(images[:8])
         assert detector.bank_.shape[1] == n_features
         assert not np.allclose(detector.score_samples(images), scores)
-
-
-def test_approximate_search_finds_nearly_the_same(make, fitted, images, tmp_path):
-    params = {"backbone": "resnet18", "weights": None, "layers": ("layer1",)}
-    exact = make(**params, reweighting=3).fit(images[:8])
-    detector = make(**params, reweighting=3, search="approximate").fit(images[:8])
-    scores = detector.score_samples(images)
-    np.testing.assert_allclose(scores, exact.score_samples(images), rtol=0.02)
-    skocc.save(detector, tmp_path / "detector.safetensors")
-    loaded = skocc.load(tmp_path / "detector.safetensors")
-    assert loaded._index is None
-    np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
 
 
 def test_threshold_of_the_source(make, images):

@@ -1,0 +1,33 @@
+"""The methods with a bank of patches, searched by a graph instead of exactly."""
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from torch.nn import functional
+
+import skocc
+
+
+# One test for both, since in each process the graph search is compiled for half a minute.
+def test_approximate_search_finds_nearly_the_same_also_after_loading(tmp_path):
+    coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
+    fine = functional.interpolate(torch.from_numpy(coarse), (40, 36), mode="bilinear")
+    images, common = fine[:, 0].numpy(), {"random_state": 0, "device": "cpu"}
+    patches = skocc.PatchSVDD(
+        patch_size=16, strides=(4, 8), n_pairs=8, n_epochs=1, **common
+    )
+    cells = skocc.ResNetKNN(
+        backbone="resnet18", weights=None, layers=("layer1",), image_size=None,
+        reweighting=3, **common,
+    )  # fmt: skip
+    for exact in [patches, cells]:
+        exact.fit(images[:8])
+        detector = clone(exact).set_params(search="approximate").fit(images[:8])
+        scores = detector.score_samples(images)
+        np.testing.assert_allclose(scores, exact.score_samples(images), rtol=0.02)
+        np.testing.assert_allclose(detector.train_scores_, exact.train_scores_, rtol=0.02)
+        path = tmp_path / f"{type(exact).__name__}.safetensors"
+        skocc.save(detector, path)
+        loaded = skocc.load(path)
+        assert [v for k, v in vars(loaded).items() if k in ("_index", "_indices")] == [None]
+        np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
