@@ -21,6 +21,10 @@ _USUAL_CHANNELS = (1, 3, 4)
 # Anything that is not listed becomes the first. With uint8 first, float images would be
 # truncated to integers and every scikit-learn check would still pass.
 _DTYPES = [np.float32, np.uint8, np.uint16]
+# Images whose values are looked at for a warning, and how far these may be off by rounding,
+# after a resize for example.
+_N_CHECKED = 100
+_ROUNDING = 1e-3
 
 
 def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1):
@@ -134,6 +138,29 @@ def warn_about_anomalies(y):
             "Pass normal images only, for example X[y == 1].",
             UserWarning,
             stacklevel=5,  # past _fit, fit and its decorator, to the user's line
+        )
+
+
+def warn_about_range(images):
+    """Warn when images have pixels that a sigmoid cannot paint, as their first ones show.
+
+    Parameters
+    ----------
+    images : image source
+        Integers are in [0, 1] by the time they are trained on, rows are not painted so.
+    """
+    if images.dtype == np.uint8 or len(images.shape) != 4:
+        return
+    pixels = images.load(slice(0, _N_CHECKED))
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
+        warnings.warn(
+            f"The images have values from {lowest:.3g} to {highest:.3g}, and their "
+            "reconstruction, which ends in a sigmoid, lies in [0, 1]. Pass X / 255 for "
+            "pixels from 0 to 255, integers as they are, and images that have not been "
+            "standardised.",
+            UserWarning,
+            stacklevel=5,  # as above
         )
 
 

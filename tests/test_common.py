@@ -33,6 +33,8 @@ pytestmark = pytest.mark.parametrize("estimator_class", ESTIMATORS)
 # Whether plain rows are accepted is a matter of the method.
 ROW_ESTIMATORS = {"DataSplitOCC", "DeepSVDD", "MOCCA"}
 PATCH_ESTIMATORS = {"PatchSVDD"}
+# What they paint lies in [0, 1].
+RANGE_ESTIMATORS = {"ConvAE", "DataSplitOCC"}
 # Enough epochs to get past a warm-up; those of the defaults take minutes.
 SHORTENED = {"pretrain_n_epochs": 2, "n_epochs": 12}
 
@@ -197,6 +199,17 @@ def test_integers_are_divided_by_their_range(estimator_class, dtype, top):
         rtol=1e-4,
         atol=1e-6,
     )
+
+
+@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (x - x.mean()) / x.std()])
+def test_values_out_of_range_warn_where_they_matter(estimator_class, change, digits):
+    images = change(digits[0][:30])
+    if estimator_class.__name__ not in RANGE_ESTIMATORS:
+        quick(estimator_class).fit(images)  # and a warning would be an error
+        return
+    with pytest.warns(UserWarning, match=r"values from .* to .*sigmoid.*/ 255") as seen:
+        quick(estimator_class).fit(images)
+    assert seen[0].filename == __file__
 
 
 def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_files):

@@ -17,7 +17,7 @@ from skocc._one_class import (
     unchanged_on_error,
 )
 from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies
+from skocc._validation import validate_images, warn_about_anomalies, warn_about_range
 from skocc.augmentation import random_variants
 from skocc.banks import image_digests
 from skocc.engine.batches import ImageBatches, keep_on_device
@@ -138,7 +138,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     classes, about chance for others.
 
     Values must lie in [0, 1] (integers are brought there), because the network ends in a
-    sigmoid.
+    sigmoid. Others raise a warning.
 
     What the report leaves open is chosen here: 4 pixels of crop, a patience of 5, batches
     of 32, 50 epochs, the mean over the cropped image as the score, translations by up to
@@ -304,6 +304,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         warm = self.warm_start and hasattr(self, "network_")
         images = validate_images(self, X, reset=not warm, min_samples=2)
         warn_about_anomalies(y)
+        warn_about_range(images)
         self._check_parameters(warm)
         with seeded(self.random_state, device) as generator:
             images = keep_on_device(images, device)

@@ -11,7 +11,12 @@ from torch import nn
 
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import check_integers, validate_images, warn_about_anomalies
+from skocc._validation import (
+    check_integers,
+    validate_images,
+    warn_about_anomalies,
+    warn_about_range,
+)
 from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -203,7 +208,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     is a split at random: look at `similarity_`.
 
     Values must lie in [0, 1] (integers are brought there) for images, because the
-    autoencoder ends in a sigmoid. Nothing is normalised.
+    autoencoder ends in a sigmoid; others raise a warning. Nothing is normalised.
 
     Time is linear in images and epochs: three passes through the network for each typical
     image and epoch. For images of 28 x 28 pixels an epoch of 1,000 images takes some 18
@@ -443,6 +448,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             self, X, reset=not warm, rows=True, min_samples=_MIN_SAMPLES
         )
         warn_about_anomalies(y)
+        if self.objective != "naive":  # which has no autoencoder
+            warn_about_range(images)
         check_integers("widths", self.widths)
         self._check_similarity()
         with seeded(self.random_state, device) as generator:
