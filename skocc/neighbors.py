@@ -449,32 +449,6 @@ def bank_bytes(n_vectors: int, n_features: int) -> int:
     return 4 * n_vectors * n_features
 
 
-def n_vectors_for(max_bytes: int, n_features: int) -> int:
-    """Vectors of a bank that takes `max_bytes` at most.
-
-    Parameters
-    ----------
-    max_bytes : int
-    n_features : int
-
-    Returns
-    -------
-    n_vectors : int
-
-    Raises
-    ------
-    ValueError
-        Not one vector fits.
-    """
-    n_vectors = int(max_bytes // bank_bytes(1, n_features))
-    if n_vectors < 1:
-        raise ValueError(
-            f"The bank must hold at least one vector: {max_bytes} bytes, and one vector of "
-            f"{n_features} features takes {bank_bytes(1, n_features)}. Allow more bytes."
-        )
-    return n_vectors
-
-
 def random_subset(n_vectors: int, size: int, generator: torch.Generator) -> torch.Tensor:
     """Choose vectors at random, without replacement.
 

@@ -26,6 +26,7 @@ import warnings
 from pathlib import Path
 
 import numpy as np
+from one_vs_rest import load
 from PIL import Image
 from sklearn.base import clone
 from sklearn.decomposition import PCA
@@ -58,7 +59,7 @@ def main():
     rows = []
     for name in options.data:
         start = time.perf_counter()
-        lost = [compare(*load(folder, name, seed), seed) for seed in range(options.seeds)]
+        lost = [compare(*load_features(folder, name, seed), seed) for seed in range(options.seeds)]
         for criterion in lost[0]:
             values = 100 * np.array([result[criterion] for result in lost])
             rows.append([name, criterion, f"{values.mean():.1f}", f"{values.std():.1f}"])
@@ -70,7 +71,7 @@ def main():
             writer.writerows([["data", "criterion", "AUROC", "std"], *rows])
 
 
-def load(folder, name, seed):
+def load_features(folder, name, seed):
     """Return features of images to train on, and of images to test on with their labels.
 
     The first are a table of normal images and, by kind, one of their defective copies.
@@ -82,9 +83,7 @@ def load(folder, name, seed):
         labels = tiles.test_labels
         features = tile_features(folder)
     else:
-        with np.load(folder / f"{name}.npz") as arrays:
-            images, classes = arrays["train_images"], arrays["train_labels"]
-            test, test_classes = arrays["test_images"], arrays["test_labels"]
+        images, classes, test, test_classes = load(name, root=None)
         images = rng.permutation(images[classes == NORMAL_CLASS[name]])
         is_normal = test_classes == NORMAL_CLASS[name]
         parts = [np.flatnonzero(part) for part in (is_normal, ~is_normal)]

@@ -31,6 +31,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from one_vs_rest import load
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
 from sklearn.metrics import roc_auc_score
@@ -62,11 +63,11 @@ def pixel_detector(name, seed):
     )  # fmt: skip
 
 
-def load_pixels(folder, name):
+def load_pixels(name):
     """Return normal and anomalous images (n, 28, 28)."""
-    with np.load(folder / f"{name}.npz") as arrays:
-        images = np.concatenate([arrays["train_images"], arrays["test_images"]])
-        labels = np.concatenate([arrays["train_labels"], arrays["test_labels"]])
+    train_images, train_labels, test_images, test_labels = load(name, root=None)
+    images = np.concatenate([train_images, test_images])
+    labels = np.concatenate([train_labels, test_labels])
     is_normal = labels == NORMAL_CLASS[name]
     return images[is_normal], images[~is_normal]
 
@@ -110,9 +111,9 @@ def summary(data, detector, measured, rate):
     return dict(zip(COLUMNS, values, strict=True))
 
 
-def run_pixels(folder, name, detectors, n_splits, rate):
+def run_pixels(name, detectors, n_splits, rate):
     """Yield the lines of MNIST or Fashion-MNIST."""
-    normal, others = load_pixels(folder, name)
+    normal, others = load_pixels(name)
     for detector in detectors:
         lines = []
         for seed in range(n_splits):
@@ -193,7 +194,7 @@ def main():
         run = (
             run_tiles(folder, options.splits, options.rate)
             if name == "magnetic_tile"
-            else run_pixels(folder, name, options.detectors, options.splits, options.rate)
+            else run_pixels(name, options.detectors, options.splits, options.rate)
         )
         for line in run:
             lines.append(line)

@@ -177,7 +177,10 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     With ``score_normalization="median"`` m is divided by the median of its cells before the
     maximum is taken; w is computed from the distances all the same. [1]_ and [2]_ have
     nothing like it. On photographs taken under several lights no other setting gains as
-    much: see the reproduction tables of the documentation.
+    much: see the reproduction tables of the documentation. It needs a bank without
+    near-duplicates of the images that are scored, such as other photographs of one piece:
+    most of their cells are at no distance, and any other is then a large multiple of the
+    median.
 
     An image of the training set would find itself in the bank. It is recognised by its
     pixels, up to rounding, and its own cells are left out, in `fit` and afterwards: the
