@@ -59,7 +59,10 @@ def main():
     rows = []
     for name in options.data:
         start = time.perf_counter()
-        lost = [compare(*load_features(folder, name, seed), seed) for seed in range(options.seeds)]
+        lost = [
+            compare(*load_features(folder, name, seed), seed)
+            for seed in range(options.seeds)
+        ]
         for criterion in lost[0]:
             values = 100 * np.array([result[criterion] for result in lost])
             rows.append([name, criterion, f"{values.mean():.1f}", f"{values.std():.1f}"])
