@@ -9,7 +9,7 @@ from skocc.nets.mlp import dense_layers, initialize_glorot
 
 # Channels of the five convolutions of AlexNet.
 ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
-# Side in pixels below which a sixteenth of the weights are enough.
+# Side in pixels below which a sixteenth of the weights are enough, and half of the code.
 _FULL_SIZE = 16
 # Smallest side that AlexNet itself takes, whose first convolution has a stride of 4.
 ALEXNET_SIZE = 63
@@ -84,7 +84,8 @@ class CompactAlexNet(nn.Sequential):
 class AlexNetAutoencoder(nn.Module):
     """Autoencoder with the convolutions of AlexNet, all others being convolutions too.
 
-    A last 3x3 convolution makes the code; six transposed convolutions, seven for large
+    In place of AlexNet's linear layers there is one convolution, as large as the map that
+    it is given, so that the code is a vector. Six transposed convolutions, seven for large
     images, undo the convolutions, and a sigmoid ends the net. Images of 63 pixels and more
     have a first convolution of 11x11 and stride 4, as AlexNet; for smaller ones the
     convolutions are those of :class:`CompactAlexNet`. BatchNorm without weights precedes
@@ -95,30 +96,45 @@ class AlexNetAutoencoder(nn.Module):
     ----------
     in_shape : tuple (C, H, W)
         Shape of one image.
-    code_channels : int, default=None
-        Channels of the code, which has an eighth of the image's height and width, a
-        thirty-second for large images. None: 4 for grey images and 8 for others, sixteen
-        times that for large ones.
+    code_size : int, default=None
+        Numbers in the code, or channels of a spatial one. None: 16 for grey images and 32
+        for others, half of that below 16 pixels a side, four times that for large images;
+        a spatial code has 4 channels or 8, sixteen times that for large images.
     widths : tuple of five int, default=(64, 192, 384, 256, 256)
         Channels of the convolutions.
+    spatial_code : bool, default=False
+        Whether that convolution is one of 3x3, and the code a map of an eighth of the
+        image's height and width, a thirty-second for large images.
     """
 
     def __init__(
         self,
         in_shape: tuple[int, int, int],
-        code_channels: int | None = None,
+        code_size: int | None = None,
         widths: tuple[int, ...] = ALEXNET_WIDTHS,
+        spatial_code: bool = False,
     ):
         super().__init__()
         n_channels, *size = in_shape
         stride = 4 if min(size) >= ALEXNET_SIZE else 1
-        if code_channels is None:
-            code_channels = (4 if n_channels == 1 else 8) * stride**2
+        if code_size is None:
+            code_size = 16 if n_channels == 1 else 32
+            if spatial_code:
+                code_size = code_size * stride**2 // 4
+            else:
+                code_size = (
+                    code_size * stride if min(size) >= _FULL_SIZE else code_size // 2
+                )
+        if spatial_code:
+            kernel, padding = 3, 1
+        else:
+            kernel, padding = tuple(-(-n // (8 * stride)) for n in size), 0
         self.encoder = nn.Sequential(
             *_convolutions(n_channels, widths, stride, batch_norm=True),
-            nn.Conv2d(widths[-1], code_channels, 3, padding=1),
+            nn.Conv2d(widths[-1], code_size, kernel, padding=padding),
         )
-        self.decoder = _Decoder(tuple(size), n_channels, code_channels, widths, stride)
+        first = nn.ConvTranspose2d(code_size, widths[-1], kernel, padding=padding)
+        self.decoder = _Decoder(first, tuple(size), n_channels, widths, stride)
         initialize_glorot(self)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -127,13 +143,12 @@ class AlexNetAutoencoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From codes (b, code_channels, h, w) to images (b, C, H, W) in (0, 1)."""
+    """From codes (b, code_size, h, w) to images (b, C, H, W) in (0, 1)."""
 
-    def __init__(self, image_size, n_channels, code_channels, widths, stem_stride):
+    def __init__(self, first, image_size, n_channels, widths, stem_stride):
         super().__init__()
         w1, w2, w3, w4, w5 = widths
         plan = [  # channels, kernel, stride
-            (code_channels, w5, 3, 1),
             (w5, w4, 3, 2),
             (w4, w3, 3, 1),
             (w3, w2, 3, 1),
@@ -143,17 +158,18 @@ class _Decoder(nn.Module):
             plan.append((w1, n_channels, 5, 2))
         else:
             plan += [(w1, w1, 5, 2), (w1, n_channels, 11, stem_stride)]
-        self.layers = nn.ModuleList(
+        self.layers = nn.ModuleList([first])
+        self.layers.extend(
             nn.ConvTranspose2d(a, b, kernel, stride=stride, padding=kernel // 2)
             for a, b, kernel, stride in plan
         )
         self.norms = nn.ModuleList(
-            nn.BatchNorm2d(b, affine=False) for _, b, _, _ in plan[:-1]
+            nn.BatchNorm2d(layer.out_channels, affine=False) for layer in self.layers[:-1]
         )
         # A map of n pixels came from one of up to stride * n: the sizes are those of the
         # encoder, from the image on.
-        sizes = [tuple(image_size)]
-        for _, _, _, stride in plan[:0:-1]:
+        sizes = [image_size]
+        for _, _, _, stride in reversed(plan):
             sizes.append(tuple(-(-n // stride) for n in sizes[-1]))
         self.sizes = sizes[::-1]
 

@@ -9,37 +9,47 @@ def n_weights(module):
 
 
 @pytest.mark.parametrize(
-    ("in_shape", "n_classifier", "n_autoencoder"),
-    [((1, 28, 28), 4_808_897, 4_914_565), ((3, 32, 32), 4_812_097, 4_939_403)],
+    ("in_shape", "n_classifier", "n_spatial", "n_autoencoder"),
+    [
+        ((1, 28, 28), 4_808_897, 4_914_565, 5_027_217),
+        ((3, 32, 32), 4_812_097, 4_939_403, 5_164_707),
+    ],
 )
-def test_numbers_of_weights(in_shape, n_classifier, n_autoencoder):
+def test_numbers_of_weights(in_shape, n_classifier, n_spatial, n_autoencoder):
     network = torch.nn.Sequential(CompactAlexNet(in_shape), torch.nn.Linear(512, 1))
     assert n_weights(network) == n_classifier
+    assert n_weights(AlexNetAutoencoder(in_shape, spatial_code=True)) == n_spatial
     assert n_weights(AlexNetAutoencoder(in_shape)) == n_autoencoder
 
 
 @pytest.mark.parametrize(
-    ("in_shape", "code"), [((1, 28, 28), (4, 4, 4)), ((3, 32, 32), (8, 4, 4))]
+    ("in_shape", "code", "spatial_code"),
+    [
+        ((1, 28, 28), (16, 1, 1), (4, 4, 4)),
+        ((3, 32, 32), (32, 1, 1), (8, 4, 4)),
+        ((3, 224, 224), (128, 1, 1), (128, 7, 7)),
+    ],
 )
-def test_code_is_much_smaller_than_the_image(in_shape, code):
-    autoencoder = AlexNetAutoencoder(in_shape)
-    assert autoencoder.encoder(torch.zeros(2, *in_shape)).shape == (2, *code)
+def test_code_is_much_smaller_than_the_image(in_shape, code, spatial_code):
+    for spatial, shape in [(False, code), (True, spatial_code)]:
+        autoencoder = AlexNetAutoencoder(
+            in_shape, widths=(2, 2, 2, 2, 2), spatial_code=spatial
+        )
+        assert autoencoder.encoder(torch.zeros(2, *in_shape)).shape == (2, *shape)
 
 
 @pytest.mark.parametrize(
     "in_shape", [(1, 1, 3), (3, 8, 8), (2, 17, 23), (1, 62, 40), (3, 63, 64), (1, 70, 101)]
 )
-def test_reconstructions_have_the_size_of_the_image(in_shape):
-    autoencoder = AlexNetAutoencoder(in_shape, widths=(4, 6, 8, 6, 5))
+@pytest.mark.parametrize("spatial_code", [False, True])
+def test_reconstructions_have_the_size_of_the_image(in_shape, spatial_code):
+    autoencoder = AlexNetAutoencoder(
+        in_shape, widths=(4, 6, 8, 6, 5), spatial_code=spatial_code
+    )
     images = autoencoder(torch.rand(2, *in_shape))
     assert images.shape == (2, *in_shape)
     assert images.min() > 0
     assert images.max() < 1
-
-
-def test_code_of_large_images_is_a_thirty_second():
-    autoencoder = AlexNetAutoencoder((3, 224, 224), widths=(2, 2, 2, 2, 2))
-    assert autoencoder.encoder(torch.zeros(1, 3, 224, 224)).shape == (1, 128, 7, 7)
 
 
 def test_features_are_not_negative_and_dropout_is_there():
