@@ -215,9 +215,9 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     AlexNet. Here that is as large as the map before it, as in AlexNet made convolutional,
     and the code a vector: 5,027,217 weights for 28 x 28 grey images, 5,164,707 for 32 x 32
     in colour, and with ``spatial_code=True``, where it is one of 3x3, 4,914,565 and
-    4,939,403. With the vector the reconstruction ranks the hard classes much better. A split
-    by an autoencoder that reconstructs everything well, or nothing, is one at random: look
-    at `similarity_`.
+    4,939,403. With the vector the reconstruction ranks the hard classes much better. A
+    split by an autoencoder that reconstructs everything well, or nothing, is one at random:
+    look at `similarity_`.
 
     Values must lie in [0, 1] (integers are brought there) for images, because the
     autoencoder ends in a sigmoid; others raise a warning. Nothing is normalised.
