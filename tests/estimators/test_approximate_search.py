@@ -1,18 +1,16 @@
 """The methods with a bank of patches, searched by a graph instead of exactly."""
 
 import numpy as np
-import torch
 from sklearn.base import clone
-from torch.nn import functional
 
 import skocc
 
 
 # One test for both, since in each process the graph search is compiled for half a minute.
-def test_approximate_search_finds_nearly_the_same_also_after_loading(tmp_path):
-    coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
-    fine = functional.interpolate(torch.from_numpy(coarse), (40, 36), mode="bilinear")
-    images, common = fine[:, 0].numpy(), {"random_state": 0, "device": "cpu"}
+def test_approximate_search_finds_nearly_the_same_also_after_loading(
+    smooth_images, tmp_path
+):
+    images, common = smooth_images, {"random_state": 0, "device": "cpu"}
     patches = skocc.PatchSVDD(
         patch_size=16, strides=(4, 8), n_pairs=8, n_epochs=1, **common
     )

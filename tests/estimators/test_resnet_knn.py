@@ -17,11 +17,8 @@ N_CELLS = 10 * 9
 
 
 @pytest.fixture(scope="module")
-def images():
-    """Twelve smooth grey images (12, 40, 36) that differ from each other."""
-    coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
-    fine = functional.interpolate(torch.from_numpy(coarse), (40, 36), mode="bilinear")
-    return fine[:, 0].numpy()
+def images(smooth_images):
+    return smooth_images
 
 
 @pytest.fixture(scope="module")

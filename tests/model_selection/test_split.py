@@ -104,7 +104,8 @@ def test_search_of_each_method(estimator_class, arrangement, images, paths):
         if isinstance(folds, list):
             folds = folds[:1]  # all three train on the same images
         detector = quick(estimator_class)
-        grid = {"batch_size": [4, 8] if data is images else [8]}
+        two = arrangement == "split" and data is images
+        grid = {"batch_size": [4, 8] if two else [8]}
         search = GridSearchCV(detector, grid, cv=folds, scoring="roc_auc", refit=False)
         # That no label of -1 is among those trained on is checked by its warning.
         scores = search.fit(X, y, groups=groups).cv_results_["mean_test_score"]
