@@ -117,18 +117,13 @@ class AlexNetAutoencoder(nn.Module):
         super().__init__()
         n_channels, *size = in_shape
         stride = 4 if min(size) >= ALEXNET_SIZE else 1
-        if code_size is None:
-            code_size = 16 if n_channels == 1 else 32
-            if spatial_code:
-                code_size = code_size * stride**2 // 4
-            else:
-                code_size = (
-                    code_size * stride if min(size) >= _FULL_SIZE else code_size // 2
-                )
+        unit = 4 if n_channels == 1 else 8
         if spatial_code:
-            kernel, padding = 3, 1
+            default_size, kernel, padding = unit * stride**2, 3, 1
         else:
+            default_size = unit * (4 * stride if min(size) >= _FULL_SIZE else 2)
             kernel, padding = tuple(-(-n // (8 * stride)) for n in size), 0
+        code_size = code_size or default_size
         self.encoder = nn.Sequential(
             *_convolutions(n_channels, widths, stride, batch_norm=True),
             nn.Conv2d(widths[-1], code_size, kernel, padding=padding),
