@@ -201,7 +201,9 @@ def test_integers_are_divided_by_their_range(estimator_class, dtype, top):
     )
 
 
-@pytest.mark.parametrize("change", [lambda x: 255 * x, lambda x: (x - x.mean()) / x.std()])
+@pytest.mark.parametrize(
+    "change", [lambda x: 255 * x, lambda x: 2 * x - 1, lambda x: (x - x.mean()) / x.std()]
+)
 def test_values_out_of_range_warn_where_they_matter(estimator_class, change, digits):
     images = change(digits[0][:30])
     if estimator_class.__name__ not in RANGE_ESTIMATORS:
