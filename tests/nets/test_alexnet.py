@@ -25,6 +25,8 @@ def test_numbers_of_weights(in_shape, n_classifier, n_spatial, n_autoencoder):
 @pytest.mark.parametrize(
     ("in_shape", "code", "spatial_code"),
     [
+        ((1, 8, 8), (8, 1, 1), (4, 1, 1)),
+        ((3, 15, 16), (16, 1, 1), (8, 2, 2)),
         ((1, 28, 28), (16, 1, 1), (4, 4, 4)),
         ((3, 32, 32), (32, 1, 1), (8, 4, 4)),
         ((3, 224, 224), (128, 1, 1), (128, 7, 7)),
