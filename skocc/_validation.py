@@ -5,7 +5,6 @@ an :class:`~skocc._images.ArrayImages` or :class:`~skocc._images.FileImages`.
 """
 
 import os
-import warnings
 from numbers import Integral
 
 import numpy as np
@@ -15,6 +14,7 @@ from sklearn.utils.validation import check_array, validate_data
 
 from skocc._images import ArrayImages, FileImages
 from skocc._labels import marked_anomalies
+from skocc._warnings import warn
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
 _USUAL_CHANNELS = (1, 3, 4)
@@ -132,12 +132,10 @@ def warn_about_anomalies(y):
     if y is None:
         return
     if n_anomalies := int(marked_anomalies(y).sum()):
-        warnings.warn(
+        warn(
             f"y labels {n_anomalies} of {len(y)} training images as anomalies, and "
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
-            UserWarning,
-            stacklevel=5,  # past _fit, fit and its decorator, to the user's line
         )
 
 
@@ -154,13 +152,11 @@ def warn_about_range(images):
     pixels = images.load(slice(0, _N_CHECKED))
     lowest, highest = float(pixels.min()), float(pixels.max())
     if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
-        warnings.warn(
+        warn(
             f"The images have values from {lowest:.3g} to {highest:.3g}, and their "
             "reconstruction, which ends in a sigmoid, lies in [0, 1]. Pass X / 255 for "
             "pixels from 0 to 255, integers as they are, and images that have not been "
             "standardised.",
-            UserWarning,
-            stacklevel=5,  # as above
         )
 
 

@@ -17,6 +17,7 @@ from skocc._validation import (
     warn_about_anomalies,
     warn_about_range,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -344,6 +345,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Split normal images into typical and atypical ones, and learn to tell which.
 
@@ -375,6 +377,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -400,6 +403,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         scores, _ = self._measure(images, resolve_device(self.device, fall_back=True))
         return scores
 
+    @isolated
     def normal_probability(self, X):
         """Probability that images are typical of the normal ones, by the classifier.
 
@@ -422,6 +426,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         """
         return torch.sigmoid(torch.from_numpy(self.score_samples(X))).numpy()
 
+    @isolated
     def reconstruction_similarity(self, X):
         """Similarity of images to what the autoencoder makes of them.
 

@@ -21,6 +21,7 @@ from skocc._validation import (
     validate_images,
     warn_about_anomalies,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
@@ -282,6 +283,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn to reconstruct the features of normal images.
 
@@ -311,6 +313,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -475,6 +478,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return self.border, self.border
         return tuple(min(_BORDER, n // 8) for n in self.grid_shape_)
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         dtype, extract = inference_dtype(self.image_shape_, device), self._extractor(device)

@@ -25,6 +25,7 @@ from skocc.clips import (
     min_max_normalize,
     validate_clips,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -418,6 +419,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn the spheres around normal samples.
 
@@ -452,6 +454,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score samples: higher is more normal.
 
@@ -476,6 +479,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         images, scores = self._score_pieces(X)
         return _lowest(images, scores.mean(axis=2))
 
+    @isolated
     def layer_scores(self, X):
         """Score samples by each layer alone: higher is more normal.
 
@@ -498,6 +502,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """
         return _lowest(*self._score_pieces(X))
 
+    @isolated
     def score_frames(self, video, *, normalize=True):
         """Score the frames of a video: higher is more normal.
 
@@ -867,6 +872,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return scores
         return scores + self.radii_ ** (2 * exponent)
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         rows, columns = self._pieces().starts
