@@ -108,7 +108,8 @@ def make_test_videos(n_videos=6):
 def frame_auroc(detector, videos):
     """Return the AUROC over the frames of all videos together, as in the paper."""
     labels = np.concatenate([is_anomaly for _, is_anomaly in videos])
-    scores = np.concatenate([detector.score_frames(frames) for frames, _ in videos])
+    scores = [detector.score_frames(frames, normalize="video") for frames, _ in videos]
+    scores = np.concatenate(scores)
     return roc_auc_score(labels, -scores)
 
 
@@ -118,7 +119,7 @@ def draw(videos, detector):
     picture = Image.new("RGB", (width, len(videos) * height), "white")
     pen = ImageDraw.Draw(picture)
     for index, (frames, is_anomaly) in enumerate(videos):
-        scores = detector.score_frames(frames)
+        scores = detector.score_frames(frames, normalize="video")
         x = np.linspace(margin, width - margin, len(scores))
         bottom = (index + 1) * height - margin
         y = bottom - scores / scores.min() * (height - 2 * margin)

@@ -150,13 +150,15 @@ class OneClassMixin(OutlierMixin):
             "contamination='auto'. Set contamination to a fraction in (0, 0.5]."
         )
 
-    def _set_collapsed(self, spread, train_scores, min_spread=1e-3):
+    def _set_collapsed(self, spread, values, min_spread=1e-3):
         """Set `collapsed_`, and warn where the fitted network says nothing.
 
-        `spread` is the mean standard deviation of the features, relative to their size.
+        `spread` is the mean standard deviation of the features, relative to their size;
+        `values` are what the scores of the training images are made of, before a constant
+        is added: a difference of nearly equal numbers has no size to compare with.
         """
-        scale = np.max(np.abs(train_scores))
-        constant = np.ptp(train_scores) <= 1e-6 * scale
+        # Equal images differ by the rounding that differs with the size of a batch.
+        constant = np.ptp(values) <= 1e-5 * np.max(np.abs(values)) or spread <= 1e-7
         self.collapsed_ = bool(constant or spread < min_spread)
         if self.collapsed_:
             what = (

@@ -243,6 +243,39 @@ def average_over_frames(scores, starts, clip_length):
     return sums / counts
 
 
+def normalize_within_clips(scores, starts, clip_length, tolerance=0.0):
+    """Give each frame its mean score, from 0, the lowest in its clips, to 1, the highest.
+
+    Parameters
+    ----------
+    scores, starts, clip_length
+        As for :func:`average_over_frames`.
+    tolerance : float, default=0.0
+        Range up to which frames have the same score: that of rounding.
+
+    Returns
+    -------
+    curve : ndarray of shape (n_frames,), float64
+        0 where all frames of a frame's clips have the same score.
+
+    Notes
+    -----
+    Eq. 8 of the paper of :class:`~skocc.MOCCA`, with the minimum in the numerator.
+    """
+    curve = average_over_frames(scores, starts, clip_length)
+    in_clips = curve[starts[:, np.newaxis] + np.arange(clip_length)]
+    lowest, highest = in_clips.min(axis=1), in_clips.max(axis=1)
+    low, high = curve.copy(), curve.copy()
+    for offset in range(clip_length):
+        frames = starts + offset
+        low[frames] = np.minimum(low[frames], lowest)
+        high[frames] = np.maximum(high[frames], highest)
+    differ = high - low > tolerance
+    normalized = np.zeros(len(curve))
+    normalized[differ] = (curve - low)[differ] / (high - low)[differ]
+    return normalized
+
+
 def min_max_normalize(curve, tolerance=0.0):
     """Bring a curve to [0, 1]; one that is constant becomes zeros.
 

@@ -6,6 +6,7 @@ by 1e-4 of their size, still rank images.
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
@@ -361,12 +362,13 @@ class ApproximateIndex:
         # A graph on features that differ only in their last digits would be of rounding
         # errors.
         self._center = self.bank.double().mean(dim=0)
-        self._index = _import_pynndescent().NNDescent(
-            self._centered(self.bank),
-            n_neighbors=min(graph_n_neighbors, len(bank) - 1),
-            random_state=random_state,
-        )
-        self._index.prepare()
+        with _threads_kept():
+            self._index = _import_pynndescent().NNDescent(
+                self._centered(self.bank),
+                n_neighbors=min(graph_n_neighbors, len(bank) - 1),
+                random_state=random_state,
+            )
+            self._index.prepare()
 
     def _centered(self, vectors):
         return (vectors.double() - self._center).float().numpy()
@@ -400,9 +402,10 @@ class ApproximateIndex:
         search.check(n_neighbors)
         search = search.on_cpu()
         n_candidates = min(n_neighbors + _N_SPARE, len(self.bank))
-        candidates, _ = self._index.query(
-            self._centered(search.queries), n_candidates, epsilon
-        )
+        with _threads_kept():
+            candidates, _ = self._index.query(
+                self._centered(search.queries), n_candidates, epsilon
+            )
         candidates = torch.from_numpy(candidates).long()
         distances = exact_distances(search.queries, self.bank, candidates)
         distances.masked_fill_(candidates < 0, torch.inf)  # none found
@@ -422,6 +425,16 @@ class ApproximateIndex:
                 bank_groups=part.bank_groups,
             )
         return distances, indices
+
+
+@contextmanager
+def _threads_kept():
+    """Keep torch's number of threads: numba sets that of OpenMP, which torch takes over."""
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
 
 
 def _import_pynndescent():

@@ -6,6 +6,7 @@ one tensor for each sphere.
 
 from collections.abc import Callable, Iterable
 
+import numpy as np
 import torch
 
 from skocc.engine.inference import map_batches
@@ -197,19 +198,16 @@ class SoftBoundary:
         return loss
 
 
-def final_radius(
-    sphere: HardBoundary | SoftBoundary, distances: torch.Tensor, nu: float
-) -> float:
-    """Return the radius after training.
+def final_radius(distances: np.ndarray, nu: float) -> float:
+    """Return the radius after training, which leaves the fraction `nu` outside.
 
     Parameters
     ----------
-    sphere : HardBoundary or SoftBoundary
-    distances : Tensor of shape (n,)
-        Squared distances of the training images, of which the quantile is taken where
-        the sphere has no radius: a hard boundary, or no epoch after the warm-up.
+    distances : ndarray of shape (n,)
+        Squared distances of all training images, in eval mode. The radius that a soft
+        boundary has followed is that of a batch, which may be small, in train mode.
     nu : float in (0, 1]
-        Fraction outside.
+        Fraction outside, to within an image.
     """
-    radius = float(sphere.radius)
-    return radius if radius != 0 else float(quantile_radius(distances, nu))
+    # Not torch.quantile, which takes no more than 2 ** 24 values.
+    return float(np.quantile(np.sqrt(distances), 1 - nu))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -66,3 +67,17 @@ def test_show_versions(capsys):
     shown = capsys.readouterr().out
     for package in ["python", "torch", "scikit-learn", "CUDA devices"]:
         assert f"{package}: " in shown
+
+
+def test_oldest_versions_are_those_that_are_tested():
+    # In 3.10 pytest brings the same parser by another name.
+    tomllib = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        project = tomllib.load(file)["project"]
+    extras = project["optional-dependencies"]
+    named = [*project["dependencies"]]
+    for extra in ("plot", "direct", "video", "test"):
+        named += [name for name in extras[extra] if not name.startswith("skocc[")]
+    lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
+    tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}
+    assert set(named) == tested

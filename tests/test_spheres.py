@@ -83,15 +83,13 @@ def test_distances_and_spreads_of_each_space():
     assert spreads[1] == pytest.approx(a.std() / 4, rel=1e-5)
 
 
-def test_hard_boundary_has_the_radius_of_the_distances():
-    sphere = HardBoundary()
-    assert sphere(D).item() == pytest.approx(7.5)
-    assert final_radius(sphere, D, 0.25) == pytest.approx(3.25)
+def test_hard_boundary_is_the_mean():
+    assert HardBoundary()(D).item() == pytest.approx(7.5)
 
 
-def test_soft_boundary_keeps_its_radius_unless_it_never_left_the_warm_up():
-    sphere = SoftBoundary(0.1, n_batches=1, warm_up_n_epochs=1, update="batch")
-    sphere(D / 4)
-    assert final_radius(sphere, D, 0.25) == pytest.approx(3.25)
-    sphere(D / 4)
-    assert final_radius(sphere, D, 0.25) == pytest.approx(1.85)
+def test_radius_after_training_leaves_nu_outside():
+    assert final_radius(D.numpy(), 0.25) == pytest.approx(3.25)
+    distances = np.random.default_rng(0).random(997)
+    for nu in (0.01, 0.1, 0.5, 1):
+        outside = np.mean(distances > final_radius(distances, nu) ** 2)
+        assert outside == pytest.approx(nu, abs=1.01 / 997)

@@ -236,7 +236,9 @@ class ImageBatches:
             # (b, T, H, W, C) likewise.
             tensor = tensor.movedim(-1, 1)
         tensor = tensor.float()
-        return tensor.div_(255) if is_integer else tensor
+        # By a tensor: on a GPU a number would be turned into its reciprocal, which rounds
+        # otherwise, and an image would not be recognised on another device.
+        return tensor.div_(tensor.new_full((), 255.0)) if is_integer else tensor
 
 
 class InTurn:

@@ -6,6 +6,7 @@ import math
 import torch
 
 from skocc._warnings import warn
+from skocc.engine.ambient import is_forked
 
 # Values per sample, 16 x 16 grey pixels, up to which results are computed in float64.
 _DOUBLE_SIZE = 256
@@ -32,6 +33,12 @@ def resolve_device(device, *, fall_back=False) -> torch.device:
         The device has no valid name, or is not there and `fall_back` is False.
     """
     if device is None:
+        if is_forked() and torch.cuda._is_in_bad_fork():
+            warn(
+                "This process was forked from one that had used CUDA, which cannot be used "
+                "here; computing on the CPU. Start processes by 'spawn' or 'forkserver'."
+            )
+            return torch.device("cpu")
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -42,7 +49,8 @@ def resolve_device(device, *, fall_back=False) -> torch.device:
             f"device={device!r} is not the name of a device. Use 'cpu', 'cuda', "
             "'cuda:1', 'mps', or None to take the fastest there is."
         ) from error
-    if _is_available(resolved):
+    is_lost = resolved.type == "cuda" and torch.cuda._is_in_bad_fork()
+    if _is_available(resolved) and not is_lost:
         return resolved
     if fall_back:
         warn(
@@ -50,6 +58,11 @@ def resolve_device(device, *, fall_back=False) -> torch.device:
             "set_params(device=None) takes the fastest device of each machine.",
         )
         return torch.device("cpu")
+    if is_lost:
+        raise ValueError(
+            f"device={device!r} cannot be used in a process that was forked from one that "
+            "had used CUDA. Start processes by 'spawn', or set device='cpu'."
+        )
     raise ValueError(
         f"device={device!r} is not available: torch {torch.__version__} sees "
         f"{torch.cuda.device_count()} CUDA device(s). Set device=None to take the "

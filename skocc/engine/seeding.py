@@ -14,7 +14,7 @@ _TAKES_GENERATOR = frozenset(
     (
         "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
         "poisson", "uniform_", "normal_", "bernoulli_", "random_", "exponential_",
-        "geometric_", "cauchy_", "log_normal_", "binomial",
+        "geometric_", "cauchy_", "log_normal_", "binomial", "kaiming_uniform_",
     )
 )  # fmt: skip
 # Those that draw from the generator of the process and cannot be told another.
@@ -138,10 +138,7 @@ class _Streams(TorchFunctionMode):
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
-        if name not in _DRAWS:
-            if getattr(func, "__module__", None) != "torch.nn.init":
-                return func(*args, **kwargs)
-        elif kwargs.get("generator") is not None:
+        if name not in _DRAWS or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
         generator = self.on(_kind_of_device(args, kwargs))
         if name in _DROPOUTS:

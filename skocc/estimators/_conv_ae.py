@@ -138,8 +138,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     [1]_, which itself calls the results unsatisfactory: AUROC above 0.80 for four of its
     classes, about chance for others.
 
-    Values must lie in [0, 1] (integers are brought there), because the network ends in a
-    sigmoid. Others raise a warning.
+    Values must lie in [0, 1] (uint8 and uint16 are brought there, other integers are taken
+    as they are), because the network ends in a sigmoid. Others raise a warning.
 
     What the report leaves open is chosen here: 4 pixels of crop, a patience of 5, batches
     of 32, 50 epochs, the mean over the cropped image as the score, translations by up to
@@ -253,7 +253,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         Parameters
         ----------
         X : images or paths
-            Normal images only, at least two, with values in [0, 1] or integers. An array
+            Normal images only, at least two, with values in [0, 1] or uint8. An array
             (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
             `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
         y : Ignored

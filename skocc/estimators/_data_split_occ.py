@@ -83,8 +83,9 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         (b, d), to vectors. None: AlexNet, of which torchvision's is taken from 63 pixels a
         side on and a compact one for smaller images; a fully connected net for rows.
     weights : None, "imagenet", str or path, default=None
-        Of the backbone at the start: random, as in the paper; torchvision's weights,
-        downloaded once; or the file of a state dict.
+        Of the backbone at the start: random, as in the paper; torchvision's best weights,
+        or those of a name that it has, such as "IMAGENET1K_V1", downloaded once; or the
+        file of a state dict.
     widths : tuple of int, default=None
         Channels of the five convolutions of the compact AlexNet, and of the autoencoder;
         or features of the hidden layers for rows. None: (64, 192, 384, 256, 256), fewer
@@ -220,8 +221,9 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     split by an autoencoder that reconstructs everything well, or nothing, is one at random:
     look at `similarity_`.
 
-    Values must lie in [0, 1] (integers are brought there) for images, because the
-    autoencoder ends in a sigmoid; others raise a warning. Nothing is normalised.
+    Values must lie in [0, 1] (uint8 and uint16 are brought there, other integers are taken
+    as they are) for images, because the autoencoder ends in a sigmoid; others raise a
+    warning. Nothing is normalised.
 
     Time is linear in images and epochs: three passes through the network for each typical
     image and epoch. For images of 28 x 28 pixels an epoch of 1,000 images takes some 18
@@ -353,7 +355,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         ----------
         X : images, rows or paths
             Normal samples only, at least four. An array (n, H, W), (n, H, W, C) or
-            (n, C, H, W), with values in [0, 1] or integers; flattened images (n, d) with
+            (n, C, H, W), with values in [0, 1] or uint8; flattened images (n, d) with
             `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); or a list of
             paths or PIL images.
         y : Ignored

@@ -73,10 +73,12 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         "mobilenet_v2", used without its classifier and trained in all its layers; or a
         module that maps (b, 3, H, W) to (b, d), which is copied. None: a LeNet, or a fully
         connected net for plain rows.
-    weights : {"imagenet"}, path or None, default="imagenet"
-        Where a backbone starts: torchvision's ImageNet weights, the file of a state dict
-        (``.pt``, ``.pth`` or ``.safetensors``), or random weights. A module given as
-        `backbone` starts as it is unless this is a path.
+    weights : {"imagenet"}, name, path or None, default="imagenet"
+        Where a backbone starts: torchvision's best ImageNet weights, which are its second
+        ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a name
+        that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``); or random weights. A module given as `backbone` starts as it is
+        unless this is a path.
     widths : tuple of int, default=None
         Channels of the stages of the LeNet, or features of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
@@ -112,7 +114,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         Images per batch, at least 2. Scores do not depend on it.
     contamination : float or "auto", default=0.1
         Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
-        "auto" puts the threshold at the sphere of radius `radius_`.
+        "auto" puts the threshold at the sphere of radius `radius_`, which calls the
+        fraction `nu` anomalous.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1. None: X of
         shape (n, d) is plain rows.
@@ -135,8 +138,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     center_ : ndarray of shape (latent_dim,), float32
         Center of the sphere.
     radius_ : float
-        Radius of the sphere. For a hard boundary, the quantile of the distances that
-        leaves the fraction `nu` of the training images outside.
+        Radius of the sphere: the quantile of the distances after training that leaves the
+        fraction `nu` of the training images outside.
     loss_curve_ : list of float
         Mean loss per epoch of the one-class objective.
     pretrain_loss_curve_ : list of float
@@ -176,7 +179,9 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     codes leave it at 0. The constants of contrast normalisation are computed in `fit`,
     where the port has a table. A last batch of one image is left out of an epoch.
     ``radius_update="epoch"`` is closer to the alternating scheme of [1]_ than "batch",
-    which is the port's. Defaults are those of the port for MNIST; for CIFAR-10 it has
+    which is the port's; after training the radius is set once more, from all training
+    images in eval mode, where the port keeps that of the last batch. Defaults are those of
+    the port for MNIST; for CIFAR-10 it has
     ``pretrain_n_epochs=350, pretrain_milestones=(250,), pretrain_weight_decay=5e-7``.
     A report that fine-tunes backbones [4]_ used ``backbone="mobilenet_v2", n_epochs=5,
     weight_decay=0, milestones=(), batch_size=64`` and resized images.
@@ -382,9 +387,9 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         self.center_ = center.cpu().numpy()
         self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
         distances, spread = self._measure(images, device)
-        self.radius_ = final_radius(sphere, torch.from_numpy(distances), self.nu)
+        self.radius_ = final_radius(distances, self.nu)
         self._set_offset(self._scores_from(distances))
-        self._set_collapsed(spread, self.train_scores_)
+        self._set_collapsed(spread, distances)
         return self
 
     def _build_network(self, weights, images=None):
@@ -473,12 +478,15 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         """Return the loss of distances, which keeps the radius of a soft boundary."""
         if self.boundary == "hard":
             return HardBoundary()
+        # A warm start goes on with the warm-up where an earlier fit left it.
+        n_done = len(self.loss_curve_) if warm else 0
+        warm_up_n_epochs = max(0, self.warm_up_n_epochs - n_done)
         return SoftBoundary(
             self.nu,
             n_batches=n_batches,
-            warm_up_n_epochs=0 if warm else self.warm_up_n_epochs,
+            warm_up_n_epochs=warm_up_n_epochs,
             update=self.radius_update,
-            radius=self.radius_ if warm else 0.0,
+            radius=self.radius_ if warm and not warm_up_n_epochs else 0.0,
             device=device,
         )
 

@@ -17,6 +17,7 @@ from skocc._one_class import (
 )
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies
+from skocc._warnings import warn
 from skocc.banks import (
     bank_search,
     build_banks,
@@ -176,13 +177,18 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     score of an image is the negative of the map's maximum.
 
     An image that was trained on would find itself in the bank. It is recognised by its
-    pixels, up to rounding, and its own patches are left out, in `fit` and afterwards: the
-    threshold is one for new images, and ``fit(X).predict(X)`` says which training images
-    are unlike the others.
+    pixels, which must be the same, and its own patches are left out, in `fit` and
+    afterwards: the threshold is one for new images, and ``fit(X).predict(X)`` says which
+    training images are unlike the others.
 
     Where paper and code [2]_ differ, the position classifier is the code's: the columns of
     its last layer are divided by their length without a gradient, so that they stay at
     random values. ``train_head=True`` is the perceptron of the paper.
+
+    The paper chooses :math:`\lambda` by class and does not publish it: `svdd_weight` is
+    that of the code's commands, 1e-3, where the code itself has 1. It perturbs colours "at
+    random": the deviation of 0.02 in `noise` is the code's. Its step size is a constant
+    1e-4, for 300 epochs.
 
     Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
     size of each image, makes two noisy views of it, encodes both densely, and draws all
@@ -425,6 +431,14 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             )
         if self.contamination == "auto":
             self._auto_offset(None)
+        side = min(self.image_shape_[:2])
+        if self.n_epochs > 0 and side < 1.25 * size:
+            warn(
+                f"Patches of {size} pixels fill the images, so that most of a patch's "
+                "neighbours are the patch itself and their positions teach nothing. Got "
+                f"images with a side of {side} pixels. Set a smaller patch_size, or an "
+                f"image_size of at least {7 * size // 4}, where every neighbour fits."
+            )
 
     def _grids(self, image_size=None):
         """Return where the rows and columns of small and of big patches start."""

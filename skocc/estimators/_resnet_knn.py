@@ -61,9 +61,11 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     backbone : str or torch.nn.Module, default="resnet50"
         Name of a classification network of torchvision, or a module, which is copied and
         which torch.fx can trace.
-    weights : {"imagenet"}, path or None, default="imagenet"
-        torchvision's ImageNet weights, the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``), or random weights. A module given as `backbone` stays as it is
+    weights : {"imagenet"}, name, path or None, default="imagenet"
+        torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
+        ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
+        such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
         unless this is a path.
     layers : tuple of str, default=("layer2", "layer3")
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
@@ -183,10 +185,14 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     most of their cells are at no distance, and any other is then a large multiple of the
     median.
 
+    The report [1]_ puts its threshold where F1 on the labelled test images is highest. Such
+    labels are not there in `fit`: `contamination` is that of all detectors, and "auto" the
+    mean of the training scores less two deviations.
+
     An image of the training set would find itself in the bank. It is recognised by its
-    pixels, up to rounding, and its own cells are left out, in `fit` and afterwards: the
-    threshold is one for new images, and ``fit(X).predict(X)`` says which training images
-    are unlike the others.
+    pixels, which must be the same, and its own cells are left out, in `fit` and afterwards:
+    the threshold is one for new images, and ``fit(X).predict(X)`` says which training
+    images are unlike the others.
 
     The source [1]_ states two rules: the mean distance to five neighbours, and the minimum,
     which it calls s*. Its public relatives have the maximum over cells of the minimum,

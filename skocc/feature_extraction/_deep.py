@@ -32,9 +32,11 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     backbone : str or torch.nn.Module, default="resnet50"
         Name of a classification network of torchvision, or a module, which is copied and
         which torch.fx can trace.
-    weights : {"imagenet"}, path or None, default="imagenet"
-        torchvision's ImageNet weights, the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``), or random weights. A module given as `backbone` stays as it is
+    weights : {"imagenet"}, name, path or None, default="imagenet"
+        torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
+        ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
+        such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
         unless this is a path.
     layers : tuple of str, default=("layer4",)
         Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over

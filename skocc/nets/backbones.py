@@ -26,8 +26,9 @@ class BackboneEncoder(nn.Module):
         Name of a classification network of torchvision, built without its last linear
         layers; or a module, copied, whose output is flattened.
     weights : "imagenet", None, str or Path, default="imagenet"
-        torchvision's weights (downloaded once, into torch's cache), random ones, or the
-        file of a state dict (``.pt``, ``.pth`` or ``.safetensors``).
+        torchvision's best weights or those it has under a name such as "IMAGENET1K_V1"
+        (downloaded once, into torch's cache), random ones, or the file of a state dict
+        (``.pt``, ``.pth`` or ``.safetensors``).
     hidden : bool, default=False
         Whether the hidden linear layers of a classifier, such as AlexNet's, are kept, and
         only its output layer is left out.
@@ -350,11 +351,14 @@ def _build(name, weights):
             f"backbone={name!r} is no classification network of torchvision. Use for "
             "example 'resnet18' or 'mobilenet_v2', or pass an nn.Module."
         )
-    if weights != "imagenet":
+    published = models.get_model_weights(name).__members__
+    if weights == "imagenet":
+        weights = "DEFAULT"
+    elif weights not in published or Path(weights).is_file():
         model = models.get_model(name, weights=None)
         return model if weights is None else load_weights(model, weights)
     try:
-        return models.get_model(name, weights="DEFAULT")
+        return models.get_model(name, weights=weights)
     except OSError as error:  # URLError among them
         raise ValueError(
             f"The ImageNet weights of {name} cannot be downloaded: {error}. Without "
@@ -369,7 +373,8 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
     if not path.is_file():
         raise ValueError(
             f"weights={str(path)!r} is no file. Pass None, the path of a .pt, .pth or "
-            ".safetensors state dict, or, for networks of torchvision, 'imagenet'."
+            ".safetensors state dict, or, for networks of torchvision, 'imagenet' or a "
+            "name of its weights, such as 'IMAGENET1K_V1'."
         )
     try:
         if path.suffix == ".safetensors":

@@ -28,3 +28,18 @@ def test_fall_back_warns(monkeypatch):
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     with pytest.warns(UserWarning, match=r"'cuda' is not available.*scoring on the CPU"):
         assert resolve_device("cuda", fall_back=True).type == "cpu"
+
+
+def test_cuda_is_not_taken_in_a_forked_process(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    monkeypatch.setattr("skocc.engine.device.is_forked", lambda: True)
+    with pytest.warns(UserWarning, match="forked from one that had used CUDA"):
+        assert resolve_device(None).type == "cpu"
+    with pytest.raises(
+        ValueError, match=r"'cuda' cannot be used .* forked .*'spawn'"
+    ):
+        resolve_device("cuda")
+    with pytest.warns(UserWarning, match="scoring on the CPU instead"):
+        assert resolve_device("cuda", fall_back=True).type == "cpu"

@@ -217,3 +217,22 @@ def test_milestones_in_mixed_precision():
         weight_decay=0.0, milestones=(), mixed_precision=True,
     )  # fmt: skip
     assert seen == [torch.bfloat16]
+
+
+def test_validation_loss_is_the_mean_over_images():
+    """Whatever the batches they come in; the last is smaller."""
+    values = torch.tensor([[1.0], [2.0], [3.0], [10.0]])
+    module = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.ones_(module.weight)
+    losses = []
+    for size in (1, 2, 3, 4):
+        history = train(
+            module,
+            lambda batch: module(batch).mean(),
+            [values],
+            optimizer=torch.optim.SGD(module.parameters(), lr=0.0),
+            n_epochs=1,
+            validation_batches=values.split(size),
+        )
+        losses += history.validation_loss_curve
+    assert losses == pytest.approx([4.0] * 4)

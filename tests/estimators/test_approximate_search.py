@@ -1,6 +1,7 @@
 """The methods with a bank of patches, searched by a graph instead of exactly."""
 
 import numpy as np
+import torch
 from sklearn.base import clone
 
 import skocc
@@ -29,3 +30,8 @@ def test_approximate_search_finds_nearly_the_same_also_after_loading(
         loaded = skocc.load(path)
         assert [v for k, v in vars(loaded).items() if k in ("_index", "_indices")] == [None]
         np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
+        # numba sets the number of threads for OpenMP, and so for torch.
+        torch.set_num_threads(2)
+        loaded.score_samples(images)
+        assert torch.get_num_threads() == 2
+        torch.set_num_threads(1)

@@ -123,22 +123,33 @@ def test_frame_scores_by_hand(detector):
     clip_scores = detector.score_samples(np.stack(windows))
     curve = average_over_frames(clip_scores, np.arange(9), 4)
     np.testing.assert_allclose(
-        detector.score_frames(video, normalize=False), curve, rtol=1e-5
+        detector.score_frames(video, normalize=None), curve, rtol=1e-5
     )
     detector.network_.eval()
     codes, _ = features(detector, windows)
     with torch.no_grad():
         differences = detector.network_["decoder"](codes) - as_batch(windows)
     errors = differences.square().flatten(1).sum(1).double().numpy()
-    errors = average_over_frames(errors, np.arange(9), 4)
-    expected = -min_max_normalize(-curve) - min_max_normalize(errors)
-    scores = detector.score_frames(video)
+    mean_errors = average_over_frames(errors, np.arange(9), 4)
+    expected = -min_max_normalize(-curve) - min_max_normalize(mean_errors)
+    scores = detector.score_frames(video, normalize="video")
     assert scores.shape == (12,)
     assert scores.dtype == np.float64
     np.testing.assert_allclose(scores, expected, atol=2e-3)
     alone = quick(reconstruction_weight=0).fit(VIDEOS)
-    scores = alone.score_frames(video)
+    scores = alone.score_frames(video, normalize="video")
     assert (scores.min(), scores.max()) == (-1, 0)
+    # Within the clips of a frame: Eq. 8, with the minimum in the numerator.
+    expected = np.zeros(12)
+    for frame in range(12):
+        near = slice(max(0, frame - 3), frame + 4)
+        for values in (-curve, mean_errors):
+            low, high = values[near].min(), values[near].max()
+            expected[frame] -= (values[frame] - low) / (high - low)
+    scores = detector.score_frames(video)
+    np.testing.assert_allclose(scores, expected, atol=5e-3)
+    with pytest.raises(ValueError, match=r"'clips', 'video' or None\. Got True"):
+        detector.score_frames(video, normalize=True)
 
 
 @pytest.mark.parametrize("boundary", ["hard", "soft"])
@@ -146,21 +157,23 @@ def test_a_still_video_has_no_anomaly(boundary):
     detector = quick(boundary=boundary).fit(VIDEOS)
     # Enough clips for batches of two sizes, whose roundings differ.
     still = np.repeat(VIDEOS[0][:1], 36, axis=0)
-    np.testing.assert_array_equal(detector.score_frames(still), np.zeros(36))
+    for normalize in ("clips", "video"):
+        scores = detector.score_frames(still, normalize=normalize)
+        np.testing.assert_array_equal(scores, np.zeros(36))
 
 
 def test_frame_scores_do_not_depend_on_batches(detector):
-    scores = detector.score_frames(VIDEOS[1], normalize=False)
+    scores = detector.score_frames(VIDEOS[1], normalize=None)
     for batch_size in (2, 50):
         other = pickle.loads(pickle.dumps(detector)).set_params(batch_size=batch_size)
         np.testing.assert_allclose(
-            other.score_frames(VIDEOS[1], normalize=False), scores, rtol=1e-4
+            other.score_frames(VIDEOS[1], normalize=None), scores, rtol=1e-4
         )
 
 
 def test_stride_leaves_out_no_frame():
     detector = quick(clip_stride=3).fit(VIDEOS)
-    scores = detector.score_frames(VIDEOS[0], normalize=False)
+    scores = detector.score_frames(VIDEOS[0], normalize=None)
     assert scores.shape == (9,)
     clips = np.stack([WINDOWS[0], WINDOWS[3], WINDOWS[5]])
     expected = average_over_frames(detector.score_samples(clips), np.array([0, 3, 5]), 4)

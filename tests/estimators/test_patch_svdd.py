@@ -109,7 +109,7 @@ def test_published_weights_without_training(images, tmp_path):
         detector.network_.normalize[1].mean[0], images.mean(axis=0), atol=1e-6
     )
     with pytest.raises(ValueError, match="does not hold a state dict"):
-        make(weights=path, patch_size=32).fit(images)
+        make(weights=path, patch_size=32, n_epochs=0).fit(images)
 
 
 def test_colour_is_taken_as_it_is(images):
@@ -212,3 +212,16 @@ def test_golden_map_and_score(data_dir, tmp_path, name):
     score = detector.score_samples(golden["images"][2:])
     np.testing.assert_allclose(-score, golden["score_mult"].ravel(), atol=1e-4)
     assert detector.bank_small_.shape == (2 * 17 * 17, 64)
+
+
+@pytest.mark.parametrize(("side", "warns"), [(16, True), (19, True), (20, False)])
+def test_images_that_a_patch_fills_warn(side, warns):
+    images = np.random.default_rng(0).random((3, side, 40), dtype=np.float32)
+    detector = make(n_neighbors=1)
+    if not warns:
+        detector.fit(images)
+        return
+    with pytest.warns(UserWarning, match="side of 1. pixels.*image_size of at least 28"):
+        detector.fit(images)
+    # Where nothing is trained, positions do not matter.
+    make(n_epochs=0).fit(images)

@@ -141,7 +141,9 @@ def test_edges_lines_and_blobs():
     )
     dark = np.rint(200 - 150 * spots).astype(np.uint8)
     assert describe(dark)["blob_count"] == 3
-    assert describe(255 - dark)["blob_count"] == 0
+    assert describe(255 - dark)["blob_count"] == 3
+    both = np.rint(128 + 100 * np.where(y < 45, 1, -1) * spots).astype(np.uint8)
+    assert describe(both)["blob_count"] == 3  # a bright one counts as much as a dark one
 
 
 def test_objects():

@@ -1,5 +1,8 @@
 import copy
+import os
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -275,3 +278,132 @@ def test_counting_features_leaves_modes_and_statistics_alone():
 def test_modules_that_do_not_fit(module, message):
     with pytest.raises(ValueError, match=message):
         count_features(module, (1, 5, 5))
+
+
+def test_named_weights_of_torchvision(monkeypatch, tmp_path):
+    """A name that torchvision has is asked for; a file of the same name is read."""
+    from torchvision import models
+
+    asked = []
+    get_model = models.get_model
+
+    def record(name, weights=None):
+        asked.append(weights)
+        return get_model(name, weights=None)
+
+    monkeypatch.setattr(models, "get_model", record)
+    BackboneEncoder("mobilenet_v2", "IMAGENET1K_V1")
+    BackboneEncoder("mobilenet_v2", "imagenet")
+    assert asked == ["IMAGENET1K_V1", "DEFAULT"]
+    with pytest.raises(ValueError, match=r"'IMAGENET1K_V9' is no file.*'IMAGENET1K_V1'"):
+        BackboneEncoder("mobilenet_v2", "IMAGENET1K_V9")
+    monkeypatch.chdir(tmp_path)
+    torch.save(get_model("resnet18").state_dict(), "IMAGENET1K_V1")
+    asked.clear()
+    BackboneEncoder("resnet18", "IMAGENET1K_V1")
+    assert asked == [None]
+
+
+def strided_1x1(module):
+    """Return the layers whose gradient can end the process on some processors."""
+    return [
+        layer
+        for layer in module.modules()
+        if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d)
+        and max(layer.kernel_size) == 1 < max(layer.stride)
+    ]
+
+
+def test_no_network_of_ours_has_a_1x1_convolution_with_a_stride():
+    from skocc.nets import (
+        alexnet,
+        conv_autoencoder,
+        feature_autoencoder,
+        lenet,
+        patch_encoder,
+        residual_encoder,
+        video_encoder,
+    )
+
+    networks = [
+        alexnet.CompactAlexNet((1, 28, 28)),
+        *(
+            alexnet.AlexNetAutoencoder((3, size, size), spatial_code=spatial)
+            for size in (8, 28, 64)
+            for spatial in (False, True)
+        ),
+        conv_autoencoder.ConvAutoencoder(),
+        feature_autoencoder.FeatureAutoencoder(6, 3),
+        lenet.LeNetEncoder((3, 32, 32), 8, (4, 8)),
+        lenet.LeNetDecoder((3, 32, 32), 8, (4, 8)),
+        patch_encoder.HierarchicalPatchEncoder(8, 64),
+        residual_encoder.ResidualEncoder((3, 16, 16), 4, True, (2, 3, 4, 5)),
+        residual_encoder.ResidualDecoder((3, 16, 16), 4, (2, 3, 4, 5)),
+        video_encoder.VideoEncoder((1, 8, 32, 32), 8),
+        video_encoder.VideoDecoder((1, 8, 32, 32), 8),
+    ]
+    for network in networks:
+        assert not strided_1x1(network), type(network).__name__
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        nn.Conv2d(1, 4, 1, stride=2),
+        nn.Conv2d(3, 4, 1, stride=(2, 1), bias=False),
+        nn.ConvTranspose2d(9, 5, 1, stride=2),
+    ],
+)
+def test_such_layers_of_others_are_kept_out_of_one_layout(layer):
+    def is_plain(tensor):
+        return tensor.stride() == torch.empty(tensor.shape).stride()
+
+    body = nn.Sequential(layer, nn.Flatten()).to(memory_format=torch.channels_last)
+    encoder = BackboneEncoder(body)
+    seen = []
+    encoder.body[0].register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    batch = torch.rand(4, layer.in_channels, 6, 6).to(memory_format=torch.channels_last)
+    expected = body.eval()(batch)
+    torch.testing.assert_close(encoder(batch), expected)
+    assert is_plain(seen[0])
+    assert is_plain(encoder.body[0].weight)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(encoder)))
+    torch.testing.assert_close(copied(batch), expected)
+    assert len(copied.body[0]._forward_pre_hooks) == 1
+
+
+ODD_WIDTHS = """
+import numpy as np, torch, skocc
+torch.set_num_threads(1)
+X = np.random.default_rng(0).random((20, 32, 32, 3), dtype=np.float32)
+short = {"n_epochs": 2, "device": "cpu", "random_state": 0, "batch_size": 10}
+for n in (1, 2, 3, 5, 7):
+    widths = (n, n + 1, n + 2, n + 3)
+    two = {**short, "pretrain_n_epochs": 2}
+    skocc.MOCCA(architecture="residual", widths=widths, **two).fit(X)
+    skocc.MOCCA(architecture="lenet", widths=widths[:3], **two).fit(X)
+    skocc.DeepSVDD(widths=widths[:3], **two).fit(X)
+    skocc.ConvAE(width=n, augmentation=False, **short).fit(X)
+    skocc.DataSplitOCC(widths=(*widths, n), latent_dim=3, **two).fit(X)
+    skocc.PatchSVDD(patch_size=16, embedding_dim=n, n_pairs=4, **short).fit(X)
+    body = torch.nn.Sequential(
+        torch.nn.Conv2d(3, n, 3), torch.nn.Conv2d(n, n + 1, 1, stride=2), torch.nn.Flatten()
+    )
+    skocc.DeepSVDD(backbone=body, **short).fit(X)
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("isa", ["AVX2", "SSE41", "ALL"])
+def test_every_architecture_is_trained_at_odd_widths(isa):
+    """In a process of its own, which some versions of torch would end."""
+    result = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", ODD_WIDTHS],
+        env=os.environ | {"ONEDNN_MAX_CPU_ISA": isa, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 0, (result.stdout, result.stderr[-1000:])
+    assert result.stdout.split() == ["1", "2", "3", "5", "7"]
