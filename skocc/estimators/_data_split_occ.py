@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import (
@@ -277,6 +278,16 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "mixed_precision": ["boolean"],
     }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "autoencoder_": Fitted("network", nullable=True),
+        "similarity_": Fitted("float64", ("n",), finite=False, nullable=True),
+        "typical_": Fitted("bool", ("n",)),
+        "loss_curve_": Fitted("losses"),
+        "step_loss_curves_": Fitted("loss lists"),
+        "pretrain_loss_curve_": Fitted("losses", optional=True),
+    }
 
     def __init__(
         self,
@@ -511,6 +522,12 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         if attribute == "autoencoder_":
             return self._build_autoencoder()
         return self._with_distance(self._build_network(weights=None))
+
+    def _check_loaded(self):
+        self._check_similarity()
+        if len(self.image_shape_) == 4:
+            raise ValueError(f"image_shape_={self.image_shape_} is that of clips")
+        return {}
 
     def _build_network(self, weights):
         """Return feature extractor and classifier."""
