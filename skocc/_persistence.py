@@ -34,7 +34,7 @@ _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 _N_ENTRIES, _N_DIGITS = 1000, 20
 # Bytes of a network that are not in the file but follow from sizes, such as tables of
 # weights for each pixel: as many as this, or this many times the file.
-_OTHER_BYTES, _OTHER_FACTOR = 2**28, 64
+_OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 
 
 def save(estimator, path):
@@ -151,12 +151,15 @@ def load(path):
     taken than a few times the size of the file. What it holds also has a digest, by which
     damage is noticed; it does not say who wrote the file.
     """
+    import torch
+
     path = os.fsdecode(path)
     try:
         header, arrays = _read(path)
         version = _check_origin(header, arrays)
         estimator = _put_together(header, arrays)
-        _fill(estimator, arrays)
+        with torch.inference_mode(False):  # else what is read could not be trained
+            _fill(estimator, arrays)
     except ImportError:
         raise
     # Errors of what a file makes of networks and constraints are of all kinds.
@@ -273,7 +276,7 @@ def _put_together(header, arrays):
     unknown = (values.keys() | groups.keys()) - attributes.keys()
     if unknown or values.keys() & groups.keys():
         raise ValueError(f"it has attributes {sorted(unknown)[:5]}, or some twice")
-    networks = []
+    networks, n_bytes = [], sum(array.nbytes for array in arrays.values())
     for name, kind in attributes.items():
         if name in values and (value := values[name]) is None:
             if not (kind.nullable or kind.kind == "rebuilt"):
@@ -296,6 +299,8 @@ def _put_together(header, arrays):
         with torch.device("meta"):
             network = estimator._empty_network(name).eval()
         _check_state(name, network.state_dict(), groups.get(name, {}))
+        if (others := _other_bytes(network)) > max(_OTHER_BYTES, _OTHER_FACTOR * n_bytes):
+            raise ValueError(f"{name} would take {others} bytes beside the file's")
         setattr(estimator, name, network)
     with torch.no_grad():
         _check_sizes(estimator, sizes, estimator._check_loaded())
@@ -398,7 +403,6 @@ def _fill(estimator, arrays):
     """Give networks their values, and the estimator copies of the arrays."""
     import torch
 
-    n_bytes = sum(array.nbytes for array in arrays.values())
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)
         if value is None:
@@ -414,10 +418,7 @@ def _fill(estimator, arrays):
                 for key in [*arrays]
                 if key.startswith(prefix)
             }
-            others = _other_bytes(value)
-            if others > max(_OTHER_BYTES, _OTHER_FACTOR * n_bytes):
-                raise ValueError(f"{name} would take {others} bytes beside the file's")
-            if others:
+            if _other_bytes(value):
                 # What is not in the file is made of the sizes, as in fit.
                 with torch.random.fork_rng(devices=[]), torch.device("cpu"):
                     value = estimator._empty_network(name).float().eval()

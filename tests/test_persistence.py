@@ -18,7 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import skocc
-from tests.quick import quick
+from tests.quick import ESTIMATORS, quick
 
 
 @pytest.fixture
@@ -53,6 +53,20 @@ def test_refitting_a_loaded_estimator_equals_the_original(fitted, digits, tmp_pa
     rows = digits[1][:60].reshape(-1, 64)
     again = skocc.load(tmp_path / "a.safetensors").fit(rows)
     np.testing.assert_array_equal(again.train_scores_, fitted.fit(rows).train_scores_)
+
+
+@pytest.mark.parametrize("objective", ["split", "naive"])
+def test_after_a_warm_start_with_another_objective(digits, tmp_path, objective):
+    detector = quick(skocc.DataSplitOCC).fit(digits[0])
+    detector.set_params(warm_start=True, objective=objective).fit(digits[0])
+    skocc.save(detector, tmp_path / "a")
+    np.testing.assert_array_equal(
+        skocc.load(tmp_path / "a").score_samples(digits[1][:9]),
+        detector.score_samples(digits[1][:9]),
+    )
+    detector.set_params(objective="constrained").fit(digits[0])
+    skocc.save(detector, tmp_path / "a")
+    skocc.load(tmp_path / "a").fit(digits[0])
 
 
 def test_unfitted_and_foreign_estimators_are_refused(fitted, tmp_path):
@@ -331,6 +345,45 @@ def test_load_reads_one_file_and_moves_no_random_state(digits, tmp_path, monkeyp
     )
 
 
+@pytest.mark.filterwarnings("ignore:DeepSVDD has collapsed")
+@pytest.mark.parametrize(
+    "estimator_class",
+    [c for c in ESTIMATORS if {"backbone", "weights"} <= c().get_params().keys()],
+)
+def test_weights_are_those_of_the_file(estimator_class, digits, tmp_path, monkeypatch):
+    images = np.kron(digits[0][:8], np.ones((1, 4, 4), dtype=np.float32))
+    params = {"backbone": "shufflenet_v2_x0_5", "weights": None}
+    fitted = quick(estimator_class, **params).fit(images)
+    # As if they had been: neither is looked for.
+    for name, weights in [("a", "imagenet"), ("b", "no/such/file.pt")]:
+        skocc.save(fitted.set_params(weights=weights), tmp_path / name)
+        with monkeypatch.context() as patch:
+            patch.setattr(torch.hub, "load_state_dict_from_url", pytest.fail)
+            loaded = skocc.load(tmp_path / name)
+        np.testing.assert_array_equal(
+            loaded.score_samples(images), fitted.score_samples(images)
+        )
+
+
+def test_load_does_not_depend_on_what_the_process_has_set(digits, tmp_path):
+    # With numbers, and tables, that are not the same in another precision.
+    fitted = quick(skocc.PatchSVDD, normalization="local_contrast").fit(digits[0][:20])
+    skocc.save(fitted, tmp_path / "a")
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.inference_mode():
+            loaded = skocc.load(tmp_path / "a")
+            skocc.save(loaded, tmp_path / "b")
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    np.testing.assert_array_equal(
+        loaded.score_samples(digits[1][:5]), fitted.score_samples(digits[1][:5])
+    )
+    loaded.set_params(warm_start=True).fit(digits[0][:20])
+    assert len(loaded.loss_curve_) == 2 * len(fitted.loss_curve_)
+
+
 def only(folder, function):
     def checked(path, *args, **kwargs):
         assert os.fspath(path).startswith(str(folder))
@@ -345,8 +398,9 @@ def test_tables_that_follow_from_sizes_are_bounded(digits, tmp_path, monkeypatch
     monkeypatch.setattr(skocc._persistence, "_OTHER_BYTES", 0)
     skocc.load(tmp_path / "a.safetensors")
     monkeypatch.setattr(skocc._persistence, "_OTHER_FACTOR", 0)
-    with pytest.raises(ValueError, match="network_ would take 512 bytes beside the file"):
-        skocc.load(tmp_path / "a.safetensors")
+    for call in (skocc.load, lambda path: skocc.save(fitted, path)):
+        with pytest.raises(ValueError, match="network_ would take 512 bytes beside"):
+            call(tmp_path / "a.safetensors")
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")

@@ -536,12 +536,14 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         return nn.ModuleDict({"extractor": extractor, "classifier": classifier})
 
     def _with_distance(self, network):
-        """Return the network with the distance, if the objective needs it."""
+        """Return the network with the distance if the objective needs it, else without."""
         if self.objective == "constrained":
             if "distance" not in network:
                 n_features = network["classifier"].in_features
                 network["distance"] = LearntDistance(n_features, self.difference)
             network["distance"].difference = self.difference
+        elif "distance" in network:  # of an earlier fit with another objective
+            del network["distance"]
         return network
 
     def _build_extractor(self, weights):

@@ -757,6 +757,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         encoder, layers = self.network_["encoder"], self.layers_
         if not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
             raise ValueError(f"layers_={layers}, of a network of {encoder.n_layers}")
+        if len(self.image_shape_) == 4 and self.clip_stride > self.image_shape_[0]:
+            raise ValueError(f"clip_stride={self.clip_stride} leaves frames out")
         piece = sample_without_values(self._pieces().shape)
         features = encoder.layer_features(piece, layers)
         return {"d": [z.shape[1] for z in features], "n_layers": len(layers)}
