@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.base import OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._fitted import FittedMixin
 from skocc._images import resize_array
 from skocc._sklearn import Interval, StrOptions
 from skocc._validation import validate_images
@@ -60,7 +61,7 @@ def unchanged_on_error(estimator):
         raise
 
 
-class OneClassMixin(OutlierMixin):
+class OneClassMixin(FittedMixin, OutlierMixin):
     """Threshold and labels for estimators with `score_samples`.
 
     The estimator implements ``score_samples`` (higher is more normal) and calls

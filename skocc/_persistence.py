@@ -1,19 +1,40 @@
 """Saving fitted estimators in a file that holds data only.
 
 A pickle can run code when it is read. The files written here are safetensors: numbers,
-and a header of JSON, from which a public estimator of skocc is put together again.
+and a header of JSON, from which a public estimator of skocc is put together again. Nothing
+in a file is believed: what may be there is what the estimator's class declares.
 """
 
+import hashlib
 import json
+import math
 import os
+import re
+from numbers import Real
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 import skocc
+from skocc._fitted import FittedMixin, warn_about_version
+from skocc._validation import check_fitted_shape
 from skocc._versions import installed_versions
+from skocc._whole_files import read_tensors, write_tensors
 
-_FORMAT = "1"
+# Where public estimators are exported, and where they live.
+_PACKAGES = (
+    (skocc, "skocc.estimators."),
+    (skocc.feature_extraction, "skocc.feature_extraction."),
+)
+# 1, of skocc 0.1.0, has no digest.
+_FORMAT = 2
+# Parameters of a running program, which say nothing of a model: neither saved nor loaded.
+_OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
+# Entries of a tuple or list that is a parameter, and digits of an int: beyond all use.
+_N_ENTRIES, _N_DIGITS = 1000, 20
+# Bytes of a network that are not in the file but follow from sizes, such as tables of
+# weights for each pixel: as many as this, or this many times the file.
+_OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 
 
 def save(estimator, path):
@@ -22,15 +43,21 @@ def save(estimator, path):
     Parameters
     ----------
     estimator : estimator of skocc
-        Fitted, on whatever device.
+        Fitted, on whatever device. `memory`, `checkpoint_dir` and `n_jobs` belong to the
+        running program and are not saved: they are None after :func:`load`.
     path : str or Path
-        File to write; an existing one is replaced.
+        File to write. One that is there is replaced at the end, and keeps its permissions;
+        a symbolic link stays one, and what it points to is replaced.
 
     Raises
     ------
     ValueError
-        A parameter cannot be written as data, such as a module given as `backbone`. Use
+        A parameter cannot be written as data, such as a module given as `backbone`, or was
+        changed after `fit` to one that the fitted networks do not belong to. Use
         ``joblib.dump`` for these.
+    OSError
+        The file cannot be written, which `filename` of the error names; what was there is
+        as it was.
     sklearn.exceptions.NotFittedError
         The estimator is not fitted.
 
@@ -42,6 +69,11 @@ def save(estimator, path):
     -----
     Pickle and joblib work on every estimator too. A file of `save` is the one to exchange:
     reading it runs no code of its own.
+
+    Whenever the process or the machine stops, the file is the old one or the new one. A
+    process that is killed may leave a file behind whose name starts with ``.skocc-`` or
+    ``.tmp``. The same model gives the same bytes in the same environment. Saving takes as
+    much memory as the model, beside it.
 
     Examples
     --------
@@ -57,9 +89,6 @@ def save(estimator, path):
     >>> bool((loaded.score_samples(images) == detector.score_samples(images)).all())
     True
     """
-    import torch
-    from safetensors.torch import save_file
-
     check_is_fitted(estimator)
     name = type(estimator).__name__
     if _public_class(name) is not type(estimator):
@@ -67,35 +96,18 @@ def save(estimator, path):
             f"save writes estimators of skocc. Got a {name}. Use joblib.dump, which also "
             "takes a Pipeline."
         )
-    params = estimator.get_params(deep=False)
-    values, modules, lists, tensors = {}, [], {}, {}
-    for key, value in vars(estimator).items():
-        if key in params:
-            continue
-        if key in getattr(estimator, "_rebuilt", ()):  # made of the rest on first use
-            value = None
-        if isinstance(value, torch.nn.Module):
-            modules.append(key)
-            for entry, tensor in value.state_dict().items():
-                tensors[f"{key}/{entry}"] = tensor.contiguous().clone()
-        elif _is_numeric(value):
-            tensors[key] = torch.from_numpy(np.array(value))
-        elif isinstance(value, list) and value and all(map(_is_numeric, value)):
-            lists[key] = len(value)
-            for index, array in enumerate(value):
-                tensors[f"{key}/{index}"] = torch.from_numpy(np.array(array))
-        else:
-            values[key] = _encode(value, key)
-    header = {
-        "format": _FORMAT,
-        "estimator": name,
-        "modules": modules,
-        "lists": lists,
-        "params": {key: _encode(value, key) for key, value in params.items()},
-        "values": values,
-        "versions": installed_versions(),
-    }
-    save_file(tensors, path, metadata={"skocc": json.dumps(header)})
+    header, arrays = _take_apart(estimator)
+    try:
+        _put_together(header, arrays)
+    except ImportError:
+        raise
+    except Exception as error:
+        raise ValueError(
+            f"{name} cannot be saved, because load could not put it together again: "
+            f"{error}. Fit again if parameters were changed after fit, or use joblib.dump."
+        ) from error
+    header["digest"] = _digest(header, arrays)
+    write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
 def load(path):
@@ -104,80 +116,330 @@ def load(path):
     Parameters
     ----------
     path : str or Path
-        A file of `save`, written on a machine with or without a GPU.
+        A file of `save`, of this or an earlier skocc, written on a machine with or without
+        a GPU.
 
     Returns
     -------
     estimator : estimator of skocc
-        Fitted, with its networks on the CPU.
+        Fitted, with its networks on the CPU. `memory`, `checkpoint_dir` and `n_jobs` are
+        None.
 
     Raises
     ------
     ValueError
-        The file is not one of `save`, or a newer skocc wrote it.
+        There is no such file, it is not one of `save`, is not whole, or a newer skocc
+        wrote it. The error names the file.
+    ImportError
+        The model has a network of torchvision, which cannot be imported.
+
+    Warns
+    -----
+    sklearn.exceptions.InconsistentVersionWarning
+        Another version of skocc wrote the file.
 
     See Also
     --------
     save : Write the file.
+
+    Notes
+    -----
+    A file may come from anywhere. Nothing else is read or written, no code of the file is
+    run, and nothing that it names is imported or downloaded. It may hold an estimator that
+    skocc exports, parameters that its `fit` takes, and the attributes that `fit` sets, in
+    types and shapes that go together; else there is a ValueError, before more memory is
+    taken than a few times the size of the file. What it holds also has a digest, by which
+    damage is noticed; it does not say who wrote the file.
     """
-    from safetensors import SafetensorError, safe_open
+    import torch
 
-    from skocc.engine.ambient import own_settings
-
-    path = os.fspath(path)
+    path = os.fsdecode(path)
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            header = json.loads((file.metadata() or {}).get("skocc", "null"))
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except (SafetensorError, FileNotFoundError) as error:
+        header, arrays = _read(path)
+        version = _check_origin(header, arrays)
+        estimator = _put_together(header, arrays)
+        with torch.inference_mode(False):  # else what is read could not be trained
+            _fill(estimator, arrays)
+    except ImportError:
+        raise
+    # Errors of what a file makes of networks and constraints are of all kinds.
+    except Exception as error:
+        # Without the error itself: text of the file in it would reach a terminal raw.
         raise ValueError(
-            f"{path!r} cannot be read as a safetensors file: {error}. Pass a file "
-            "written by skocc.save; pickles are read by joblib.load."
-        ) from error
-    if header is None:
-        raise ValueError(
-            f"{path!r} holds tensors but no estimator. Pass a file written by skocc.save."
-        )
-    public_class = _public_class(header["estimator"])
-    if header["format"] != _FORMAT or public_class is None:
-        raise ValueError(
-            f"{path!r} was written by skocc {header['versions']['skocc']} as "
-            f"{header['estimator']}, which skocc {skocc.__version__} cannot read. Install "
-            "that version, or a newer one."
-        )
-    params = {key: _decode(value) for key, value in header["params"].items()}
-    estimator = public_class(**params)
-    for key, value in header["values"].items():
-        setattr(estimator, key, _decode(value))
-    for key, tensor in tensors.items():
-        if "/" not in key:
-            setattr(estimator, key, tensor.numpy())
-    for key, length in header.get("lists", {}).items():
-        setattr(estimator, key, [tensors[f"{key}/{i}"].numpy() for i in range(length)])
-    for module in header["modules"]:
-        with own_settings():
-            network = estimator._empty_network(module)
-        prefix = f"{module}/"
-        state = {
-            key.removeprefix(prefix): tensor
-            for key, tensor in tensors.items()
-            if key.startswith(prefix)
-        }
-        network.load_state_dict(state)
-        setattr(estimator, module, network.eval())
+            f"{path!r} cannot be read as a model: {_shown(error)}. Pass a file written by "
+            "skocc.save, or copy it anew; pickles are read by joblib.load."
+        ) from None
+    warn_about_version(type(estimator).__name__, version)
     return estimator
 
 
 def _public_class(name):
     """Return the public estimator of a name, None where there is none."""
-    for module in (skocc, skocc.feature_extraction):
-        if name in module.__all__:
-            return getattr(module, name)
+    for package, folder in _PACKAGES:
+        if str(package._MODULES.get(name)).startswith(folder):
+            value = getattr(package, name)
+            return value if issubclass(value, FittedMixin) else None
     return None
 
 
-def _is_numeric(value):
-    return isinstance(value, np.ndarray) and value.dtype.kind in "biuf"
+def _take_apart(estimator):
+    """Return header and arrays of a fitted estimator."""
+    params = estimator.get_params(deep=False)
+    values, arrays = {}, {}
+    for name, value in vars(estimator).items():
+        if name in params:
+            continue
+        if name not in estimator._fitted_attributes:
+            raise ValueError(
+                f"save writes what fit sets on a {type(estimator).__name__}. Got an "
+                f"attribute {name!r} besides. Use joblib.dump, or delete it before."
+            )
+        kind = estimator._fitted_attributes[name]
+        if value is None or kind.kind == "rebuilt":
+            values[name] = None
+        elif kind.kind == "network":
+            for entry, tensor in value.state_dict().items():
+                arrays[f"{name}/{entry}"] = tensor.cpu().numpy()
+        elif kind.is_list:
+            for index, array in enumerate(value):
+                arrays[f"{name}/{index}"] = np.asarray(array)
+        elif kind.axes:
+            arrays[name] = np.asarray(value)
+        else:
+            values[name] = _encode(value, name)
+    header = {
+        "format": str(_FORMAT),
+        "estimator": type(estimator).__name__,
+        "params": {
+            name: None if name in _OF_THE_PROGRAM else _encode(value, name)
+            for name, value in params.items()
+        },
+        "values": values,
+        "versions": installed_versions() | {"skocc": skocc.__version__},
+    }
+    return header, arrays
+
+
+def _read(path):
+    """Return the header of a file, and the arrays."""
+    metadata, arrays = read_tensors(path)
+    if "skocc" not in metadata:
+        raise ValueError("it holds tensors but no estimator")
+    header = json.loads(
+        metadata["skocc"], object_pairs_hook=_without_repeats, parse_int=_short_int
+    )
+    if not isinstance(header, dict):
+        raise ValueError("its header is no object")
+    return header, arrays
+
+
+def _check_origin(header, arrays):
+    """Return the version of skocc that wrote a file, once it is known to be whole."""
+    number, versions = header.get("format"), header.get("versions")
+    if not isinstance(versions, dict) or not re.fullmatch(r"[1-9]\d{0,5}", str(number)):
+        raise ValueError("its header has no format or no versions")
+    version = versions.get("skocc")
+    if not isinstance(version, str | None):
+        raise ValueError("its header has no version of skocc")
+    if int(number) > _FORMAT:
+        raise ValueError(
+            f"it was written by skocc {version} in format {number}, and skocc "
+            f"{skocc.__version__} reads formats up to {_FORMAT}: install that version"
+        )
+    if number != "1" and header.pop("digest", None) != _digest(header, arrays):
+        raise ValueError("it was damaged since it was written, its digest says")
+    return version
+
+
+def _digest(header, arrays):
+    """Return a digest of all that a file says."""
+    digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
+    for name, array in sorted(arrays.items()):
+        digest.update(repr((name, array.dtype.name, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()
+
+
+def _put_together(header, arrays):
+    """Return the estimator, with networks of the device "meta", once all fits together.
+
+    The arrays are not copied.
+    """
+    import torch
+
+    estimator = _with_parameters(header)
+    values, attributes = header["values"], estimator._fitted_attributes
+    groups = {}
+    for key, array in arrays.items():
+        name, slash, entry = key.partition("/")
+        groups.setdefault(name, {})[entry if slash else None] = array
+    unknown = (values.keys() | groups.keys()) - attributes.keys()
+    if unknown or values.keys() & groups.keys():
+        raise ValueError(f"it has attributes {sorted(unknown)[:5]}, or some twice")
+    networks, n_bytes = [], sum(array.nbytes for array in arrays.values())
+    for name, kind in attributes.items():
+        if name in values and (value := values[name]) is None:
+            if not (kind.nullable or kind.kind == "rebuilt"):
+                raise ValueError(f"{name} is None")
+            setattr(estimator, name, None)
+        elif kind.kind == "network":
+            networks.append(name)
+        elif name in groups and kind.axes:
+            setattr(estimator, name, _ungroup(name, groups[name], kind))
+        elif name in values and not kind.axes:
+            setattr(estimator, name, _decode_attribute(name, value, kind.kind))
+        elif name in values or name in groups or not kind.optional:
+            raise ValueError(f"{name} is missing, or of another kind")
+    names = getattr(estimator, "feature_names_in_", None)
+    if names is not None and len(names) != getattr(estimator, "n_features_in_", None):
+        raise ValueError(f"feature_names_in_ has {len(names)} names")
+    check_fitted_shape(estimator)
+    sizes = _check_arrays(estimator)
+    for name in networks:
+        with torch.device("meta"):
+            network = estimator._empty_network(name).eval()
+        _check_state(name, network.state_dict(), groups.get(name, {}))
+        if (others := _other_bytes(network)) > max(_OTHER_BYTES, _OTHER_FACTOR * n_bytes):
+            raise ValueError(f"{name} would take {others} bytes beside the file's")
+        setattr(estimator, name, network)
+    with torch.no_grad():
+        _check_sizes(estimator, sizes, estimator._check_loaded())
+    return estimator
+
+
+def _with_parameters(header):
+    """Return an unfitted estimator with the parameters of a file."""
+    import torch
+
+    name, version = header["estimator"], header["versions"]["skocc"]
+    public_class = _public_class(name)
+    if public_class is None:
+        raise ValueError(
+            f"it was written by skocc {version} as {name!r}, which skocc "
+            f"{skocc.__version__} cannot read"
+        )
+    params, known = header["params"], public_class().get_params(deep=False).keys()
+    # Those that an earlier version did not have yet keep their defaults.
+    if unknown := params.keys() - known:
+        raise ValueError(
+            f"it was written by skocc {version} with parameters {sorted(unknown)[:5]}, "
+            f"which a {name} of skocc {skocc.__version__} has not"
+        )
+    params = {
+        key: None if key in _OF_THE_PROGRAM else _decode(value)
+        for key, value in params.items()
+    }
+    estimator = public_class(**params)
+    estimator._validate_params()
+    if getattr(estimator, "device", None) is not None:
+        torch.device(estimator.device)
+    return estimator
+
+
+def _ungroup(name, arrays, kind):
+    """Return an array, or a list of arrays, of a declared dtype and number of axes."""
+    keys = [str(i) for i in range(len(arrays))] if kind.is_list else [None]
+    if arrays.keys() != set(keys):
+        raise ValueError(f"{name} has other entries than it should")
+    for array in arrays.values():
+        if array.dtype.name != kind.kind or array.ndim != len(kind.axes):
+            raise ValueError(f"{name} is {array.dtype.name} of shape {array.shape}")
+        if not array.size:
+            raise ValueError(f"{name} is empty")
+        if kind.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise ValueError(f"{name} has values that are not finite")
+    return [arrays[key] for key in keys] if kind.is_list else arrays[None]
+
+
+def _check_arrays(estimator):
+    """Return the sizes of axes that have a name, and raise an error where two differ."""
+    sizes = {}
+    arrays = [
+        (name, kind, getattr(estimator, name))
+        for name, kind in estimator._fitted_attributes.items()
+        if kind.axes and not kind.is_list and getattr(estimator, name, None) is not None
+    ]
+    for name, kind, array in arrays:
+        for axis, size in zip(kind.axes, array.shape, strict=True):
+            if size != (axis if isinstance(axis, int) else sizes.setdefault(axis, size)):
+                raise ValueError(f"{name} has shape {array.shape}, sizes being {sizes}")
+    for name, kind, array in arrays:
+        if kind.below and not 0 <= array.min() <= array.max() < sizes[kind.below]:
+            raise ValueError(f"{name} has values out of range")
+    return sizes
+
+
+def _check_sizes(estimator, sizes, expected):
+    """Raise an error where arrays have other sizes than the networks give."""
+    for axis, size in expected.items():
+        if isinstance(size, int) and sizes.get(axis, size) != size:
+            raise ValueError(f"arrays have a size {axis} of {sizes[axis]}, not {size}")
+    for name, kind in estimator._fitted_attributes.items():
+        if kind.is_list:
+            found = [array.shape for array in getattr(estimator, name)]
+            needed = [*zip(*(expected[axis] for axis in kind.axes), strict=True)]
+            if found != needed:
+                raise ValueError(f"{name} has shapes {found}, not {needed}")
+
+
+def _check_state(name, expected, found):
+    """Raise an error unless arrays are the state of a network."""
+    if expected.keys() != found.keys():
+        raise ValueError(
+            f"{name} has other tensors than its network, among them "
+            f"{sorted(map(str, expected.keys() ^ found.keys()))[:5]}"
+        )
+    for entry, tensor in expected.items():
+        array = found[entry]
+        dtype = "float32" if tensor.is_floating_point() else str(tensor.dtype)[6:]
+        if array.dtype.name != dtype or array.shape != tuple(tensor.shape):
+            raise ValueError(
+                f"{name}/{entry} is {array.dtype.name} of shape {array.shape}, not {dtype} "
+                f"of shape {tuple(tensor.shape)}"
+            )
+
+
+def _fill(estimator, arrays):
+    """Give networks their values, and the estimator copies of the arrays."""
+    import torch
+
+    from skocc.engine.ambient import own_settings
+    from skocc.engine.seeding import seeded
+
+    for name, kind in estimator._fitted_attributes.items():
+        value = getattr(estimator, name, None)
+        if value is None:
+            continue
+        if kind.is_list:
+            setattr(estimator, name, [_aligned(array).numpy() for array in value])
+        elif kind.axes:
+            setattr(estimator, name, _aligned(value).numpy())
+        elif kind.kind == "network":
+            prefix = f"{name}/"
+            state = {
+                key.removeprefix(prefix): _aligned(arrays.pop(key))
+                for key in [*arrays]
+                if key.startswith(prefix)
+            }
+            if _other_bytes(value):
+                # What is not in the file is made of the sizes, as in fit.
+                with own_settings(), seeded(0, torch.device("cpu")):
+                    value = estimator._empty_network(name).eval()
+                setattr(estimator, name, value)
+            value.load_state_dict(state, assign=True)
+
+
+def _aligned(array):
+    """Return a copy as a tensor, which torch puts where its own computations do."""
+    import torch
+
+    return torch.from_numpy(array).clone()
+
+
+def _other_bytes(network):
+    """Return the bytes of tensors that are no part of the state of a network."""
+    known = network.state_dict().keys()
+    return sum(b.nbytes for name, b in network.named_buffers() if name not in known)
 
 
 def _encode(value, key):
@@ -202,9 +464,72 @@ def _encode(value, key):
     )
 
 
-def _decode(value):
-    if isinstance(value, dict) and "tuple" in value:
-        return tuple(_decode(item) for item in value["tuple"])
-    if isinstance(value, dict):
-        return np.array(value["text"], dtype=object)
-    return [_decode(item) for item in value] if isinstance(value, list) else value
+def _decode(value, depth=0):
+    """Return a parameter: text, a number, or tuples and lists of them."""
+    is_tuple = isinstance(value, dict) and value.keys() == {"tuple"}
+    items = value["tuple"] if is_tuple else value
+    if isinstance(items, list) and len(items) <= _N_ENTRIES and depth < 3:
+        items = [_decode(item, depth + 1) for item in items]
+        return tuple(items) if is_tuple else items
+    if isinstance(value, dict | list):
+        raise ValueError("it has a parameter that is no plain value")
+    return value
+
+
+def _decode_attribute(name, value, kind):
+    """Return a fitted attribute that is not an array, once it is of its kind."""
+    if kind == "text" and isinstance(value, dict) and value.keys() == {"text"}:
+        value = value["text"]
+        if _is_list_of(lambda item: isinstance(item, str), value):
+            return np.array(value, dtype=object)
+    value = _decode(value) if kind == "integers" else value
+    valid = {
+        "bool": lambda: isinstance(value, bool),
+        "count": lambda: _is_int(value) and value >= 0,
+        "float": lambda: _is_real(value) and math.isfinite(value),
+        "integers": lambda: isinstance(value, tuple) and all(map(_is_int, value)),
+        "losses": lambda: _are_losses(value),
+        "loss lists": lambda: _is_list_of(_are_losses, value),
+    }
+    if kind not in valid or not valid[kind]():
+        raise ValueError(f"{name} is nothing that fit sets")
+    return value
+
+
+def _is_int(value):
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_real(value):
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _are_losses(value):
+    return _is_list_of(_is_real, value)
+
+
+def _is_list_of(is_one, value):
+    return isinstance(value, list) and all(map(is_one, value))
+
+
+def _without_repeats(pairs):
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise ValueError("its header names something twice")
+    return found
+
+
+def _short_int(text):
+    if len(text) > _N_DIGITS:
+        raise ValueError("its header has a number of too many digits")
+    return int(text)
+
+
+def _shown(error):
+    """Return the text of an error for a message, without what could steer a terminal."""
+    text = str(error)[:300]
+    if type(error) is not ValueError:
+        text = f"{type(error).__name__}: {text}"
+    return "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in text
+    )

@@ -25,6 +25,8 @@ _DTYPES = [np.float32, np.uint8, np.uint16]
 # after a resize for example.
 _N_CHECKED = 100
 _ROUNDING = 1e-3
+# Pixels a side, and values of a row, that no sample exceeds.
+_LONGEST_SIDE = 2**20
 
 
 def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1):
@@ -124,6 +126,32 @@ def check_integers(name, values):
         raise ValueError(
             f"{name} must hold positive integers. Got {values!r}. Pass for example "
             f"{name}=(32, 64)."
+        )
+
+
+def check_fitted_shape(estimator):
+    """Raise a ValueError unless `image_shape_` is one that `fit` sets with its parameters.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Read from a file, which may hold anything.
+    """
+    shape = estimator.image_shape_
+    image_shape = _check_image_shape(estimator.image_shape)
+    image_size = _check_image_size(estimator.image_size)
+    is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
+    is_mixed = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0
+    if image_size is not None and len(shape) > 1:
+        agrees = is_mixed or shape[-3:-1] == image_size
+    elif image_shape is not None and len(shape) < 4:
+        agrees = is_mixed or (len(shape) == 3 and _matches(shape, image_shape))
+    else:
+        agrees = True
+    if not ((is_usual or is_mixed) and agrees):
+        raise ValueError(
+            f"image_shape_={shape} cannot come from image_shape={estimator.image_shape!r} "
+            f"and image_size={estimator.image_size!r}"
         )
 
 

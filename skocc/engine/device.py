@@ -3,6 +3,7 @@
 import copy
 import math
 
+import numpy as np
 import torch
 
 from skocc._warnings import warn
@@ -90,6 +91,44 @@ def on_device(
     if device.type == "cpu" and dtype == torch.float32:
         return module
     return copy.deepcopy(module).to(device, dtype)
+
+
+def tensor_view(array: np.ndarray) -> torch.Tensor:
+    """Return a tensor on the memory of an array that nothing will write to.
+
+    ``torch.from_numpy`` warns of an array that is read-only, as those of joblib's memory
+    maps are. A filter for the warning would be one of the whole process, also of the
+    threads beside.
+
+    Parameters
+    ----------
+    array : ndarray
+        Writable or not.
+    """
+    return torch.from_numpy(np.asarray(_Writable(array)))
+
+
+class _Writable:
+    def __init__(self, array):
+        address, _ = array.__array_interface__["data"]
+        self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
+        self.array = array  # NumPy keeps the owner of the memory alive, and with it this
+
+
+def sample_without_values(sample_shape: tuple[int, ...]) -> torch.Tensor:
+    """Return a batch of one sample on the device "meta", to ask a network for shapes.
+
+    Parameters
+    ----------
+    sample_shape : tuple
+        (H, W, C) of images, (T, H, W, C) of clips, or (d,) of rows.
+
+    Returns
+    -------
+    batch : Tensor of shape (1, C, H, W), (1, C, T, H, W) or (1, d)
+    """
+    *rest, last = sample_shape
+    return torch.empty(1, last, *rest, device="meta")
 
 
 def inference_dtype(sample_shape: tuple[int, ...], device: torch.device) -> torch.dtype:

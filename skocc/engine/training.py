@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from skocc._warnings import warn
 from skocc.engine.ambient import without_modes
-from skocc.engine.checkpoints import Checkpoint
+from skocc.engine.checkpoints import Checkpoint, check_form
 from skocc.engine.seeding import may_draw
 
 
@@ -126,7 +126,10 @@ def train(
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
-    if checkpoint is not None and (saved := checkpoint.load(parts, device)) is not None:
+    saved = checkpoint and checkpoint.load(
+        parts, device, lambda history: _check_history(history, module, n_kinds)
+    )
+    if saved is not None:
         loss_curve, kind_curves, validation_curve, best_epoch, best_state = saved
         _check_epochs(len(loss_curve), n_epochs, stage)
     n_saved = len(loss_curve)
@@ -259,6 +262,18 @@ def _has_converged(curves, tolerance, n_epochs):
         for curve in curves
         for before, after in pairwise(curve[-n_epochs - 1 :])
     )
+
+
+def _check_history(history, module, n_kinds):
+    """Raise an error for a history that a training of the module cannot have."""
+    loss_curve, kind_curves, validation_curve, best_epoch, best_state = history
+    n_epochs = len(loss_curve)
+    check_form("the loss", loss_curve, [0.0] * n_epochs)
+    check_form("the losses", kind_curves, [[0.0] * n_epochs] * n_kinds)
+    check_form("the validation", validation_curve, [0.0] * len(validation_curve))
+    if best_epoch is not None:
+        check_form("the best epoch", (best_epoch, best_state), (0, module.state_dict()))
+        validation_curve[best_epoch]
 
 
 def _check_epochs(n_done, n_epochs, stage):

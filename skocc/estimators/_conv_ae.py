@@ -10,6 +10,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
     SHARED_CONSTRAINTS,
     AnomalyMapMixin,
@@ -199,6 +200,13 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "loss_curve_": Fitted("losses"),
+        "validation_loss_curve_": Fitted("losses"),
+        "best_epoch_": Fitted("count", nullable=True),
+    }
 
     def __init__(
         self,
@@ -354,6 +362,13 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Return the module of a fitted attribute before its weights are loaded."""
         n_channels = self.image_shape_[2]
         return ConvAutoencoder(3 if n_channels == 1 else n_channels, self.width)
+
+    def _check_loaded(self):
+        height, width, _ = self.image_shape_
+        if min(height, width) < 1:
+            raise ValueError(f"image_shape_={self.image_shape_} is that of no image")
+        self._check_parameters(warm=False)
+        return {}
 
     def _train(self, network, images, device, generator):
         """Train the network until its error on the images no longer falls."""

@@ -9,6 +9,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import (
@@ -280,6 +281,16 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "mixed_precision": ["boolean"],
     }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "autoencoder_": Fitted("network", nullable=True),
+        "similarity_": Fitted("float64", ("n",), finite=False, nullable=True),
+        "typical_": Fitted("bool", ("n",)),
+        "loss_curve_": Fitted("losses"),
+        "step_loss_curves_": Fitted("loss lists"),
+        "pretrain_loss_curve_": Fitted("losses", optional=True),
+    }
 
     def __init__(
         self,
@@ -519,6 +530,12 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             return self._build_autoencoder()
         return self._with_distance(self._build_network(weights=None))
 
+    def _check_loaded(self):
+        self._check_similarity()
+        if len(self.image_shape_) == 4:
+            raise ValueError(f"image_shape_={self.image_shape_} is that of clips")
+        return {}
+
     def _build_network(self, weights):
         """Return feature extractor and classifier."""
         extractor, n_features = self._build_extractor(weights)
@@ -526,12 +543,14 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         return nn.ModuleDict({"extractor": extractor, "classifier": classifier})
 
     def _with_distance(self, network):
-        """Return the network with the distance, if the objective needs it."""
+        """Return the network with the distance if the objective needs it, else without."""
         if self.objective == "constrained":
             if "distance" not in network:
                 n_features = network["classifier"].in_features
                 network["distance"] = LearntDistance(n_features, self.difference)
             network["distance"].difference = self.difference
+        elif "distance" in network:  # of an earlier fit with another objective
+            del network["distance"]
         return network
 
     def _build_extractor(self, weights):

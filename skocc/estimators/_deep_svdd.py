@@ -4,17 +4,23 @@ from collections import OrderedDict
 from numbers import Integral, Real
 
 import numpy as np
-import torch
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import check_integers, validate_images, warn_about_anomalies
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import (
+    inference_dtype,
+    on_device,
+    resolve_device,
+    sample_without_values,
+    tensor_view,
+)
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train_by_milestones
 from skocc.losses import squared_distance
@@ -235,6 +241,14 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         "pretrain_milestones": [tuple, list],
         "milestones": [tuple, list],
     }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "center_": Fitted("float32", ("d",)),
+        "radius_": Fitted("float"),
+        "loss_curve_": Fitted("losses"),
+        "pretrain_loss_curve_": Fitted("losses"),
+    }
 
     def __init__(
         self,
@@ -363,7 +377,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
             )
             if warm:
                 network = copy.deepcopy(self.network_).to(device)
-                center = torch.from_numpy(self.center_).to(device)
+                center = tensor_view(self.center_).to(device)
             else:
                 network = self._build_network(self.weights, images).to(device)
                 self._learn_filters(network, batches, generator)
@@ -415,6 +429,9 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
         return self._build_network(weights=None)
+
+    def _check_loaded(self):
+        return {"d": self.network_(sample_without_values(self.image_shape_)).shape[1]}
 
     def _build_encoder(self, weights):
         shape = self.image_shape_
@@ -494,7 +511,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         """Return squared distances (n,), and the spread of the embeddings by their size."""
         dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
-        center = torch.as_tensor(self.center_, dtype=dtype, device=device)
+        center = tensor_view(self.center_).to(device, dtype)
         batches = ImageBatches(images, self.batch_size, device=device)
         distances, (spread,) = measure(
             network, lambda batch: [network(batch.to(dtype))], batches, [center]

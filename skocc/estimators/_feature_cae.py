@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
     SHARED_CONSTRAINTS,
     AnomalyMapMixin,
@@ -228,6 +229,16 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "max_feature_bytes": [None, Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "backbone_": Fitted("network"),
+        "network_": Fitted("network"),
+        "grid_shape_": Fitted("integers"),
+        "_n_channels": Fitted("count"),
+        "loss_curve_": Fitted("losses"),
+        "validation_loss_curve_": Fitted("losses"),
+        "best_epoch_": Fitted("count", nullable=True),
+    }
 
     def __init__(
         self,
@@ -388,6 +399,14 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         if attribute == "backbone_":
             return self._build_backbone(weights=None)
         return FeatureAutoencoder(self._n_channels, self.latent_dim)
+
+    def _check_loaded(self):
+        check_backbone_channels(self.image_shape_)
+        shape = self.backbone_.grid(*self.image_shape_[:2])
+        if shape != (self._n_channels, *self.grid_shape_):
+            raise ValueError(f"grid_shape_={self.grid_shape_}, of features {shape}")
+        self._check_border()
+        return {}
 
     def _extractor(self, device):
         """Return a function from a batch of images to features (b, d, rows, columns)."""

@@ -10,6 +10,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
     SHARED_CONSTRAINTS,
     AnomalyMapMixin,
@@ -28,7 +29,13 @@ from skocc.clips import (
 )
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import (
+    inference_dtype,
+    on_device,
+    resolve_device,
+    sample_without_values,
+    tensor_view,
+)
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train_by_milestones
@@ -351,6 +358,15 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
         "pretrain_milestones": [tuple, list],
         "milestones": [tuple, list],
+    }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "layers_": Fitted("integers"),
+        "centers_": Fitted("float32", ("d",), is_list=True),
+        "radii_": Fitted("float64", ("n_layers",)),
+        "loss_curve_": Fitted("losses"),
+        "pretrain_loss_curve_": Fitted("losses"),
     }
 
     def __init__(
@@ -762,6 +778,16 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Return the module of a fitted attribute before its weights are loaded."""
         return self._build_network(self._architecture())
 
+    def _check_loaded(self):
+        encoder, layers = self.network_["encoder"], self.layers_
+        if not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
+            raise ValueError(f"layers_={layers}, of a network of {encoder.n_layers}")
+        if len(self.image_shape_) == 4 and self.clip_stride > self.image_shape_[0]:
+            raise ValueError(f"clip_stride={self.clip_stride} leaves frames out")
+        piece = sample_without_values(self._pieces().shape)
+        features = encoder.layer_features(piece, layers)
+        return {"d": [z.shape[1] for z in features], "n_layers": len(layers)}
+
     def _pretrain(self, network, architecture, draw, batches, generator):
         """Train the encoder as half of an autoencoder; return the loss curve."""
         encoder = network.encoder
@@ -785,7 +811,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _known_spheres(self, device):
         """Return center and radius of each layer of an earlier fit."""
         return {
-            layer: (torch.from_numpy(center).to(device), float(radius))
+            layer: (tensor_view(center).to(device), float(radius))
             for layer, center, radius in zip(
                 self.layers_, self.centers_, self.radii_, strict=True
             )
@@ -853,7 +879,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             network,
             lambda batch: features(batch.to(dtype)),
             self._batches(images, pieces.n_cut, device),
-            [torch.as_tensor(c, dtype=dtype, device=device) for c in self.centers_],
+            [tensor_view(c).to(device, dtype) for c in self.centers_],
         )
         return distances.reshape(len(images), pieces.n_cut, -1), spreads
 
@@ -861,7 +887,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Return squared distances (n, n_layers) and reconstruction errors (n,)."""
         dtype = inference_dtype(self.image_shape_, device)
         network = on_device(self.network_, device, dtype)
-        centers = [torch.as_tensor(c, dtype=dtype, device=device) for c in self.centers_]
+        centers = [tensor_view(c).to(device, dtype) for c in self.centers_]
 
         def measure_batch(batch):
             batch = network.normalize(batch.to(dtype))

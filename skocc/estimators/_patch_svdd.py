@@ -9,6 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
     SHARED_CONSTRAINTS,
     AnomalyMapMixin,
@@ -28,7 +29,7 @@ from skocc.banks import (
 )
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device, tensor_view
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -235,8 +236,6 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     True
     """
 
-    # Search indices are not saved, but made of the banks again when they are needed.
-    _rebuilt = ("_indices",)
     _parameter_constraints = {
         **SHARED_CONSTRAINTS,
         "patch_size": [Interval(Integral, 8, None, closed="left")],
@@ -254,6 +253,17 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "search": [StrOptions({"exact", "approximate"})],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
         "subsampling": [StrOptions({"random", "coreset"})],
+    }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "bank_small_": Fitted("float32", ("m_small", "d")),
+        "bank_big_": Fitted("float32", ("m_big", "d")),
+        "_bank_images_small": Fitted("int32", ("m_small",), below="n"),
+        "_bank_images_big": Fitted("int32", ("m_big",), below="n"),
+        "_digests": Fitted("uint8", ("n", 16)),
+        "_indices": Fitted("rebuilt"),
+        "loss_curve_": Fitted("losses"),
     }
 
     def __init__(
@@ -488,6 +498,14 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             }
         )
 
+    def _check_loaded(self):
+        self._check_parameters(len(self._digests))
+        for images in (self._bank_images_small, self._bank_images_big):
+            n_others = len(images) - int(np.bincount(images).max())
+            if n_others < self.n_neighbors:
+                raise ValueError(f"n_neighbors={self.n_neighbors} of {n_others} vectors")
+        return {"d": self.embedding_dim}
+
     def _train(self, network, images, device, generator):
         """Train encoder and position classifiers; return the loss curve."""
         batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
@@ -632,8 +650,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _searches(self, device):
         """Return, for each scale, the search of its bank."""
         banks = [
-            (torch.from_numpy(self.bank_small_), torch.from_numpy(self._bank_images_small)),
-            (torch.from_numpy(self.bank_big_), torch.from_numpy(self._bank_images_big)),
+            (tensor_view(self.bank_small_), tensor_view(self._bank_images_small)),
+            (tensor_view(self.bank_big_), tensor_view(self._bank_images_big)),
         ]
         if self.search == "exact":
             return [bank_search(*(part.to(device) for part in bank)) for bank in banks]

@@ -10,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
     DETECTOR_CONSTRAINTS,
     AnomalyMapMixin,
@@ -32,7 +33,7 @@ from skocc.banks import (
 )
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device, tensor_view
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.feature_cache import cached
@@ -240,8 +241,6 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     True
     """
 
-    # The search index is not saved, but made of the bank again when it is needed.
-    _rebuilt = ("_index",)
     _parameter_constraints = {
         **DETECTOR_CONSTRAINTS,
         "backbone": [str, nn.Module],
@@ -261,6 +260,15 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "score_normalization": [None, StrOptions({"median"})],
         "smoothing": [Interval(Real, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
+    }
+    _fitted_attributes = {
+        **DETECTOR_ATTRIBUTES,
+        "network_": Fitted("network"),
+        "grid_shape_": Fitted("integers"),
+        "bank_": Fitted("float32", ("m", "d")),
+        "_bank_images": Fitted("int32", ("m",), below="n"),
+        "_digests": Fitted("uint8", ("n", 16)),
+        "_index": Fitted("rebuilt"),
     }
 
     def __init__(
@@ -437,6 +445,14 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Return the module of a fitted attribute before its weights are loaded."""
         return self._build_network(weights=None)
 
+    def _check_loaded(self):
+        check_backbone_channels(self.image_shape_)
+        n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
+        if list(self.grid_shape_) != grid_shape:
+            raise ValueError(f"grid_shape_={self.grid_shape_}, of a grid of {grid_shape}")
+        self._check_neighbors()
+        return {"d": n_features}
+
     def _features_on(self, device):
         """Return the network on a device, and a function from images to features."""
         dtype = inference_dtype(self.image_shape_, device)
@@ -484,7 +500,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Search for the cells of each batch, and join what `reduce` makes of them."""
         network, features_of = self._features_on(device)
         recognize = recognizer([digest.tobytes() for digest in self._digests])
-        bank = torch.from_numpy(self.bank_), torch.from_numpy(self._bank_images)
+        bank = tensor_view(self.bank_), tensor_view(self._bank_images)
         if self.search == "approximate":
             self._index = self._index or ApproximateIndex(*bank)
             search = bank_search(*bank, self._index)
@@ -510,7 +526,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return scores
         starts = cells.shape[1] * torch.arange(len(cells), device=worst.device)
         worst = worst + starts
-        bank = torch.from_numpy(self.bank_)
+        bank = tensor_view(self.bank_)
         found = bank[neighbors[worst].cpu()]
         n_around = min(self.reweighting, self._n_others())
         _, around = search(found.to(rows.device), image, n_around)

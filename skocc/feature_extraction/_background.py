@@ -5,6 +5,7 @@ from scipy import ndimage
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import Interval, fit_context
 from skocc._validation import validate_images
@@ -13,7 +14,7 @@ from skocc._validation import validate_images
 _N_FRAMES = 32
 
 
-class BackgroundRemoval(TransformerMixin, BaseEstimator):
+class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
     """Frames of a fixed camera, with all that does not move set to zero.
 
     A mixture of Gaussians for each pixel learns what the camera sees when nothing is in
@@ -102,6 +103,10 @@ class BackgroundRemoval(TransformerMixin, BaseEstimator):
         "image_shape": IMAGE_CONSTRAINTS["image_shape"],
         "image_size": IMAGE_CONSTRAINTS["image_size"],
     }
+    _fitted_attributes = {
+        **IMAGE_ATTRIBUTES,
+        "background_": Fitted("uint8", ("height", "width", "n_channels")),
+    }
 
     def __init__(self, *, threshold=128, n_dilations=5, image_shape=None, image_size=None):
         self.threshold = threshold
@@ -178,6 +183,9 @@ class BackgroundRemoval(TransformerMixin, BaseEstimator):
         tags.input_tags.string = True
         tags.transformer_tags.preserves_dtype = ["float32"]
         return tags
+
+    def _check_loaded(self):
+        return dict(zip(("height", "width", "n_channels"), self.image_shape_, strict=True))
 
     def _remove(self, frames):
         differences = np.abs(_to_bytes(frames).astype(np.int16) - self.background_)

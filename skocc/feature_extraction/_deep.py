@@ -5,6 +5,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import HasMethods, StrOptions, fit_context
 from skocc._validation import check_backbone_channels, validate_images
@@ -17,7 +18,7 @@ from skocc.feature_cache import cached
 from skocc.nets.feature_maps import FrozenFeatures, GlobalAverages
 
 
-class DeepFeatures(TransformerMixin, BaseEstimator):
+class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     """Features of a pretrained network as a table, one row for an image.
 
     A network that was trained on ImageNet, and is not trained further, describes an image
@@ -123,6 +124,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         "normalization": [None, StrOptions({"imagenet"})],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
+    _fitted_attributes = {**IMAGE_ATTRIBUTES, "network_": Fitted("network")}
 
     def __init__(
         self,
@@ -260,6 +262,11 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
         return self._build_network(weights=None)
+
+    def _check_loaded(self):
+        check_backbone_channels(self.image_shape_)
+        self._layer_sizes()
+        return {}
 
 
 class _InTuple(nn.Module):

@@ -8,6 +8,7 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._fitted import FittedMixin
 from skocc._images import resize_array
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import Interval, fit_context
@@ -44,7 +45,7 @@ _MEDIAN_OF_NORMAL = 0.6744897501960817
 _ROUNDING_NOISE = 12**-0.5
 
 
-class DirectFeatures(TransformerMixin, BaseEstimator):
+class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     """Statistics of an image, computed from its pixels without a network.
 
     An image becomes 43 numbers: its size, colours, edges, gradients, the largest bright
@@ -301,6 +302,11 @@ class DirectFeatures(TransformerMixin, BaseEstimator):
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags
+
+    def _check_loaded(self):
+        self._check_channels()
+        self._pixel_size()
+        return {}
 
     def _check_channels(self):
         n_channels = self.image_shape_[2]

@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,72 @@ def test_file_that_is_no_checkpoint(tmp_path):
     torch.save({"weights": torch.zeros(2)}, path)
     with pytest.raises(ValueError, match="cannot be read"):
         fit(path)
+
+
+def damaged(change):
+    """Return a function that changes the content of a checkpoint in place."""
+
+    def damage(path):
+        content = torch.load(path, weights_only=True)
+        change(content)
+        torch.save(content, path)
+
+    return damage
+
+
+def cut(path):
+    path.write_bytes(path.read_bytes()[:-100])
+
+
+def set_history(index, value):
+    def change(content):
+        history = list(content["history"])
+        history[index] = value
+        content["history"] = tuple(history)
+
+    return damaged(change)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        cut,
+        damaged(lambda c: c.pop("states")),
+        damaged(lambda c: c.update(identity=3)),
+        damaged(lambda c: c["states"].pop("optimizer")),
+        damaged(lambda c: c["states"]["module"].pop("1.weight")),
+        damaged(lambda c: c["states"]["module"].update({"1.weight": torch.ones(3)})),
+        damaged(lambda c: c["states"]["module"].update({"1.weight": "heavy"})),
+        damaged(lambda c: c["states"]["optimizer"]["param_groups"][0].update(lr="fast")),
+        damaged(lambda c: c["states"]["optimizer"]["state"][0].update(exp_avg=1)),
+        damaged(lambda c: c["states"]["optimizer"]["state"].update({99: {"step": 1}})),
+        damaged(lambda c: c["states"]["scheduler"].update(last_epoch=[])),
+        damaged(lambda c: c["random_states"].pop("cpu")),
+        damaged(lambda c: c["random_states"].update(generator=torch.zeros(3))),
+        damaged(lambda c: c.update(history=None)),
+        set_history(0, "low"),
+        set_history(0, [0.1, "low"]),
+        set_history(1, []),
+        set_history(2, 7),
+        set_history(3, 10**6),
+        set_history(3, "first"),
+        set_history(4, {}),
+    ],
+)
+def test_damaged_checkpoint_is_one_error(tmp_path, damage):
+    path = tmp_path / "state.pt"
+    fit(path, n_epochs=2)
+    damage(path)
+    with pytest.raises(ValueError, match=r"state.pt' cannot be read: .*Remove the file"):
+        fit(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_and_folders_are_not_opened(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path, tmp_path / "pipe"):
+        with pytest.raises(ValueError, match="cannot be read: it is no regular file"):
+            fit(path)
 
 
 def test_interrupt_leaves_the_last_whole_epoch(tmp_path, monkeypatch):

@@ -37,9 +37,7 @@ def test_cuda_is_not_taken_in_a_forked_process(monkeypatch):
     monkeypatch.setattr("skocc.engine.device.is_forked", lambda: True)
     with pytest.warns(UserWarning, match="forked from one that had used CUDA"):
         assert resolve_device(None).type == "cpu"
-    with pytest.raises(
-        ValueError, match=r"'cuda' cannot be used .* forked .*'spawn'"
-    ):
+    with pytest.raises(ValueError, match=r"'cuda' cannot be used .* forked .*'spawn'"):
         resolve_device("cuda")
     with pytest.warns(UserWarning, match="scoring on the CPU instead"):
         assert resolve_device("cuda", fall_back=True).type == "cpu"

@@ -317,6 +317,6 @@ def test_a_search_in_processes_shares_the_features(make, images, tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
     search = GridSearchCV(make(memory=memory), GRID, cv=3, scoring=mean_score, n_jobs=2)
     parallel = search.fit(images).cv_results_["mean_test_score"]
-    assert len(list(tmp_path.rglob("output.pkl"))) == len(images)
+    assert len(list(tmp_path.rglob("features.safetensors"))) == len(images)
     alone = GridSearchCV(make(), GRID, cv=3, scoring=mean_score).fit(images)
     np.testing.assert_allclose(parallel, alone.cv_results_["mean_test_score"], rtol=1e-5)
