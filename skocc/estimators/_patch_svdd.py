@@ -26,7 +26,7 @@ from skocc.banks import (
     to_rows,
 )
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device, sent_to
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -524,7 +524,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             patches.embed(encoder, image, anchors, view=0),
             patches.embed(encoder, image, neighbors, view=1),
         )
-        loss = functional.cross_entropy(logits, positions.to(logits.device))
+        loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
         if self.svdd_weight == 0:
             return loss
         anchors, neighbors = close_pairs(*places)
