@@ -191,6 +191,36 @@ def test_differences_are_relative_to_the_scores(gpu):
     assert gpu.difference(scores, expected) == pytest.approx(0.1)
 
 
+@pytest.mark.parametrize(("wrong", "status"), [(1e-5, "ok"), (1e-3, "failed")])
+def test_a_fit_is_compared_and_kept(gpu, tmp_path, lines, monkeypatch, wrong, status):
+    """Also where the scores of the devices differ by too much."""
+    monkeypatch.setattr(gpu, "difference", lambda *scores: wrong)
+    values, setting = options(tmp_path), gpu.SETTINGS["DeepSVDD"][0]
+    gpu.compare(gpu.Report(tmp_path), values, "DeepSVDD", "small", setting, "cpu")
+    assert torch.backends.cudnn.allow_tf32  # as it was
+    gpu.rescore(gpu.Report(tmp_path), values)
+    compared, rescored = lines()
+    assert [compared["status"], rescored["status"]] == [status, status]
+    assert compared["difference_without_tf32"] == rescored["difference"] == wrong
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a card")
+def test_nothing_is_measured_without_a_card(gpu, tmp_path, capsys, monkeypatch):
+    folder = tmp_path / "results"
+    gpu.main(["--output", str(folder)])
+    assert "No CUDA device" in capsys.readouterr().out
+    assert not folder.exists()
+    # But what a card has fitted is scored without one.
+    command = ["gpu.py", "--device", "cuda", "--output", str(folder)]
+    folder.mkdir()
+    monkeypatch.setattr(sys, "argv", command)
+    gpu.main([*command[1:], "--only", "rescore"])
+    (folder / "lost.skocc").touch()
+    gpu.main([*command[1:], "--only", "saved"])
+    last = read_lines(folder)[-1]
+    assert (last["status"], last["files"], last["equal"]) == ("failed", 1, 0)
+
+
 @pytest.mark.slow
 def test_everything_on_a_cpu(tmp_path):
     """The whole command, with a few images of digits for a row of the last part."""
