@@ -398,9 +398,8 @@ class ApproximateIndex:
         A query for which too few candidates of other groups are found is searched exactly.
         """
         bank_groups = None if query_groups is None else self.bank_groups
-        search = _Search(queries, self.bank, query_groups, bank_groups)
+        search = _Search(queries, self.bank, query_groups, bank_groups).on_cpu()
         search.check(n_neighbors)
-        search = search.on_cpu()
         n_candidates = min(n_neighbors + _N_SPARE, len(self.bank))
         with _threads_kept():
             candidates, _ = self._index.query(

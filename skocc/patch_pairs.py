@@ -65,7 +65,9 @@ def photometric_noise(
     """
     shift = torch.randn((*batch.shape[:2], 1, 1), generator=generator)
     noise = torch.randn(batch.shape, generator=generator)
-    return batch + scale * (shift + noise).to(batch.device)
+    # On a GPU without a wait, see skocc.engine.device.sent_to.
+    noise = (shift + noise).to(batch.device, non_blocking=batch.is_cuda)
+    return batch + scale * noise
 
 
 class DensePatches:
@@ -116,7 +118,7 @@ class DensePatches:
             Two patches with different views have noise of their own. None: patches that
             are compared with each other as they are.
         """
-        rows, columns = cells.to(image.device).unbind(dim=1)
+        rows, columns = cells.to(image.device, non_blocking=image.is_cuda).unbind(dim=1)
         return encoder.pick(self._maps[view or 0], image, rows, columns)
 
 
@@ -150,7 +152,7 @@ class CutPatches:
     def embed(self, encoder, image, cells, view=None) -> torch.Tensor:
         """Return the embeddings (n, D) of patches, see :class:`DensePatches`."""
         side = encoder.patch_size
-        rows, columns = cells.to(image.device).unbind(dim=1)
+        rows, columns = cells.to(image.device, non_blocking=image.is_cuda).unbind(dim=1)
         windows = self._images.unfold(2, side, 1).unfold(3, side, 1)
         patches = windows[image, :, rows, columns]  # (n, C, side, side)
         if view is not None:

@@ -36,6 +36,30 @@ def cut(image, patch_size, stride):
     )
 
 
+def make_ways(image_size, batch_sizes, device):
+    """Return the ways to embed all patches of an image, by their names, dense first."""
+    encoder = HierarchicalPatchEncoder().eval().to(device)
+    image = torch.randn(1, 3, image_size, image_size)
+    # The layout in which image sources deliver batches.
+    image = image.to(device, memory_format=torch.channels_last)
+    small = cut(image, encoder.enc.patch_size, STRIDE_SMALL)
+    big = cut(image, encoder.patch_size, STRIDE_BIG)
+    print(f"{len(small)} patches of 32 pixels and {len(big)} of 64")
+
+    def dense():
+        scales = encoder.dense_scales(image, STRIDE_SMALL, STRIDE_BIG)
+        return [z.flatten(2)[0].T for z in scales]
+
+    def by_patch(batch_size):
+        return [
+            torch.cat([net(patches) for patches in all_patches.split(batch_size)])
+            for net, all_patches in ((encoder.enc, small), (encoder, big))
+        ]
+
+    ways = {f"patches, {n} a batch": lambda n=n: by_patch(n) for n in batch_sizes}
+    return {"dense": dense, **ways}
+
+
 def timed(function):
     """Return the seconds a function takes, and its result on the CPU."""
     start = time.perf_counter()
@@ -56,42 +80,24 @@ def main():
         torch.set_num_threads(arguments.n_threads)
 
     torch.manual_seed(0)
-    encoder = HierarchicalPatchEncoder().eval().to(arguments.device)
-    image = torch.randn(1, 3, arguments.image_size, arguments.image_size)
-    # The layout in which image sources deliver batches.
-    image = image.to(arguments.device, memory_format=torch.channels_last)
-    small = cut(image, encoder.enc.patch_size, STRIDE_SMALL)
-    big = cut(image, encoder.patch_size, STRIDE_BIG)
-
-    def dense():
-        scales = encoder.dense_scales(image, STRIDE_SMALL, STRIDE_BIG)
-        return [z.flatten(2)[0].T for z in scales]
-
-    def by_patch(batch_size):
-        return [
-            torch.cat([net(patches) for patches in all_patches.split(batch_size)])
-            for net, all_patches in ((encoder.enc, small), (encoder, big))
-        ]
-
+    ways = make_ways(arguments.image_size, arguments.batch_sizes, arguments.device)
+    dense = ways.pop("dense")
     for _ in range(2):
         dense()
-    by_patch(max(arguments.batch_sizes))
-    print(
-        f"{len(small)} patches of 32 pixels and {len(big)} of 64, "
-        f"{torch.get_num_threads()} thread(s), {arguments.device}"
-    )
+    ways[f"patches, {max(arguments.batch_sizes)} a batch"]()
+    print(f"{torch.get_num_threads()} thread(s), {arguments.device}")
     rounds = []
     for _ in range(arguments.n_repeats):
         # A pass over the image is short: the median of a few.
         runs = [timed(dense) for _ in range(5)]
         seconds, expected = statistics.median(run[0] for run in runs), runs[0][1]
         times = {"dense": (seconds, 1.0, 0.0)}
-        for batch_size in arguments.batch_sizes:
-            slow, z = timed(lambda size=batch_size: by_patch(size))
+        for name, way in ways.items():
+            slow, z = timed(way)
             difference = max(
                 float((a - b).abs().max()) for a, b in zip(z, expected, strict=True)
             )
-            times[f"patches, {batch_size} a batch"] = slow, slow / seconds, difference
+            times[name] = slow, slow / seconds, difference
         rounds.append(times)
 
     print(f"{'way':<24} {'seconds':>8} {'ratio':>7} {'difference':>11}")

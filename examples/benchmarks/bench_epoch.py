@@ -45,6 +45,15 @@ def adam(module):
     return torch.optim.Adam(module.parameters(), lr=1e-4, weight_decay=1e-6)
 
 
+def make_images(n_images, device, layout):
+    """Return a source of uint8 images, the same as a ready tensor, and what made it."""
+    pixels = np.random.default_rng(0).integers(0, 256, (n_images, 28, 28, 1), np.uint8)
+    normalize = ContrastNormalization(-3, 3).to(device)
+    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
+    tensor = normalize(tensor / 255).to(memory_format=layout)
+    return keep_on_device(ArrayImages(pixels), device), tensor, normalize
+
+
 def encoder_stage(images, tensor, normalize, batch_size, layout):
     """Return one epoch of the one-class stage: the library's, and the bare loop."""
     center = torch.full((LATENT_DIM,), 0.1, device=tensor.device)
@@ -148,16 +157,10 @@ def main():
     device = torch.device(arguments.device)
 
     torch.manual_seed(0)
-    pixels = np.random.default_rng(0).integers(
-        0, 256, (arguments.n_images, 28, 28, 1), dtype=np.uint8
-    )
-    normalize = ContrastNormalization(-3, 3).to(device)
     layout = torch.channels_last
     if arguments.bare_layout == "contiguous":
         layout = torch.contiguous_format
-    tensor = torch.from_numpy(pixels).permute(0, 3, 1, 2).to(device, torch.float32)
-    tensor = normalize(tensor / 255).to(memory_format=layout)
-    images = keep_on_device(ArrayImages(pixels), device)
+    images, tensor, normalize = make_images(arguments.n_images, device, layout)
 
     print(f"{arguments.n_images} images, {torch.get_num_threads()} thread(s), {device}")
     print(f"{'stage':<12} {'skocc (s)':>10} {'bare (s)':>10} {'ratio':>7}   quartiles")

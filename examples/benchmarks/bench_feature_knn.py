@@ -61,6 +61,7 @@ def make(options, **params):
         patch_dim=256,
         score_normalization=options.score_normalization,
         image_size=options.size,
+        device=options.device,
         random_state=0,
         **params,
     )
@@ -125,7 +126,10 @@ def measure_memory(options):
         0, 256, (options.n_images, 224, 224), dtype=np.uint8
     )
     detector = ResNetKNN(
-        weights=None, max_bank_bytes=options.max_bank_bytes, random_state=0
+        weights=None,
+        max_bank_bytes=options.max_bank_bytes,
+        device=options.device,
+        random_state=0,
     )
     full = detector.bank_bytes(len(images)) / 2**20
     before = peak_memory()
@@ -154,6 +158,7 @@ def main():
     parser.add_argument("--score-normalization", choices=["median"])
     parser.add_argument("--max-bank-bytes", type=int, default=2**27)
     parser.add_argument("--n-images", type=int, default=400, help="of speed and memory")
+    parser.add_argument("--device", help="default: the fastest there is")
     options = parser.parse_args()
     if options.what == "memory":
         measure_memory(options)

@@ -6,6 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 
+from skocc.engine.device import sent_to
+
 # Share of the free GPU memory that the images may take; the rest is for activations.
 _RESIDENT_SHARE = 0.4
 # Images, and bytes, that are loaded at a time.
@@ -45,7 +47,7 @@ class ResidentMaps:
         """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
         if isinstance(indices, slice):
             return self._values[indices]
-        return self._values[torch.as_tensor(indices, device=self._values.device)]
+        return self._values[sent_to(torch.as_tensor(indices), self._values.device)]
 
 
 class ResidentImages(ResidentMaps):
@@ -194,7 +196,7 @@ class ImageBatches:
             if self._targets is None:
                 yield tensor
             else:
-                yield tensor, self._targets[selection].to(self._device)
+                yield tensor, sent_to(self._targets[selection], self._device)
 
     def _selections(self):
         """Return the indices of each batch of a pass, as a slice or an integer array."""
@@ -226,7 +228,7 @@ class ImageBatches:
             # leaves any stride to an axis of length one, torch takes it at its word.
             flat = torch.from_numpy(np.ascontiguousarray(batch)).flatten()
             batch = flat.view(batch.shape)
-        tensor = batch.to(self._device)
+        tensor = sent_to(batch, self._device)
         if not self._convert:
             return tensor
         is_integer = tensor.dtype == torch.uint8

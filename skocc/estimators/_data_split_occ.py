@@ -20,7 +20,7 @@ from skocc._validation import (
 )
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device, sent_to
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -766,7 +766,7 @@ def _distances(network, batch, generator):
     """Return logits of the distance of each sample to another of its batch, at random."""
     z = network["extractor"](batch)
     # Neighbours on a random circle: no sample is its own partner.
-    order = torch.randperm(len(z), generator=generator).to(z.device)
+    order = sent_to(torch.randperm(len(z), generator=generator), z.device)
     z = z[order]
     # In bfloat16 losses would have fewer digits than the rule for the end compares.
     return network["distance"](z, z.roll(1, dims=0)).float()

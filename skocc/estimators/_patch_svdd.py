@@ -29,7 +29,13 @@ from skocc.banks import (
 )
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device, tensor_view
+from skocc.engine.device import (
+    inference_dtype,
+    on_device,
+    resolve_device,
+    sent_to,
+    tensor_view,
+)
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.engine.training import train
@@ -559,7 +565,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             patches.embed(encoder, image, anchors, view=0),
             patches.embed(encoder, image, neighbors, view=1),
         )
-        loss = functional.cross_entropy(logits, positions.to(logits.device))
+        loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
         if self.svdd_weight == 0:
             return loss
         anchors, neighbors = close_pairs(*places)
