@@ -9,6 +9,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from skocc.engine.checkpoints import Checkpoint
@@ -48,6 +49,7 @@ def train(
     n_kinds: int = 1,
     tolerance: float | None = None,
     mixed_precision: bool = False,
+    weight_average: float | None = None,
     checkpoint: Checkpoint | None = None,
     verbose: int = 0,
     stage: str = "training",
@@ -81,6 +83,12 @@ def train(
         by less from one epoch to the next. None: never.
     mixed_precision : bool, default=False
         Whether the loss is computed in bfloat16 where torch holds that to be safe.
+    weight_average : float, default=None
+        In (0, 1). The module ends with averages over the steps of all its weights, and of
+        its buffers of floating point such as BatchNorm's statistics: with the exponential
+        ones of this decay, less at the start, so that the first steps are forgotten soon.
+        Not with `validation_batches`, which are measured at single steps. None: with the
+        weights of the last step.
     checkpoint : Checkpoint, default=None
         File that the state is written to after epochs. If there is one already, training
         goes on from it; on a CPU the result is that of a training without a break, bit by
@@ -99,13 +107,20 @@ def train(
     FloatingPointError
         The mean loss of an epoch is not finite.
     ValueError
-        The checkpoint is of another training, or of more epochs than `n_epochs`.
+        The checkpoint is of another training, or of more epochs than `n_epochs`; or
+        `weight_average` is to be combined with `validation_batches`.
 
     Warns
     -----
     UserWarning
         Ctrl-C ended the stage; the module keeps what was learnt.
     """
+    if weight_average is not None and validation_batches is not None:
+        raise ValueError(
+            f"{stage} cannot end both with averaged weights and with those of its best "
+            f"epoch. Got weight_average={weight_average} and validation_batches. Leave "
+            "out one of them."
+        )
     device = next(module.parameters()).device
     # Not torch's own switch: some versions refuse the mere name of some devices.
     precision = nullcontext()
@@ -115,7 +130,12 @@ def train(
     kind_curves: list[list[float]] = [[] for _ in range(n_kinds)]
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
+    averaged = None
+    if weight_average is not None:
+        average = _moving_average(weight_average)
+        averaged = AveragedModel(module, avg_fn=average, use_buffers=True)
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
+    parts["averaged"] = averaged
     if checkpoint is not None and (saved := checkpoint.load(parts, device)) is not None:
         loss_curve, kind_curves, validation_curve, best_epoch, best_state = saved
         _check_epochs(len(loss_curve), n_epochs, stage)
@@ -147,6 +167,8 @@ def train(
                     loss = loss_fn(batch)
                 loss.backward()
                 optimizer.step()
+                if averaged is not None:
+                    averaged.update_parameters(module)
                 totals[index % n_kinds] += loss.detach()
                 progress.update()
             totals = torch.stack(totals).tolist()
@@ -177,6 +199,8 @@ def train(
         progress.close()
     if best_state is not None:
         module.load_state_dict(best_state)
+    if averaged is not None:
+        module.load_state_dict(averaged.module.state_dict())
     return TrainingHistory(loss_curve, validation_curve, best_epoch, kind_curves)
 
 
@@ -226,6 +250,20 @@ def train_by_milestones(
         stage=stage,
     )
     return history.loss_curve
+
+
+def _moving_average(decay):
+    """Return how an exponential average goes on by a value, as torch calls it."""
+
+    def average(averaged, value, n_averaged):
+        if not averaged.is_floating_point():
+            return value
+        # The weight of all earlier steps is 2/11, 3/12, 4/13, and so on up to `decay`. A
+        # tensor: reading the number would wait for the device.
+        weight = (9 / (n_averaged + 10)).clamp(min=1 - decay)
+        return averaged + weight * (value - averaged)
+
+    return average
 
 
 @torch.no_grad()
