@@ -1,6 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import MinMaxScaler
@@ -232,6 +236,69 @@ def test_any_network_extracts_features(images, n_channels):
 
 
 @pytest.mark.filterwarnings("ignore:DataSplitOCC has collapsed")
+def batch_norms(detector):
+    layers = detector.network_["extractor"].modules()
+    return [layer for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)]
+
+
+def test_batch_norm_of_the_compact_network(images):
+    # It is trained, whatever becomes of that of a backbone.
+    for freeze_bn in (True, False):
+        detector = make(freeze_bn=freeze_bn, weight_average=None).fit(images)
+        norms = batch_norms(detector)
+        assert len(norms) == 5
+        # Two epochs of four batches of typical images, and as many of both other kinds.
+        assert {int(norm.num_batches_tracked) for norm in norms} == {2 * 3 * 4}
+        assert all((norm.running_mean != 0).any() for norm in norms)
+    assert batch_norms(make(batch_norm=False).fit(images)) == []
+
+
+def test_scores_with_batch_norm_do_not_depend_on_other_images(images):
+    detector = make(learning_rate=1e-2, batch_size=7).fit(images)
+    scores = detector.score_samples(images)
+    alone = [detector.score_samples(images[[i]])[0] for i in range(len(images))]
+    np.testing.assert_allclose(alone, scores, rtol=1e-3, atol=1e-5)
+    others = np.concatenate([images[:5], np.ones_like(images), np.zeros_like(images)])
+    np.testing.assert_allclose(
+        detector.score_samples(others)[:5], scores[:5], rtol=1e-3, atol=1e-5
+    )
+    assert np.std(scores) > 1e-2
+
+
+def test_average_of_weights_and_statistics(images, monkeypatch):
+    steps = []
+    step = torch.optim.Adam.step
+
+    def recorded_step(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        steps.append([p.detach().clone() for g in self.param_groups for p in g["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded_step)
+    params = {"pretrain_n_epochs": 0, "n_epochs": 3, "learning_rate": 1e-2}
+    last = make(weight_average=None, **params).fit(images)
+    steps.clear()
+    averaged = make(weight_average=0.7, **params).fit(images)
+    # The steps are the same.
+    assert averaged.loss_curve_ == last.loss_curve_
+    expected = steps[0]
+    for n, weights in enumerate(steps[1:], start=2):
+        kept = min(0.7, n / (n + 9))
+        pairs = zip(expected, weights, strict=True)
+        expected = [kept * before + (1 - kept) * now for before, now in pairs]
+    groups = averaged._make_optimizer(averaged.network_).param_groups
+    found = [p.detach() for group in groups for p in group["params"]]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    for first, second in zip(batch_norms(averaged), batch_norms(last), strict=True):
+        assert not torch.equal(first.running_mean, second.running_mean)
+    logits = logits_by_hand(averaged, tensor(images))
+    np.testing.assert_allclose(averaged.train_scores_, -logits, rtol=1e-4, atol=1e-6)
+    # A second fit starts from them.
+    before = averaged.network_.state_dict()
+    averaged.set_params(warm_start=True, n_epochs=0).fit(images)
+    for name, value in averaged.network_.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_networks_by_name(images):
     pytest.importorskip("torchvision")
     colour = np.repeat(images[:6, :, :, None], 3, axis=3)
@@ -302,6 +369,62 @@ def test_saved_detector_scores_alike(images, objective, tmp_path):
         np.testing.assert_array_equal(
             loaded.reconstruction_similarity(images), detector.similarity_
         )
+
+
+@pytest.mark.parametrize("objective", ["constrained", "naive"])
+def test_file_from_before_batch_norm(images, objective, tmp_path):
+    """It has no `batch_norm` and `weight_average`, and the code was of 16 by default."""
+    images = np.concatenate([images, images[:, :, :2]], axis=2)
+    params = {"objective": objective, "batch_norm": False, "weight_average": None}
+    detector = make(code_size=16, **params).fit(images)
+    path = tmp_path / "a.safetensors"
+    skocc.save(detector, path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["skocc"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name in ("batch_norm", "weight_average"):
+        del header["params"][name]
+    header["params"]["code_size"] = None
+    del header["values"]["code_size_"]
+    save_file(tensors, path, metadata={"skocc": json.dumps(header)})
+    loaded = skocc.load(path)
+    np.testing.assert_array_equal(
+        loaded.score_samples(images), detector.score_samples(images)
+    )
+    assert loaded.batch_norm is False
+    assert loaded.weight_average is None
+    if objective == "naive":
+        assert loaded.autoencoder_ is loaded.code_size_ is None
+    else:
+        assert loaded.code_size == loaded.code_size_ == 16
+        np.testing.assert_array_equal(
+            loaded.reconstruction_similarity(images), detector.similarity_
+        )
+    # It is an estimator like any other: saved again, and fitted further.
+    skocc.save(loaded, path)
+    again = skocc.load(path)
+    assert again.get_params() == loaded.get_params()
+    again.set_params(warm_start=True).fit(images)
+    assert batch_norms(again) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "params", "size"),
+    [
+        ((16, 16), {}, 2),
+        ((16, 16), {"code_size": 5}, 5),
+        ((16, 16), {"spatial_code": True}, 4),
+        ((16, 12), {}, 8),
+        ((24,), {"widths": (4,)}, 6),
+        ((16, 16), {"objective": "naive"}, None),
+    ],
+)
+def test_size_of_the_code(shape, params, size):
+    X = np.random.default_rng(0).random((8, *shape), dtype=np.float32)
+    detector = make(pretrain_n_epochs=0, n_epochs=1, **params).fit(X)
+    assert detector.code_size_ == size
+    if len(shape) == 2 and size is not None:
+        assert detector.autoencoder_.encoder[-1].out_channels == size
 
 
 @pytest.mark.data
