@@ -215,6 +215,7 @@ def hog_features(images):
 def data_splitter(options, seed):
     """Return data splitting before it is fitted, ready to go on from its autoencoder."""
     return DataSplitOCC(
+        image_size=options.image_size,
         widths=options.widths,
         latent_dim=options.latent_dim,
         pretrain_n_epochs=options.pretrain_n_epochs,
@@ -289,6 +290,7 @@ def main():
     ]:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, nargs="+", default=[defaults[name]])
+    parser.add_argument("--image-size", type=int, help="side that images are resized to")
     parser.add_argument("--widths", type=int, nargs=5, help="channels; default AlexNet's")
     parser.add_argument("--latent-dim", type=int, help="features; default 512")
     parser.add_argument("--n-train", type=int, help="images to train on; default all")

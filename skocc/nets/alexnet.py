@@ -9,8 +9,10 @@ from skocc.nets.mlp import dense_layers, initialize_glorot
 
 # Channels of the five convolutions of AlexNet.
 ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
-# Side in pixels below which a sixteenth of the weights are enough.
+# Side in pixels below which a sixteenth of the weights are enough, and half of the code.
 _FULL_SIZE = 16
+# Side in pixels from which on two numbers are the code of a grey image.
+_SMALL_CODE_SIZE = 24
 # Smallest side that AlexNet itself takes, whose first convolution has a stride of 4.
 ALEXNET_SIZE = 63
 
@@ -48,18 +50,20 @@ def alexnet_code_size(
     Returns
     -------
     code_size : int
-        For images from 16 to 62 pixels a side 2 if they are grey and 32 if not; for smaller
-        ones 8 and 16, for larger ones 64 and 128. For a map 4 and 8, from 63 pixels on 64
-        and 128.
+        16 for grey images and 32 for others; 2 for grey ones from 24 to 62 pixels a side.
+        Below 16 pixels 8 and 16, from 63 on 64 and 128. For a map 4 and 8, from 63 pixels
+        on 64 and 128.
     """
-    kind = 0 if n_channels == 1 else 1
-    if min(height, width) >= ALEXNET_SIZE:
-        return (64, 128)[kind]
+    side, is_grey = min(height, width), n_channels == 1
+    is_large = side >= ALEXNET_SIZE
     if spatial_code:
-        return (4, 8)[kind]
-    # With more numbers a grey image of strokes or cloth is reconstructed so well that what
-    # is left is how much ink there is, and no longer its shape.
-    return ((2, 32) if min(height, width) >= _FULL_SIZE else (8, 16))[kind]
+        return (4 if is_grey else 8) * (16 if is_large else 1)
+    if is_grey and side >= _SMALL_CODE_SIZE and not is_large:
+        # With 16 numbers a digit or a garment is reconstructed so well that what is left
+        # is how much ink there is, and no longer its shape. Over 28 pixels two are much
+        # better, over 16 they are not.
+        return 2
+    return (4 if is_grey else 8) * (16 if is_large else 4 if side >= _FULL_SIZE else 2)
 
 
 class CompactAlexNet(nn.Sequential):

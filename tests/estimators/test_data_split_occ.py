@@ -99,14 +99,16 @@ def test_score_and_probability_by_hand(images):
 
 
 def test_atypical_images_are_told_from_typical_ones(images):
-    detector = make(n_epochs=80, learning_rate=1e-3, tol=None, atypical_fraction=0.2)
+    detector = make(n_epochs=40, learning_rate=3e-3, tol=None, atypical_fraction=0.2)
     detector.fit(images)
     closeness, intra_class, dispersion = detector.step_loss_curves_
-    # All three fall, which signed differences do not allow.
+    # All three fall, which signed differences do not allow: over ten seeds, and three each
+    # with two other sets of kernels, to 0.04 +- 0.07 of the first epoch, at most to 0.34.
     for curve in (closeness, intra_class, dispersion):
         assert curve[-1] < 0.7 * curve[0]
     probabilities = detector.normal_probability(images)
     typical = detector.typical_
+    # 0.97 +- 0.04.
     assert probabilities[typical].mean() > probabilities[~typical].mean() + 0.3
     np.testing.assert_allclose(
         detector.loss_curve_, np.mean(detector.step_loss_curves_, axis=0), rtol=1e-5
@@ -115,10 +117,10 @@ def test_atypical_images_are_told_from_typical_ones(images):
 
 @pytest.mark.filterwarnings("ignore:DataSplitOCC has collapsed")
 def test_signed_difference_cannot_satisfy_both_constraints(images):
-    detector = make(n_epochs=80, learning_rate=1e-3, tol=None, difference="signed")
+    detector = make(n_epochs=20, learning_rate=3e-3, tol=None, difference="signed")
     closeness, _, dispersion = detector.fit(images).step_loss_curves_
     # Pairs of a batch are not symmetric, only on average.
-    assert np.add(closeness, dispersion)[-20:].mean() > 1.386 - 0.1
+    assert np.add(closeness, dispersion)[-5:].mean() > 1.386 - 0.1
 
 
 def test_controls(images):
@@ -132,7 +134,8 @@ def test_controls(images):
     naive = make(objective="naive", n_epochs=60, learning_rate=1e-3).fit(images)
     assert naive.typical_.all()
     assert naive.autoencoder_ is naive.similarity_ is None
-    # Nothing keeps it from calling everything typical.
+    # Nothing keeps it from calling everything typical: 0.95 +- 0.02 over ten seeds, 0.97
+    # over four others with three other sets of kernels.
     assert naive.normal_probability(1 - images).min() > 0.8
     with pytest.raises(ValueError, match=r"needs the autoencoder.*'naive'.*Fit with"):
         naive.reconstruction_similarity(images)
@@ -190,15 +193,16 @@ def test_rows():
     X, y = load_breast_cancer(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)
     detector = DataSplitOCC(
-        pretrain_n_epochs=20, n_epochs=40, learning_rate=1e-3, random_state=0, device="cpu"
+        pretrain_n_epochs=20, n_epochs=20, learning_rate=3e-3, random_state=0, device="cpu"
     )
     detector.fit(X[y == 1][:250])
     rest = np.concatenate([X[y == 1][250:], X[y == 0]])
     is_normal = np.arange(len(rest)) < (y == 1).sum() - 250
     similarities = detector.reconstruction_similarity(rest)
-    assert roc_auc_score(is_normal, similarities) > 0.85
-    # What is typical is learnt, if not what is malignant.
-    assert roc_auc_score(detector.typical_, detector.train_scores_) > 0.9
+    # Over ten seeds, and four others with three other sets of kernels: 0.88 +- 0.02.
+    assert roc_auc_score(is_normal, similarities) > 0.8
+    # What is typical is learnt, if not what is malignant: 0.954 +- 0.023.
+    assert roc_auc_score(detector.typical_, detector.train_scores_) > 0.85
     # Not one of the values needs to lie in [0, 1].
     assert np.isfinite(make().set_params(widths=(9,)).fit(10 * X - 5).train_scores_).all()
 
@@ -374,7 +378,7 @@ def test_saved_detector_scores_alike(images, objective, tmp_path):
 @pytest.mark.parametrize("objective", ["constrained", "naive"])
 def test_file_from_before_batch_norm(images, objective, tmp_path):
     """It has no `batch_norm` and `weight_average`, and the code was of 16 by default."""
-    images = np.concatenate([images, images[:, :, :2]], axis=2)
+    images = np.tile(images[:12], (1, 2, 2))[:, :24, :24]
     params = {"objective": objective, "batch_norm": False, "weight_average": None}
     detector = make(code_size=16, **params).fit(images)
     path = tmp_path / "a.safetensors"
@@ -411,12 +415,12 @@ def test_file_from_before_batch_norm(images, objective, tmp_path):
 @pytest.mark.parametrize(
     ("shape", "params", "size"),
     [
-        ((16, 16), {}, 2),
-        ((16, 16), {"code_size": 5}, 5),
-        ((16, 16), {"spatial_code": True}, 4),
+        ((24, 24), {}, 2),
+        ((24, 24), {"code_size": 5}, 5),
+        ((24, 24), {"spatial_code": True}, 4),
         ((16, 12), {}, 8),
         ((24,), {"widths": (4,)}, 6),
-        ((16, 16), {"objective": "naive"}, None),
+        ((24, 24), {"objective": "naive"}, None),
     ],
 )
 def test_size_of_the_code(shape, params, size):

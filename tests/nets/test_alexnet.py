@@ -35,7 +35,7 @@ def test_numbers_of_weights(in_shape, n_classifier, n_spatial, n_autoencoder):
     [
         ((1, 8, 8), (8, 1, 1), (4, 1, 1)),
         ((3, 15, 16), (16, 1, 1), (8, 2, 2)),
-        ((1, 16, 16), (2, 1, 1), (4, 2, 2)),
+        ((1, 16, 16), (16, 1, 1), (4, 2, 2)),
         ((1, 28, 28), (2, 1, 1), (4, 4, 4)),
         ((3, 32, 32), (32, 1, 1), (8, 4, 4)),
         ((3, 224, 224), (128, 1, 1), (128, 7, 7)),
@@ -86,10 +86,10 @@ def test_batch_norm_follows_each_convolution():
 
 
 def test_sizes_of_the_code():
-    sizes = [(8, 40), (16, 62), (63, 63)]
+    sizes = [(15, 40), (23, 16), (24, 28), (62, 70), (63, 63)]
     for spatial, grey, colour in [
-        (False, [8, 2, 64], [16, 32, 128]),
-        (True, [4, 4, 64], [8, 8, 128]),
+        (False, [8, 16, 2, 2, 64], [16, 32, 32, 32, 128]),
+        (True, [4, 4, 4, 4, 64], [8, 8, 8, 8, 128]),
     ]:
         assert [alexnet_code_size(1, *size, spatial) for size in sizes] == grey
         assert [alexnet_code_size(3, *size, spatial) for size in sizes] == colour
@@ -106,8 +106,7 @@ def test_autoencoder_learns_at_its_step_size():
     torch.manual_seed(0)
     coarse = torch.rand(40, 1, 4, 4)
     images = torch.nn.functional.interpolate(coarse, (16, 16), mode="bilinear")
-    # Such images have sixteen degrees of freedom.
-    autoencoder = AlexNetAutoencoder((1, 16, 16), 16, widths=(8, 12, 16, 12, 12))
+    autoencoder = AlexNetAutoencoder((1, 16, 16), widths=(8, 12, 16, 12, 12))
     optimizer = torch.optim.Adam(autoencoder.parameters(), lr=1e-3)
     for _ in range(60):
         loss = (autoencoder(images) - images).square().mean()
