@@ -8,8 +8,11 @@ is appended to ``--output``, so that an interrupted run can go on later::
 
 For each class and seed one autoencoder is trained. Its similarity is the split of
 `DataSplitOCC` and of the control that has a split and no constraints (NNwDS), and a
-baseline of its own (SSIM). ``--atypical-fractions 0.05 0.1 0.25 0.5`` trains the classifier
-once for each of these splits.
+baseline of its own (SSIM). ``--atypical-fraction 0.05 0.1 0.25 0.5`` trains the classifier
+once for each of these splits, ``--batch-norm no yes`` with and without BatchNorm,
+``--weight-average none 0.95`` with the weights of the last step and with their averages.
+With ``--code-size 2 16`` there is an autoencoder for each size of the code. Rows are named
+for what differs from the defaults of the class.
 
 ``--table`` turns such a file into the table of the documentation::
 
@@ -20,8 +23,8 @@ class, ``--n-test 3000`` scores its 1,000 test images and 2,000 others, the same
 """
 
 import argparse
-import copy
 import time
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,9 @@ from skocc import DataSplitOCC, DeepSVDD
 METHODS = (
     "OCSVM", "HOG", "IF", "SSIM", "DeepSVDD", "NaiveNN", "NNwDS", "DataSplitOCC",
 )  # fmt: skip
+OBJECTIVES = {"NaiveNN": "naive", "NNwDS": "split", "DataSplitOCC": "constrained"}
+# Parameters of which a classifier each is trained from one autoencoder.
+CHOICES = ("batch_norm", "weight_average", "atypical_fraction")
 # AUROC in percent, means over five seeds (Schlachter et al. 2019, Table 1), in the order of
 # METHODS.
 PAPER = {
@@ -116,17 +122,10 @@ def choose(labels, normal, n_test):
 
 def measure(options, seed, images, test_images, done, normal):
     """Yield name, scores and seconds of each detector that is wanted and missing."""
-    fractions = options.atypical_fractions
-    wanted = [
-        name
-        for method in options.methods
-        for name in (
-            [named(method, fraction) for fraction in fractions]
-            if method in ("NNwDS", "DataSplitOCC")
-            else [method]
-        )
-        if (str(normal), str(seed), name) not in done
-    ]
+
+    def is_wanted(method, name):
+        return method in options.methods and (str(normal), str(seed), name) not in done
+
     simple = {
         "OCSVM": lambda: pixels_before(one_class_svm()),
         "HOG": lambda: make_pipeline(FunctionTransformer(hog_features), one_class_svm()),
@@ -142,38 +141,51 @@ def measure(options, seed, images, test_images, done, normal):
         ),
     }
     for name, make in simple.items():
-        if name in wanted:
+        if is_wanted(name, name):
             start = time.perf_counter()
             detector = make().fit(images)
             yield name, detector.score_samples(test_images), time.perf_counter() - start
-    wanted = [name for name in wanted if name not in simple]
-    if not wanted:
+    for code_size in options.code_size:
+        yield from measure_splits(options, seed, code_size, images, test_images, is_wanted)
+
+
+def measure_splits(options, seed, code_size, images, test_images, is_wanted):
+    """Yield the same of the detectors that share an autoencoder."""
+    wanted = {}
+    for method, objective in OBJECTIVES.items():
+        # Without a split there is no fraction to choose.
+        chosen = CHOICES if objective != "naive" else CHOICES[:-1]
+        for values in product(*(getattr(options, name) for name in chosen)):
+            params = {"code_size": code_size, **dict(zip(chosen, values, strict=True))}
+            if is_wanted(method, name := named(method, params)):
+                wanted[name] = {"objective": objective, **params}
+    similarity = named("SSIM", {"code_size": code_size})
+    wants_similarity = is_wanted("SSIM", similarity)
+    if not wanted and not wants_similarity:
         return
     start = time.perf_counter()
-    split = data_splitter(options, seed).set_params(n_epochs=0).fit(images)
+    split = data_splitter(options, seed).set_params(code_size=code_size).fit(images)
     split_seconds = time.perf_counter() - start
-    if "SSIM" in wanted:
-        yield "SSIM", split.reconstruction_similarity(test_images), split_seconds
-    objectives = {"NaiveNN": "naive", "NNwDS": "split", "DataSplitOCC": "constrained"}
-    for method, objective in objectives.items():
-        for fraction in fractions:
-            name = method if method == "NaiveNN" else named(method, fraction)
-            if name in wanted:
-                wanted.remove(name)
-                start = time.perf_counter()
-                detector = copy.deepcopy(split)
-                detector.set_params(
-                    objective=objective,
-                    atypical_fraction=fraction,
-                    n_epochs=options.n_epochs,
-                ).fit(images)
-                seconds = split_seconds + time.perf_counter() - start
-                yield name, detector.score_samples(test_images), seconds
+    if wants_similarity:
+        yield similarity, split.reconstruction_similarity(test_images), split_seconds
+    for name, params in wanted.items():
+        start = time.perf_counter()
+        # A network of its own, and then the autoencoder of all.
+        detector = data_splitter(options, seed)
+        detector.set_params(**{**params, "objective": "naive"}).fit(images)
+        detector.autoencoder_ = split.autoencoder_
+        detector.set_params(**params, n_epochs=options.n_epochs).fit(images)
+        seconds = split_seconds + time.perf_counter() - start
+        yield name, detector.score_samples(test_images), seconds
 
 
-def named(method, fraction):
-    """Return the name of a method with a split that is not the published one."""
-    return method if fraction == 0.1 else f"{method} {fraction:g}"
+def named(method, params):
+    """Return the name of a method with the parameters that are not the defaults."""
+    defaults = DataSplitOCC().get_params()
+    others = [
+        f"{name}={value}" for name, value in params.items() if value != defaults[name]
+    ]
+    return " ".join([method, *others])
 
 
 def one_class_svm():
@@ -203,7 +215,11 @@ def hog_features(images):
 def data_splitter(options, seed):
     """Return data splitting before it is fitted, ready to go on from its autoencoder."""
     return DataSplitOCC(
+        image_size=options.image_size,
+        widths=options.widths,
+        latent_dim=options.latent_dim,
         pretrain_n_epochs=options.pretrain_n_epochs,
+        n_epochs=0,
         learning_rate=options.learning_rate,
         mixed_precision=options.mixed_precision,
         device=options.device,
@@ -248,6 +264,11 @@ def show(aurocs):
     return f"{np.mean(aurocs):.1f} ± {np.std(aurocs):.1f}"
 
 
+def float_or_none(text):
+    """Read a number, or none."""
+    return None if text == "none" else float(text)
+
+
 def main():
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -260,8 +281,18 @@ def main():
     parser.add_argument("--seeds", type=int, default=1, help="number of seeds")
     parser.add_argument("--first-seed", type=int, default=0)
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
-    parser.add_argument("--atypical-fractions", type=float, nargs="+", default=[0.1])
     defaults = DataSplitOCC().get_params()
+    for name, kind in [
+        ("code_size", int),
+        ("batch_norm", {"yes": True, "no": False}.get),
+        ("weight_average", float_or_none),
+        ("atypical_fraction", float),
+    ]:
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=kind, nargs="+", default=[defaults[name]])
+    parser.add_argument("--image-size", type=int, help="side that images are resized to")
+    parser.add_argument("--widths", type=int, nargs=5, help="channels; default AlexNet's")
+    parser.add_argument("--latent-dim", type=int, help="features; default 512")
     parser.add_argument("--n-train", type=int, help="images to train on; default all")
     parser.add_argument("--n-test", type=int, help="images to test on; default all")
     for name in ("pretrain_n_epochs", "n_epochs"):

@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import NamedTuple
 
 import torch
+from torch.optim.swa_utils import AveragedModel
 from tqdm import tqdm
 
 from skocc._warnings import warn
@@ -51,6 +52,7 @@ def train(
     tolerance: float | None = None,
     mixed_precision: bool = False,
     draws: bool = False,
+    weight_average: float | None = None,
     checkpoint: Checkpoint | None = None,
     verbose: int = 0,
     stage: str = "training",
@@ -89,6 +91,12 @@ def train(
         Whether `loss_fn` draws random numbers without a generator, beside those of layers
         such as dropout. They then come from the streams of
         :func:`~skocc.engine.seeding.seeded`.
+    weight_average : float, default=None
+        In (0, 1). The module ends with averages over the steps of all its weights, and of
+        its buffers of floating point such as BatchNorm's statistics: with the exponential
+        ones of this decay, less at the start, so that the first steps are forgotten soon.
+        Not with `validation_batches`, which are measured at single steps. None: with the
+        weights of the last step.
     checkpoint : Checkpoint, default=None
         File that the state is written to after epochs. If there is one already, training
         goes on from it; on a CPU the result is that of a training without a break, bit by
@@ -107,13 +115,20 @@ def train(
     FloatingPointError
         The mean loss of an epoch is not finite.
     ValueError
-        The checkpoint is of another training, or of more epochs than `n_epochs`.
+        The checkpoint is of another training, or of more epochs than `n_epochs`; or
+        `weight_average` is to be combined with `validation_batches`.
 
     Warns
     -----
     UserWarning
         Ctrl-C ended the stage; the module keeps what was learnt.
     """
+    if weight_average is not None and validation_batches is not None:
+        raise ValueError(
+            f"{stage} cannot end both with averaged weights and with those of its best "
+            f"epoch. Got weight_average={weight_average} and validation_batches. Leave "
+            "out one of them."
+        )
     device = next(module.parameters()).device
     # Not torch's own switch: some versions refuse the mere name of some devices.
     precision = nullcontext()
@@ -125,7 +140,12 @@ def train(
     kind_curves: list[list[float]] = [[] for _ in range(n_kinds)]
     validation_curve: list[float] = []
     best_epoch, best_state = None, None
+    averaged = None
+    if weight_average is not None:
+        average = _moving_average(weight_average)
+        averaged = AveragedModel(module, avg_fn=average, use_buffers=True)
     parts = {"module": module, "optimizer": optimizer, "scheduler": scheduler}
+    parts["averaged"] = averaged
     saved = checkpoint and checkpoint.load(
         parts, device, lambda history: _check_history(history, module, n_kinds)
     )
@@ -162,6 +182,8 @@ def train(
                 with without_modes():
                     loss.backward()
                     optimizer.step()
+                    if averaged is not None:
+                        averaged.update_parameters(module)
                 totals[index % n_kinds] += loss.detach()
                 progress.update()
             totals = torch.stack(totals).tolist()
@@ -190,6 +212,8 @@ def train(
         progress.close()
     if best_state is not None:
         module.load_state_dict(best_state)
+    if averaged is not None:
+        module.load_state_dict(averaged.module.state_dict())
     return TrainingHistory(loss_curve, validation_curve, best_epoch, kind_curves)
 
 
@@ -239,6 +263,20 @@ def train_by_milestones(
         stage=stage,
     )
     return history.loss_curve
+
+
+def _moving_average(decay):
+    """Return how an exponential average goes on by a value, as torch calls it."""
+
+    def average(averaged, value, n_averaged):
+        if not averaged.is_floating_point():
+            return value
+        # The weight of all earlier steps is 2/11, 3/12, 4/13, and so on up to `decay`. A
+        # tensor: reading the number would wait for the device.
+        weight = (9 / (n_averaged + 10)).clamp(min=1 - decay)
+        return averaged + weight * (value - averaged)
+
+    return average
 
 
 @torch.no_grad()

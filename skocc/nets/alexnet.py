@@ -11,6 +11,8 @@ from skocc.nets.mlp import dense_layers, initialize_glorot
 ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
 # Side in pixels below which a sixteenth of the weights are enough, and half of the code.
 _FULL_SIZE = 16
+# Side in pixels from which on two numbers are the code of a grey image.
+_SMALL_CODE_SIZE = 24
 # Smallest side that AlexNet itself takes, whose first convolution has a stride of 4.
 ALEXNET_SIZE = 63
 
@@ -33,6 +35,37 @@ def alexnet_widths(height: int, width: int) -> tuple[int, ...]:
     return tuple(n // divisor for n in ALEXNET_WIDTHS)
 
 
+def alexnet_code_size(
+    n_channels: int, height: int, width: int, spatial_code: bool = False
+) -> int:
+    """Return the numbers in the code of an autoencoder for images of a size.
+
+    Parameters
+    ----------
+    n_channels, height, width : int
+        Of one image, in pixels.
+    spatial_code : bool, default=False
+        Whether the code is a map, of so many channels.
+
+    Returns
+    -------
+    code_size : int
+        16 for grey images and 32 for others; 2 for grey ones from 24 to 62 pixels a side.
+        Below 16 pixels 8 and 16, from 63 on 64 and 128. For a map 4 and 8, from 63 pixels
+        on 64 and 128.
+    """
+    side, is_grey = min(height, width), n_channels == 1
+    is_large = side >= ALEXNET_SIZE
+    if spatial_code:
+        return (4 if is_grey else 8) * (16 if is_large else 1)
+    if is_grey and side >= _SMALL_CODE_SIZE and not is_large:
+        # With 16 numbers a digit or a garment is reconstructed so well that what is left
+        # is how much ink there is, and no longer its shape. Over 28 pixels two are much
+        # better, over 16 they are not.
+        return 2
+    return (4 if is_grey else 8) * (16 if is_large else 4 if side >= _FULL_SIZE else 2)
+
+
 class CompactAlexNet(nn.Sequential):
     """AlexNet without its output layer, for images too small for its strides.
 
@@ -51,6 +84,8 @@ class CompactAlexNet(nn.Sequential):
         Channels of the convolutions.
     dropout : float, default=0.0
         Share of the inputs of each linear layer that is left out in training.
+    batch_norm : bool, default=False
+        Whether BatchNorm without weights follows each convolution.
 
     Notes
     -----
@@ -63,12 +98,13 @@ class CompactAlexNet(nn.Sequential):
         latent_dim: int = 512,
         widths: tuple[int, ...] = ALEXNET_WIDTHS,
         dropout: float = 0.0,
+        batch_norm: bool = False,
     ):
         n_channels, *size = in_shape
         for _ in range(3):
             size = [-(-n // 2) for n in size]
         super().__init__(
-            *_convolutions(n_channels, widths, stem_stride=1),
+            *_convolutions(n_channels, widths, stem_stride=1, batch_norm=batch_norm),
             nn.Flatten(),
             *dense_layers(
                 (widths[-1] * size[0] * size[1], latent_dim, latent_dim), dropout
@@ -97,9 +133,7 @@ class AlexNetAutoencoder(nn.Module):
     in_shape : tuple (C, H, W)
         Shape of one image.
     code_size : int, default=None
-        Numbers in the code, or channels of a spatial one. None: 16 for grey images and 32
-        for others, half of that below 16 pixels a side, four times that for large images;
-        a spatial code has 4 channels or 8, sixteen times that for large images.
+        Numbers in the code, or channels of a spatial one. None: :func:`alexnet_code_size`.
     widths : tuple of five int, default=(64, 192, 384, 256, 256)
         Channels of the convolutions.
     spatial_code : bool, default=False
@@ -117,13 +151,10 @@ class AlexNetAutoencoder(nn.Module):
         super().__init__()
         n_channels, *size = in_shape
         stride = 4 if min(size) >= ALEXNET_SIZE else 1
-        unit = 4 if n_channels == 1 else 8
+        kernel, padding = tuple(-(-n // (8 * stride)) for n in size), 0
         if spatial_code:
-            default_size, kernel, padding = unit * stride**2, 3, 1
-        else:
-            default_size = unit * (4 * stride if min(size) >= _FULL_SIZE else 2)
-            kernel, padding = tuple(-(-n // (8 * stride)) for n in size), 0
-        code_size = code_size or default_size
+            kernel, padding = 3, 1
+        code_size = code_size or alexnet_code_size(n_channels, *size, spatial_code)
         self.encoder = nn.Sequential(
             *_convolutions(n_channels, widths, stride, batch_norm=True),
             nn.Conv2d(widths[-1], code_size, kernel, padding=padding),
@@ -176,7 +207,7 @@ class _Decoder(nn.Module):
         return torch.sigmoid(self.layers[-1](maps, output_size=self.sizes[-1]))
 
 
-def _convolutions(n_channels, widths, stem_stride, batch_norm=False):
+def _convolutions(n_channels, widths, stem_stride, batch_norm):
     """Return the convolutions of AlexNet with their activations and maxima."""
     kernels = (11 if stem_stride > 1 else 5, 5, 3, 3, 3)
     layers = []

@@ -28,13 +28,19 @@ class Killed(Exception):
     """What no part of the code expects."""
 
 
-def fit(path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None, **identity):
-    """Train a net with dropout, shuffled batches, a schedule and validation."""
+def fit(
+    path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None,
+    weight_average=None, **identity,
+):  # fmt: skip
+    """Train a net with dropout, shuffled batches, a schedule, validation or averages."""
+    how = (path, n_epochs, kill_at, every, patience, weight_average, identity)
     with seeded(seed, CPU) as generator:
-        return fit_within(generator, path, n_epochs, kill_at, every, patience, identity)
+        return fit_within(generator, *how)
 
 
-def fit_within(generator, path, n_epochs, kill_at, every, patience, identity):
+def fit_within(
+    generator, path, n_epochs, kill_at, every, patience, weight_average, identity
+):
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(16, 8),
@@ -60,7 +66,10 @@ def fit_within(generator, path, n_epochs, kill_at, every, patience, identity):
         optimizer=optimizer,
         n_epochs=n_epochs,
         scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 2),
-        validation_batches=ImageBatches(Source(), 4, device=CPU),
+        validation_batches=(
+            ImageBatches(Source(), 4, device=CPU) if weight_average is None else None
+        ),
+        weight_average=weight_average,
         patience=patience,
         checkpoint=checkpoint,
     )
@@ -71,6 +80,13 @@ def assert_same(first, second):
     for key, value in first[0].items():
         assert torch.equal(value, second[0][key]), key
     assert first[1] == second[1]
+
+
+def test_resumed_training_goes_on_with_its_averages(tmp_path):
+    whole = fit(weight_average=0.9)
+    with pytest.raises(Killed):
+        fit(tmp_path / "state.pt", kill_at=11, weight_average=0.9)
+    assert_same(fit(tmp_path / "state.pt", seed=1, weight_average=0.9), whole)
 
 
 # Three steps an epoch: step 11 is in the middle of the fourth epoch.

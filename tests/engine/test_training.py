@@ -134,6 +134,78 @@ def test_mixed_precision_computes_in_bfloat16():
     assert network.weight.dtype == network.weight.grad.dtype == torch.float32
 
 
+class Counter(torch.nn.Module):
+    """A weight and a buffer, which a step sets, and how often that was."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1))
+        self.register_buffer("statistic", torch.zeros(1))
+        self.register_buffer("n_steps", torch.tensor(0))
+
+
+def count(n_epochs, interrupted_at=None, **params):
+    """Train so that the weight is 1, 2, 3, and so on, and the statistic its square."""
+    module = Counter()
+
+    def loss_fn(batch):
+        module.n_steps += 1
+        module.statistic.fill_(module.n_steps**2)
+        if module.n_steps == interrupted_at:
+            raise KeyboardInterrupt
+        return -module.weight.sum()  # so that a step of size 1 adds 1
+
+    optimizer = torch.optim.SGD(module.parameters(), lr=1.0)
+    train(module, loss_fn, [0] * 5, optimizer=optimizer, n_epochs=n_epochs, **params)
+    return module
+
+
+def averages(n_steps, decay):
+    """Return the exponential averages of 1, 2, ... and of 1, 4, ... by their definition."""
+    weight, statistic = 1.0, 1.0
+    for step in range(2, n_steps + 1):
+        kept = min(decay, step / (step + 9))
+        weight = kept * weight + (1 - kept) * step
+        statistic = kept * statistic + (1 - kept) * step**2
+    return weight, statistic
+
+
+@pytest.mark.parametrize(("n_epochs", "decay"), [(1, 0.9), (20, 0.9), (20, 0.5)])
+def test_average_of_weights_and_statistics_by_hand(n_epochs, decay):
+    module, n_steps = count(n_epochs, weight_average=decay), 5 * n_epochs
+    weight, statistic = averages(n_steps, decay)
+    assert module.weight.item() == pytest.approx(weight)
+    assert module.statistic.item() == pytest.approx(statistic)
+    # What is counted has no average.
+    assert module.n_steps == n_steps
+    # In the long run an average lags behind by decay / (1 - decay) steps.
+    if n_epochs == 20:
+        assert n_steps - weight == pytest.approx(decay / (1 - decay), abs=0.2)
+
+
+def test_average_after_an_interrupt_and_of_no_steps():
+    with pytest.warns(UserWarning, match="keeps what was learnt"):
+        module = count(9, interrupted_at=13, weight_average=0.9)
+    assert module.weight.item() == pytest.approx(averages(12, 0.9)[0])
+    assert count(0, weight_average=0.9).weight == 0
+
+
+def test_average_does_not_change_the_steps():
+    first, second = Line(), Line()
+    assert fit(first).loss_curve == fit(second, weight_average=0.9).loss_curve
+    assert first.w != second.w
+    mixed, plain = Line(), Line()
+    fit(mixed, weight_average=0.9, mixed_precision=True)
+    fit(plain, weight_average=0.9)
+    assert mixed.w.dtype == torch.float32
+    assert mixed.w.item() == pytest.approx(plain.w.item(), abs=0.1)
+
+
+def test_average_and_the_best_epoch_exclude_each_other():
+    with pytest.raises(ValueError, match=r"best epoch. Got weight_average=0.9.*Leave out"):
+        fit(Line(), validation_batches=BATCHES, weight_average=0.9)
+
+
 def test_gradients_reach_every_parameter():
     line = Line()
     fit(line, n_epochs=1)

@@ -1,6 +1,10 @@
+import json
+
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from sklearn.datasets import load_breast_cancer
 from sklearn.metrics import roc_auc_score
 from sklearn.preprocessing import MinMaxScaler
@@ -95,14 +99,16 @@ def test_score_and_probability_by_hand(images):
 
 
 def test_atypical_images_are_told_from_typical_ones(images):
-    detector = make(n_epochs=80, learning_rate=1e-3, tol=None, atypical_fraction=0.2)
+    detector = make(n_epochs=40, learning_rate=3e-3, tol=None, atypical_fraction=0.2)
     detector.fit(images)
     closeness, intra_class, dispersion = detector.step_loss_curves_
-    # All three fall, which signed differences do not allow.
+    # All three fall, which signed differences do not allow: over ten seeds, and three each
+    # with two other sets of kernels, to 0.04 +- 0.07 of the first epoch, at most to 0.34.
     for curve in (closeness, intra_class, dispersion):
         assert curve[-1] < 0.7 * curve[0]
     probabilities = detector.normal_probability(images)
     typical = detector.typical_
+    # 0.97 +- 0.04.
     assert probabilities[typical].mean() > probabilities[~typical].mean() + 0.3
     np.testing.assert_allclose(
         detector.loss_curve_, np.mean(detector.step_loss_curves_, axis=0), rtol=1e-5
@@ -111,10 +117,10 @@ def test_atypical_images_are_told_from_typical_ones(images):
 
 @pytest.mark.filterwarnings("ignore:DataSplitOCC has collapsed")
 def test_signed_difference_cannot_satisfy_both_constraints(images):
-    detector = make(n_epochs=80, learning_rate=1e-3, tol=None, difference="signed")
+    detector = make(n_epochs=20, learning_rate=3e-3, tol=None, difference="signed")
     closeness, _, dispersion = detector.fit(images).step_loss_curves_
     # Pairs of a batch are not symmetric, only on average.
-    assert np.add(closeness, dispersion)[-20:].mean() > 1.386 - 0.1
+    assert np.add(closeness, dispersion)[-5:].mean() > 1.386 - 0.1
 
 
 def test_controls(images):
@@ -128,7 +134,8 @@ def test_controls(images):
     naive = make(objective="naive", n_epochs=60, learning_rate=1e-3).fit(images)
     assert naive.typical_.all()
     assert naive.autoencoder_ is naive.similarity_ is None
-    # Nothing keeps it from calling everything typical.
+    # Nothing keeps it from calling everything typical: 0.95 +- 0.02 over ten seeds, 0.97
+    # over four others with three other sets of kernels.
     assert naive.normal_probability(1 - images).min() > 0.8
     with pytest.raises(ValueError, match=r"needs the autoencoder.*'naive'.*Fit with"):
         naive.reconstruction_similarity(images)
@@ -186,15 +193,16 @@ def test_rows():
     X, y = load_breast_cancer(return_X_y=True)
     X = MinMaxScaler().fit_transform(X)
     detector = DataSplitOCC(
-        pretrain_n_epochs=20, n_epochs=40, learning_rate=1e-3, random_state=0, device="cpu"
+        pretrain_n_epochs=20, n_epochs=20, learning_rate=3e-3, random_state=0, device="cpu"
     )
     detector.fit(X[y == 1][:250])
     rest = np.concatenate([X[y == 1][250:], X[y == 0]])
     is_normal = np.arange(len(rest)) < (y == 1).sum() - 250
     similarities = detector.reconstruction_similarity(rest)
-    assert roc_auc_score(is_normal, similarities) > 0.85
-    # What is typical is learnt, if not what is malignant.
-    assert roc_auc_score(detector.typical_, detector.train_scores_) > 0.9
+    # Over ten seeds, and four others with three other sets of kernels: 0.88 +- 0.02.
+    assert roc_auc_score(is_normal, similarities) > 0.8
+    # What is typical is learnt, if not what is malignant: 0.954 +- 0.023.
+    assert roc_auc_score(detector.typical_, detector.train_scores_) > 0.85
     # Not one of the values needs to lie in [0, 1].
     assert np.isfinite(make().set_params(widths=(9,)).fit(10 * X - 5).train_scores_).all()
 
@@ -232,6 +240,69 @@ def test_any_network_extracts_features(images, n_channels):
 
 
 @pytest.mark.filterwarnings("ignore:DataSplitOCC has collapsed")
+def batch_norms(detector):
+    layers = detector.network_["extractor"].modules()
+    return [layer for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)]
+
+
+def test_batch_norm_of_the_compact_network(images):
+    # It is trained, whatever becomes of that of a backbone.
+    for freeze_bn in (True, False):
+        detector = make(freeze_bn=freeze_bn, weight_average=None).fit(images)
+        norms = batch_norms(detector)
+        assert len(norms) == 5
+        # Two epochs of four batches of typical images, and as many of both other kinds.
+        assert {int(norm.num_batches_tracked) for norm in norms} == {2 * 3 * 4}
+        assert all((norm.running_mean != 0).any() for norm in norms)
+    assert batch_norms(make(batch_norm=False).fit(images)) == []
+
+
+def test_scores_with_batch_norm_do_not_depend_on_other_images(images):
+    detector = make(learning_rate=1e-2, batch_size=7).fit(images)
+    scores = detector.score_samples(images)
+    alone = [detector.score_samples(images[[i]])[0] for i in range(len(images))]
+    np.testing.assert_allclose(alone, scores, rtol=1e-3, atol=1e-5)
+    others = np.concatenate([images[:5], np.ones_like(images), np.zeros_like(images)])
+    np.testing.assert_allclose(
+        detector.score_samples(others)[:5], scores[:5], rtol=1e-3, atol=1e-5
+    )
+    assert np.std(scores) > 1e-2
+
+
+def test_average_of_weights_and_statistics(images, monkeypatch):
+    steps = []
+    step = torch.optim.Adam.step
+
+    def recorded_step(self, *args, **kwargs):
+        step(self, *args, **kwargs)
+        steps.append([p.detach().clone() for g in self.param_groups for p in g["params"]])
+
+    monkeypatch.setattr(torch.optim.Adam, "step", recorded_step)
+    params = {"pretrain_n_epochs": 0, "n_epochs": 3, "learning_rate": 1e-2}
+    last = make(weight_average=None, **params).fit(images)
+    steps.clear()
+    averaged = make(weight_average=0.7, **params).fit(images)
+    # The steps are the same.
+    assert averaged.loss_curve_ == last.loss_curve_
+    expected = steps[0]
+    for n, weights in enumerate(steps[1:], start=2):
+        kept = min(0.7, n / (n + 9))
+        pairs = zip(expected, weights, strict=True)
+        expected = [kept * before + (1 - kept) * now for before, now in pairs]
+    groups = averaged._make_optimizer(averaged.network_).param_groups
+    found = [p.detach() for group in groups for p in group["params"]]
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-6)
+    for first, second in zip(batch_norms(averaged), batch_norms(last), strict=True):
+        assert not torch.equal(first.running_mean, second.running_mean)
+    logits = logits_by_hand(averaged, tensor(images))
+    np.testing.assert_allclose(averaged.train_scores_, -logits, rtol=1e-4, atol=1e-6)
+    # A second fit starts from them.
+    before = averaged.network_.state_dict()
+    averaged.set_params(warm_start=True, n_epochs=0).fit(images)
+    for name, value in averaged.network_.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
 def test_networks_by_name(images):
     pytest.importorskip("torchvision")
     colour = np.repeat(images[:6, :, :, None], 3, axis=3)
@@ -302,6 +373,63 @@ def test_saved_detector_scores_alike(images, objective, tmp_path):
         np.testing.assert_array_equal(
             loaded.reconstruction_similarity(images), detector.similarity_
         )
+
+
+@pytest.mark.parametrize("objective", ["constrained", "naive"])
+def test_file_from_before_batch_norm(images, objective, tmp_path):
+    """It has no `batch_norm` and `weight_average`, and the code was of 16 by default."""
+    images = np.tile(images[:12], (1, 2, 2))[:, :24, :24]
+    params = {"objective": objective, "batch_norm": False, "weight_average": None}
+    detector = make(code_size=16, **params).fit(images)
+    path = tmp_path / "a.safetensors"
+    skocc.save(detector, path)
+    with safe_open(path, framework="pt") as file:
+        header = json.loads(file.metadata()["skocc"])
+        tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    for name in ("batch_norm", "weight_average"):
+        del header["params"][name]
+    header["params"]["code_size"] = None
+    header["format"] = "1"  # which has no digest
+    del header["values"]["code_size_"], header["digest"]
+    save_file(tensors, path, metadata={"skocc": json.dumps(header)})
+    loaded = skocc.load(path)
+    np.testing.assert_array_equal(
+        loaded.score_samples(images), detector.score_samples(images)
+    )
+    assert loaded.batch_norm is False
+    assert loaded.weight_average is None
+    if objective == "naive":
+        assert loaded.autoencoder_ is loaded.code_size_ is None
+    else:
+        assert loaded.code_size == loaded.code_size_ == 16
+        np.testing.assert_array_equal(
+            loaded.reconstruction_similarity(images), detector.similarity_
+        )
+    # It is an estimator like any other: saved again, and fitted further.
+    skocc.save(loaded, path)
+    again = skocc.load(path)
+    assert again.get_params() == loaded.get_params()
+    again.set_params(warm_start=True).fit(images)
+    assert batch_norms(again) == []
+
+
+@pytest.mark.parametrize(
+    ("shape", "params", "size"),
+    [
+        ((24, 24), {}, 2),
+        ((24, 24), {"code_size": 5}, 5),
+        ((24, 24), {"spatial_code": True}, 4),
+        ((16, 12), {}, 8),
+        ((24,), {"widths": (4,)}, 6),
+        ((24, 24), {"objective": "naive"}, None),
+    ],
+)
+def test_size_of_the_code(shape, params, size):
+    X = np.random.default_rng(0).random((8, *shape), dtype=np.float32)
+    detector = make(pretrain_n_epochs=0, n_epochs=1, **params).fit(X)
+    assert detector.code_size_ == size
+    if len(shape) == 2 and size is not None:
+        assert detector.autoencoder_.encoder[-1].out_channels == size
 
 
 @pytest.mark.data

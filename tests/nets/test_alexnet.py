@@ -1,7 +1,14 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
-from skocc.nets.alexnet import AlexNetAutoencoder, CompactAlexNet, alexnet_widths
+from skocc.nets.alexnet import (
+    AlexNetAutoencoder,
+    CompactAlexNet,
+    alexnet_code_size,
+    alexnet_widths,
+)
 
 
 def n_weights(module):
@@ -11,13 +18,14 @@ def n_weights(module):
 @pytest.mark.parametrize(
     ("in_shape", "n_classifier", "n_spatial", "n_autoencoder"),
     [
-        ((1, 28, 28), 4_808_897, 4_914_565, 5_027_217),
+        ((1, 28, 28), 4_808_897, 4_914_565, 4_912_515),
         ((3, 32, 32), 4_812_097, 4_939_403, 5_164_707),
     ],
 )
 def test_numbers_of_weights(in_shape, n_classifier, n_spatial, n_autoencoder):
-    network = torch.nn.Sequential(CompactAlexNet(in_shape), torch.nn.Linear(512, 1))
-    assert n_weights(network) == n_classifier
+    for batch_norm in (False, True):
+        extractor = CompactAlexNet(in_shape, batch_norm=batch_norm)
+        assert n_weights(extractor) + n_weights(torch.nn.Linear(512, 1)) == n_classifier
     assert n_weights(AlexNetAutoencoder(in_shape, spatial_code=True)) == n_spatial
     assert n_weights(AlexNetAutoencoder(in_shape)) == n_autoencoder
 
@@ -27,7 +35,8 @@ def test_numbers_of_weights(in_shape, n_classifier, n_spatial, n_autoencoder):
     [
         ((1, 8, 8), (8, 1, 1), (4, 1, 1)),
         ((3, 15, 16), (16, 1, 1), (8, 2, 2)),
-        ((1, 28, 28), (16, 1, 1), (4, 4, 4)),
+        ((1, 16, 16), (16, 1, 1), (4, 2, 2)),
+        ((1, 28, 28), (2, 1, 1), (4, 4, 4)),
         ((3, 32, 32), (32, 1, 1), (8, 4, 4)),
         ((3, 224, 224), (128, 1, 1), (128, 7, 7)),
     ],
@@ -62,6 +71,28 @@ def test_features_are_not_negative_and_dropout_is_there():
     assert features.std() > 0
     rates = [m.p for m in network.modules() if isinstance(m, torch.nn.Dropout)]
     assert rates == [0.5, 0.5]
+
+
+def test_batch_norm_follows_each_convolution():
+    network = CompactAlexNet((1, 12, 9), 7, (3, 4, 5, 4, 3), batch_norm=True)
+    after = [
+        second for first, second in pairwise(network) if isinstance(first, torch.nn.Conv2d)
+    ]
+    assert [norm.num_features for norm in after] == [3, 4, 5, 4, 3]
+    batch = torch.rand(6, 1, 12, 9)
+    network(batch)  # takes the statistics
+    network.eval()
+    torch.testing.assert_close(network(batch[:1]), network(batch)[:1])
+
+
+def test_sizes_of_the_code():
+    sizes = [(15, 40), (23, 16), (24, 28), (62, 70), (63, 63)]
+    for spatial, grey, colour in [
+        (False, [8, 16, 2, 2, 64], [16, 32, 32, 32, 128]),
+        (True, [4, 4, 4, 4, 64], [8, 8, 8, 8, 128]),
+    ]:
+        assert [alexnet_code_size(1, *size, spatial) for size in sizes] == grey
+        assert [alexnet_code_size(3, *size, spatial) for size in sizes] == colour
 
 
 def test_widths_by_size():
