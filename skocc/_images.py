@@ -8,17 +8,32 @@ only: converting to tensors is the engine's work.
 """
 
 import os
+import stat
+import sys
+import warnings
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from itertools import repeat
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 # Pillow's names of the pixel formats that hold more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _GREY_MODES = _DEEP_MODES | {"1", "L", "LA"}
 _N_DECODERS = min(4, os.cpu_count() or 1)
 _HEADER_BLOCK = 1000
+# What undoes each value of EXIF's tag for the orientation of the camera.
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 
 
 class ArrayImages:
@@ -64,7 +79,9 @@ class FileImages:
     """Images in files or as PIL objects, decoded when they are loaded.
 
     Only the headers are read here, so that a file that is no image or has another size
-    is found before any training starts. Grey and colour files may be mixed.
+    is found before any training starts. Grey and colour files may be mixed. Images are
+    turned as EXIF says, and have the size that they have then. Of a file with several pages
+    the first is read.
 
     Parameters
     ----------
@@ -88,17 +105,19 @@ class FileImages:
         # serves it again, but is not given back when it ends.
         self._pool = ThreadPoolExecutor(_N_DECODERS)
         headers = self._read_headers()
-        modes = {mode for mode, _ in headers}
-        sizes = {size for _, size in headers}
+        modes = {mode for mode, _, _ in headers}
+        sizes = [size for _, size, _ in headers]
+        n_sizes = len(set(sizes))
         if image_size is not None:
             self._sizes = [tuple(image_size)] * len(headers)
-        elif len(sizes) == 1 or mixed_sizes:
-            self._sizes = [size for _, size in headers]
+        elif n_sizes == 1 or mixed_sizes:
+            self._sizes = sizes
         else:
-            self._refuse_sizes([size for _, size in headers])
+            self._refuse_sizes(sizes)
+        self._warn_about_files(headers)
         if n_channels is None:
             n_channels = 1 if modes <= _GREY_MODES else 3
-        self.original_size = headers[0][1] if len(sizes) == 1 else None
+        self.original_size = sizes[0] if n_sizes == 1 else None
         self._n_channels = n_channels
         one_size = len(set(self._sizes)) == 1
         self.shape = (
@@ -138,8 +157,34 @@ class FileImages:
             "Set image_size=(H, W) to resize them."
         )
 
+    def _warn_about_files(self, headers):
+        """Name the first file of several pages, and the first that is very large."""
+        several = [index for index, (_, _, has_pages) in enumerate(headers) if has_pages]
+        if several:
+            warn_user(
+                f"{_name(self._items[several[0]], several[0])} holds several pages, of "
+                f"which the first is read. Got {len(several)} of {len(headers)} files like "
+                "it. To read the others, save each as a file of its own, or pass them as "
+                "PIL images."
+            )
+        # Pillow warns of these too, but does not say which file it is.
+        limit = Image.MAX_IMAGE_PIXELS or float("inf")
+        large = [
+            index
+            for index, (_, (height, width), _) in enumerate(headers)
+            if height * width > limit and not isinstance(self._items[index], Image.Image)
+        ]
+        if large:
+            height, width = headers[large[0]][1]
+            warn_user(
+                f"{_name(self._items[large[0]], large[0])} has {height} x {width} pixels, "
+                f"more than the {limit} that Pillow holds to be safe. Got {len(large)} of "
+                f"{len(headers)} files like it. Leave out what may not be trusted; else "
+                "raise PIL.Image.MAX_IMAGE_PIXELS."
+            )
+
     def _read_headers(self):
-        """Return Pillow's mode and the (H, W) of each image."""
+        """Return Pillow's mode, the (H, W), and whether there are pages, of each image."""
         headers = []
         # In blocks, because a pool takes note of all it is asked for at once.
         for start in range(0, len(self._items), _HEADER_BLOCK):
@@ -148,42 +193,144 @@ class FileImages:
         return headers
 
 
+def warn_user(message):
+    """Warn at the first line on the way here that is neither ours nor scikit-learn's."""
+    frame, level = sys._getframe(), 1
+    while frame.f_back is not None and (
+        frame.f_globals.get("__name__", "").partition(".")[0] in ("skocc", "sklearn")
+    ):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, UserWarning, stacklevel=level)
+
+
+@contextmanager
+def open_image(item, index=None):
+    """Open a file as a PIL image; whatever fails in the block is said of the file.
+
+    Parameters
+    ----------
+    item : str, Path or PIL.Image.Image
+        A PIL image is given back as it is.
+    index : int, default=None
+        Its place in X, for the message.
+
+    Yields
+    ------
+    image : PIL.Image.Image
+        Its pixels are not read yet.
+
+    Raises
+    ------
+    ValueError
+        There is no such file, it is no regular file, or Pillow cannot make anything of it.
+    """
+    try:
+        if isinstance(item, Image.Image):
+            yield item
+            return
+        with open(item, "rb", opener=_open_regular) as file, Image.open(file) as image:
+            if image.format == "EPS":
+                # Pillow would have Ghostscript run it, for as long as it pleases.
+                raise ValueError("PostScript is a program, not pixels")
+            yield image
+    # Decoders meet bytes that nobody thought of: beside OSError and SyntaxError they raise
+    # struct.error, IndexError, zlib.error, MemoryError, errors of their own and more.
+    except Exception as error:
+        raise _unreadable(item, index, error) from error
+
+
+def _open_regular(path, flags):
+    """Open a regular file; a pipe would wait for ever, and a device may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file but a folder, pipe, socket or device")
+    # What stands there now may be another thing; that must not wait either.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
 def _name(item, index):
     """Return how a message names an image: by its path, else by its place in X."""
     if isinstance(item, Image.Image):
         return f"The PIL image at index {index}"
-    return f"The file {os.fspath(item)!r} (index {index})"
+    place = "" if index is None else f" (index {index})"
+    return f"The file {os.fspath(item)!r}{place}"
 
 
 def _unreadable(item, index, error):
-    return ValueError(
-        f"{_name(item, index)} cannot be read as an image: {error}. Check that the path "
-        "exists and that the file is a complete image in a format Pillow decodes, or "
-        "leave it out of X."
+    to_do = (
+        "Check that the path exists and that the file is a complete image in a format "
+        "Pillow decodes, or leave it out of X."
     )
+    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is in no format that Pillow knows"
+    elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        to_do = "Leave it out of X, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+    elif isinstance(error, MemoryError):
+        to_do = "Leave it out of X, or free memory for its pixels."
+    return ValueError(f"{_name(item, index)} cannot be read as an image: {reason}. {to_do}")
 
 
 def _read_header(item, index):
-    """Return Pillow's mode and the (H, W) of an image without decoding it."""
-    if isinstance(item, Image.Image):
-        return item.mode, (item.height, item.width)
+    """Return Pillow's mode, the (H, W), and whether it has pages, without decoding."""
+    with open_image(item, index) as image:
+        is_file = image is not item
+        # Of a PIL image, whoever opened it has said which page is meant. A second image in
+        # a JPEG is a preview of the first.
+        has_pages = (
+            is_file and image.format != "MPO" and getattr(image, "is_animated", False)
+        )
+        width, height = image.size
+        is_turned = _orientation(image) in (5, 6, 7, 8)
+        if image.format == "TIFF":
+            # Pillow turns these itself, some versions in part before they are decoded.
+            if is_file:
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            else:
+                image.load()
+                (width, height), is_turned = image.size, False
+        return image.mode, (width, height) if is_turned else (height, width), has_pages
+
+
+def _orientation(image):
+    """Return how a camera was held by EXIF, 1 to 8, or None; nothing is decoded."""
     try:
-        with Image.open(item) as image:
-            return image.mode, (image.height, image.width)
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _unreadable(item, index, error) from error
+        # Not image.getexif(): of a PNG, that decodes the pixels to look behind them.
+        return Image.Image.getexif(image).get(_ORIENTATION_TAG)
+    except Exception:
+        # Other programs show an image whose EXIF block is broken as it is stored.
+        return None
+
+
+def _upright(image):
+    """Return a PIL image as it is to be seen."""
+    if image.format == "TIFF":
+        image.load()  # this turns it, and may leave the tag
+        return image
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    return image if transposition is None else image.transpose(transposition)
+
+
+def read_image(item, index=None):
+    """Return one image (H, W, C) as it is: its own size, 1 or 3 channels, uint8 or float32.
+
+    Parameters
+    ----------
+    item, index : as in `open_image`
+
+    Raises
+    ------
+    ValueError
+        As in `open_image`.
+    """
+    mode, size, _ = _read_header(item, index)
+    dtype = np.dtype(np.float32 if mode in _DEEP_MODES else np.uint8)
+    return _decode(item, index, size, 1 if mode in _GREY_MODES else 3, dtype)
 
 
 def _decode(item, index, image_size, n_channels, dtype):
     """Return one image as an array (H, W, C) of `dtype`."""
-    try:
-        if isinstance(item, Image.Image):
-            return _to_array(item, image_size, n_channels, dtype)
-        with Image.open(item) as image:
-            return _to_array(image, image_size, n_channels, dtype)
-    # Pillow raises SyntaxError for some broken PNG files.
-    except (OSError, SyntaxError, ValueError) as error:
-        raise _unreadable(item, index, error) from error
+    with open_image(item, index) as image:
+        return _to_array(_upright(image), image_size, n_channels, dtype)
 
 
 def _to_array(image, image_size, n_channels, dtype):

@@ -21,7 +21,7 @@ ALLOWED = {
     },
     "engine": {"engine"},
     "nets": {"nets"},
-    "datasets": {"datasets", "_files"},
+    "datasets": {"datasets", "_files", "_images"},
     "feature_extraction": {
         "engine", "nets", "feature_cache", "_one_class", "_validation", "_images",
         "_sklearn",

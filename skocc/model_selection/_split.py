@@ -13,7 +13,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
-from skocc._images import FileImages
+from skocc._images import read_image
 from skocc._labels import anomaly_kinds
 
 
@@ -651,7 +651,7 @@ def _anomalies_of(X, make_anomalies, random_state):
     anomalies = np.empty_like(X)
     for index in range(len(X)):
         # One by one: files may differ in size and in type of pixels.
-        image = FileImages([X[index]]).load([0]) if in_files else X[[index]]
+        image = read_image(X[index], index)[np.newaxis] if in_files else X[[index]]
         if in_files and image.shape[3] == 1:
             image = image[:, :, :, 0]
         anomaly = _anomaly_of(image, make_anomalies, random_state.randint(2**31 - 1))
