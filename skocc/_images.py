@@ -138,7 +138,7 @@ class FileImages:
         images = self._pool.map(
             _decode,
             [self._items[index] for index in indices],
-            indices,
+            [self._place(index) for index in indices],
             [self._sizes[index] for index in indices],
             repeat(self._n_channels),
             repeat(self.dtype),
@@ -152,7 +152,7 @@ class FileImages:
             index += 1
         raise ValueError(
             "All images must have one size unless image_size is set. "
-            f"{_name(self._items[index], index)} is {sizes[index][0]} x {sizes[index][1]} "
+            f"{self._named(index)} is {sizes[index][0]} x {sizes[index][1]} "
             f"(H x W), the first image is {height} x {width}. "
             "Set image_size=(H, W) to resize them."
         )
@@ -162,7 +162,7 @@ class FileImages:
         several = [index for index, (_, _, has_pages) in enumerate(headers) if has_pages]
         if several:
             warn_user(
-                f"{_name(self._items[several[0]], several[0])} holds several pages, of "
+                f"{self._named(several[0])} holds several pages, of "
                 f"which the first is read. Got {len(several)} of {len(headers)} files like "
                 "it. To read the others, save each as a file of its own, or pass them as "
                 "PIL images."
@@ -177,7 +177,7 @@ class FileImages:
         if large:
             height, width = headers[large[0]][1]
             warn_user(
-                f"{_name(self._items[large[0]], large[0])} has {height} x {width} pixels, "
+                f"{self._named(large[0])} has {height} x {width} pixels, "
                 f"more than the {limit} that Pillow holds to be safe. Got {len(large)} of "
                 f"{len(headers)} files like it. Leave out what may not be trusted; else "
                 "raise PIL.Image.MAX_IMAGE_PIXELS."
@@ -189,8 +189,16 @@ class FileImages:
         # In blocks, because a pool takes note of all it is asked for at once.
         for start in range(0, len(self._items), _HEADER_BLOCK):
             block = self._items[start : start + _HEADER_BLOCK]
-            headers += self._pool.map(_read_header, block, range(start, start + len(block)))
+            places = [self._place(start + i) for i in range(len(block))]
+            headers += self._pool.map(_read_header, block, places)
         return headers
+
+    def _named(self, index):
+        return _name(self._items[index], self._place(index))
+
+    def _place(self, index):
+        """Return what messages say of an image's place: nothing of one alone."""
+        return index if len(self._items) > 1 else None
 
 
 def warn_user(message):
@@ -250,7 +258,7 @@ def _open_regular(path, flags):
 def _name(item, index):
     """Return how a message names an image: by its path, else by its place in X."""
     if isinstance(item, Image.Image):
-        return f"The PIL image at index {index}"
+        return "The PIL image" if index is None else f"The PIL image at index {index}"
     place = "" if index is None else f" (index {index})"
     return f"The file {os.fspath(item)!r}{place}"
 
@@ -260,7 +268,7 @@ def _unreadable(item, index, error):
         "Check that the path exists and that the file is a complete image in a format "
         "Pillow decodes, or leave it out of X."
     )
-    reason = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+    reason = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(". ")]))
     if isinstance(error, UnidentifiedImageError):
         reason = "it is in no format that Pillow knows"
     elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):

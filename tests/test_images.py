@@ -228,7 +228,7 @@ def test_declared_sizes_are_not_believed(tmp_path):
     huge.write_bytes(png_header(60_000, 60_000))
     large.write_bytes(png_header(11_000, 11_000))
     tracemalloc.start()
-    with pytest.raises(ValueError, match=r"huge\.png.*index 0.*limit.*MAX_IMAGE_PIXELS"):
+    with pytest.raises(ValueError, match=r"huge\.png.*limit.*MAX_IMAGE_PIXELS"):
         FileImages([huge])
     assert tracemalloc.get_traced_memory()[1] < 10e6
     tracemalloc.stop()
@@ -239,7 +239,7 @@ def test_declared_sizes_are_not_believed(tmp_path):
         ) as seen:
             source = FileImages([large], image_size=(4, 4))
         assert seen[-1].filename == __file__
-        with pytest.raises(ValueError, match=r"large\.png.*index 0.*truncated"):
+        with pytest.raises(ValueError, match=r"large\.png.*truncated"):
             source.load([0])
     # Where warnings are errors, the file is named all the same.
     with pytest.raises(ValueError, match=r"large\.png.*DecompressionBombWarning"):
@@ -252,10 +252,10 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "link.png").symlink_to("/dev/zero")
     (tmp_path / "circle.png").symlink_to("circle.png")
     for name in ["pipe.png", "folder.png", "link.png"]:
-        with pytest.raises(ValueError, match=rf"{name}.*index 0.*no regular file"):
+        with pytest.raises(ValueError, match=rf"{name}.*no regular file"):
             FileImages([tmp_path / name])
     for name in ["circle.png", "nul\0byte.png", "x" * 5000, ""]:
-        with pytest.raises(ValueError, match=r"index 0.*cannot be read as an image"):
+        with pytest.raises(ValueError, match=r"The file .*cannot be read as an image"):
             FileImages([str(tmp_path / name) if name else name])
 
 
