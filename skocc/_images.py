@@ -1,4 +1,4 @@
-"""Image sources: arrays or files behind one interface, read a batch at a time.
+"""Image sources: arrays, files or data sets behind one interface, read a batch at a time.
 
 A source has ``len(source)``, ``source.shape`` and ``source.load(indices)``, which returns
 the images at ``indices`` as one array, uint8 (0 to 255) or float32. Nothing downstream
@@ -67,7 +67,7 @@ class ArrayImages:
         """Return the samples at `indices` as a new array (b, H, W, C) or (b, d)."""
         batch = self._array[indices]
         if batch.dtype == np.uint16:
-            batch = batch.astype(np.float32) / 65535
+            batch = scaled(batch)
         if self._image_size is not None:
             return np.stack([resize_array(image, self._image_size) for image in batch])
         # A slice is a view; callers may get a read-only memory map or the user's own
@@ -201,6 +201,188 @@ class FileImages:
         return index if len(self._items) > 1 else None
 
 
+class ItemImages:
+    """Images that something gives by index: a data set of torch, or a list.
+
+    Each is read when it is loaded, by its index, one after another in one thread. The first
+    one says how many channels all have, and how large they are unless `image_size` does.
+
+    Parameters
+    ----------
+    items : sequence
+        Of PIL images, tensors (C, H, W) or (H, W), arrays (H, W, C) or (H, W), or tuples
+        that begin with one of them, such as pairs of image and label.
+    image_size : tuple (H, W), default=None
+        Size in pixels that every image is brought to. None: all have one size.
+    n_channels : int, default=None
+        Channels that every image has; grey ones are repeated to three, and PIL images
+        converted to one or three. None: those of the first image.
+    mixed_sizes : bool, default=False
+        As in `FileImages`. The sizes are then found by reading all images once.
+    is_channels_first : callable, default=None
+        Says of the shape of an array of three dimensions whether it is (C, H, W). None:
+        none is. Tensors always are.
+    """
+
+    is_lazy = True
+
+    def __init__(
+        self,
+        items,
+        image_size=None,
+        n_channels=None,
+        mixed_sizes=False,
+        is_channels_first=None,
+    ):
+        self._items, self._is_channels_first = items, is_channels_first
+        self._n_given, self._n_channels, self.dtype = n_channels, n_channels, None
+        first = self._read(0)
+        self.dtype, self._n_channels = first.dtype, first.shape[2]
+        self._image_size, self._sizes_seen = image_size, set()
+        self._size = image_size or first.shape[:2]
+        if isinstance(items, list) or (mixed_sizes and image_size is None):
+            sizes = [self._read(index).shape[:2] for index in range(len(items))]
+            self._sizes_seen = set(sizes)
+            if mixed_sizes and image_size is None and len(self._sizes_seen) > 1:
+                self._size = (-1, -1)
+            for index, size in enumerate(sizes):
+                self._check_size(index, size)
+        self.shape = (len(items), *self._size, self._n_channels)
+
+    def __len__(self):
+        return self.shape[0]
+
+    @property
+    def original_size(self):
+        """The (H, W) of all images that have been read, None where they differ in it."""
+        return next(iter(self._sizes_seen)) if len(self._sizes_seen) == 1 else None
+
+    def load(self, indices):
+        """Read the images at `indices` into one array (b, H, W, C)."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        images = []
+        for index in map(int, indices):
+            image = self._read(index)
+            size = image.shape[:2]
+            self._check_size(index, size)
+            self._sizes_seen.add(size)
+            if self._image_size not in (None, size):
+                image = resize_array(image, self._image_size)
+            images.append(image)
+        return np.stack(images)
+
+    def _check_size(self, index, size):
+        if self._image_size is None and self._size not in (size, (-1, -1)):
+            raise ValueError(
+                "All images must have one size unless image_size is set. The image at "
+                f"index {index} of X is {size[0]} x {size[1]} (H x W), the first image is "
+                f"{self._size[0]} x {self._size[1]}. Set image_size=(H, W) to resize them."
+            )
+
+    def _read(self, index):
+        """Return one image as an array (H, W, C) of its own size, uint8 or float32."""
+        try:
+            item = self._items[index]
+        except Exception as error:
+            raise ValueError(
+                f"The item at index {index} of X, a {type(self._items).__name__}, cannot "
+                f"be read: {type(error).__name__}: {error}. Leave it out, for example by "
+                "torch.utils.data.Subset, or mend the data set."
+            ) from error
+        if isinstance(item, tuple | list) and len(item) > 0:
+            item = item[0]
+        if isinstance(item, Image.Image):
+            n_decoded = self._n_given if self._n_given in (1, 3) else None
+            image = read_image(item, index, n_decoded)
+        else:
+            image = self._from_array(item, index)
+        if image.dtype == np.uint8 and self.dtype == np.float32:
+            image = image.astype(np.float32) / 255
+        n_channels, dtype = self._n_channels or image.shape[2], self.dtype or image.dtype
+        if image.shape[2] == 1 and n_channels == 3:
+            image = np.repeat(image, 3, axis=2)
+        if image.shape[2] != n_channels or image.dtype != dtype:
+            raise ValueError(
+                "All images of a data set must have the same channels and type. Got "
+                f"{image.shape[2]} channels of {image.dtype} at index {index}, where "
+                f"{n_channels} of {dtype} are expected. Convert them in the data set."
+            )
+        return image
+
+    def _from_array(self, item, index):
+        """Return a tensor or array as an array (H, W, C), uint8 or float32."""
+        is_tensor = hasattr(item, "detach")
+        if is_tensor:
+            item = item.detach().cpu()
+            if str(item.dtype) == "torch.bfloat16":
+                item = item.float()  # NumPy has no bfloat16
+        image = np.asarray(item) if is_tensor or isinstance(item, np.ndarray) else None
+        if image is None or image.ndim not in (2, 3) or image.dtype.kind not in "biuf":
+            raise ValueError(
+                "The items of a data set must be tensors (C, H, W) or (H, W), arrays "
+                "(H, W) or (H, W, C), PIL images, or tuples that begin with one. Got "
+                f"{_described(item)} at index {index}. Wrap it in a Dataset that gives "
+                "images; pass rows as one array (n, d)."
+            )
+        if image.ndim == 2:
+            image = image[:, :, np.newaxis]
+        elif is_tensor or (
+            self._is_channels_first and self._is_channels_first(image.shape)
+        ):
+            image = np.moveaxis(image, 0, -1)
+        if image.dtype == np.uint8:
+            return image
+        image = scaled(image)
+        if not np.isfinite(image).all():
+            kind = "NaN" if np.isnan(image).any() else "infinity (inf)"
+            raise ValueError(
+                f"X contains {kind}: the image at index {index} holds values that are not "
+                "finite. Leave it out, or replace them, for example by torch.nan_to_num."
+            )
+        return image
+
+
+def is_data_set(X):
+    """Return whether X is a map-style data set of torch.
+
+    Raises
+    ------
+    ValueError
+        X is what torch iterates over, and has no items that could be asked for.
+    """
+    # Who has not imported it has none.
+    torch_data = sys.modules.get("torch.utils.data")
+    if torch_data is None or not isinstance(X, torch_data.Dataset | torch_data.DataLoader):
+        return False
+    if isinstance(X, torch_data.DataLoader):
+        raise ValueError(
+            "X must give each image by its index, and in one order. Got a DataLoader of "
+            f"{type(X.dataset).__name__}, which gives batches of its own. Pass its data "
+            "set, loader.dataset; batch_size is a parameter of the detector."
+        )
+    if isinstance(X, torch_data.IterableDataset) or not hasattr(X, "__len__"):
+        raise ValueError(
+            f"X must give each image by its index, and say how many there are. Got "
+            f"{type(X).__name__}, which does not. Pass a Dataset with __getitem__ and "
+            "__len__, or the paths of the files; list(X) where all fit into memory."
+        )
+    return True
+
+
+def _described(item):
+    if hasattr(item, "shape"):
+        return f"{type(item).__name__} of shape {tuple(item.shape)} and {item.dtype}"
+    return type(item).__name__
+
+
+def scaled(array):
+    """Return numbers as float32, uint16 divided by their range; too large ones are inf."""
+    with np.errstate(over="ignore"):
+        array_32 = array.astype(np.float32)
+    return array_32 / 65535 if array.dtype == np.uint16 else array_32
+
+
 def warn_user(message):
     """Warn at the first line on the way here that is neither ours nor scikit-learn's."""
     frame, level = sys._getframe(), 1
@@ -318,12 +500,14 @@ def _upright(image):
     return image if transposition is None else image.transpose(transposition)
 
 
-def read_image(item, index=None):
-    """Return one image (H, W, C) as it is: its own size, 1 or 3 channels, uint8 or float32.
+def read_image(item, index=None, n_channels=None):
+    """Return one image (H, W, C) as it is: its own size, uint8 or float32.
 
     Parameters
     ----------
     item, index : as in `open_image`
+    n_channels : {1, 3}, default=None
+        Channels to decode to. None: 3 if it has colour, else 1.
 
     Raises
     ------
@@ -332,7 +516,8 @@ def read_image(item, index=None):
     """
     mode, size, _ = _read_header(item, index)
     dtype = np.dtype(np.float32 if mode in _DEEP_MODES else np.uint8)
-    return _decode(item, index, size, 1 if mode in _GREY_MODES else 3, dtype)
+    n_channels = n_channels or (1 if mode in _GREY_MODES else 3)
+    return _decode(item, index, size, n_channels, dtype)
 
 
 def _decode(item, index, image_size, n_channels, dtype):

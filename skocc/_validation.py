@@ -1,7 +1,8 @@
 """The one door for X: whatever is accepted becomes an image source.
 
-Arrays, tensors, lists, tables, paths and PIL images all leave :func:`validate_images` as
-an :class:`~skocc._images.ArrayImages` or :class:`~skocc._images.FileImages`.
+Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
+:func:`validate_images` as an :class:`~skocc._images.ArrayImages`,
+:class:`~skocc._images.FileImages` or :class:`~skocc._images.ItemImages`.
 """
 
 import os
@@ -13,7 +14,7 @@ from PIL import Image
 from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
-from skocc._images import ArrayImages, FileImages
+from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
 from skocc._labels import marked_anomalies
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
@@ -36,7 +37,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
         Its ``image_shape`` and ``image_size`` are read. With `reset`, ``image_shape_``
         and ``n_features_in_`` (and ``feature_names_in_``) are set on it, once all
         checks have passed.
-    X : array, tensor, list, Series or DataFrame
+    X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     reset : bool
         Whether this is a fit (learn the shape) or a later call (compare with it).
@@ -51,7 +52,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
 
     Returns
     -------
-    images : ArrayImages or FileImages
+    images : ArrayImages, FileImages or ItemImages
         Source of shape (n, H, W, C), or (n, d) for plain rows; (n, -1, -1, C) for
         images that differ in size.
 
@@ -64,8 +65,9 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     image_shape = _check_image_shape(estimator.image_shape)
     image_size = _check_image_size(estimator.image_size)
     X = _unwrap(X)
-    if isinstance(X, list):
-        # Files and PIL images. Other lists have become arrays in _unwrap.
+    if isinstance(X, list) or is_data_set(X):
+        # Files, and images one by one. Other lists have become arrays in _unwrap.
+        _check_sample_count(estimator, len(X), min_samples)
         images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
         n_features = int(np.prod(images.shape[1:]))
         checked = False
@@ -197,7 +199,9 @@ def _check_image_size(image_size):
 
 
 def _unwrap(X):
-    """Return X as a list of paths or PIL images, a DataFrame, or an array."""
+    """Return X as a list or data set of single images, a DataFrame, or an array."""
+    if is_data_set(X):
+        return X
     if sparse.issparse(X):
         raise ValueError(
             "Sparse data is not supported: images are dense. Got a sparse "
@@ -216,7 +220,7 @@ def _unwrap(X):
     if isinstance(X, tuple):
         X = list(X)
     if isinstance(X, list):
-        if X and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in X):
+        if X and (_is_files(X) or _is_single_images(X)):
             return X
         X = _stack(X)
     if not hasattr(X, "iloc"):
@@ -236,9 +240,27 @@ def _unwrap(X):
                 "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
                 f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
                 "your data: for one image pass image[np.newaxis], for one row "
-                "X.reshape(1, -1); for a generator or DataLoader its images as one array."
+                "X.reshape(1, -1); for a generator its images as one array."
             )
     return X
+
+
+def _is_files(items):
+    return all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items)
+
+
+def _is_single_images(items):
+    """Return whether a list holds what a data set gives, or arrays that do not stack."""
+    first = items[0]
+    is_sample = isinstance(first, list) and len({type(part) for part in first}) > 1
+    if (isinstance(first, tuple) and first) or is_sample:
+        # As scikit-learn's splitters take them out of a data set.
+        return isinstance(first[0], Image.Image) or getattr(first[0], "ndim", 0) in (2, 3)
+    shapes = {tuple(x.shape) if hasattr(x, "shape") else None for x in items}
+    # Tensors one by one have their channels first, which no array has to.
+    return all(shape is not None and len(shape) in (2, 3) for shape in shapes) and (
+        len(shapes) > 1 or hasattr(first, "detach")
+    )
 
 
 def _stack(samples):
@@ -291,18 +313,26 @@ def _from_tensor(X):
 
 
 def _from_items(estimator, items, image_shape, image_size, reset, mixed_sizes):
-    """Return paths or PIL images as a source."""
+    """Return paths or PIL images, or a data set, as a source."""
     n_channels = None
     if not reset and len(estimator.image_shape_) == 3:
         n_channels = estimator.image_shape_[2]
     elif reset and image_shape is not None:
         n_channels = image_shape[2] if image_shape[2] != -1 else None
-    if n_channels not in (None, 1, 3):
-        raise ValueError(
-            "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator works "
-            f"on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
-        )
-    images = FileImages(items, image_size, n_channels, mixed_sizes)
+    if isinstance(items, list) and _is_files(items):
+        if n_channels not in (None, 1, 3):
+            raise ValueError(
+                "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
+                f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+            )
+        images = FileImages(items, image_size, n_channels, mixed_sizes)
+    else:
+        expected = _expected_shape(estimator, image_shape, reset)
+
+        def is_channels_first(shape):
+            return _is_channels_first((len(items), *shape), expected)
+
+        images = ItemImages(items, image_size, n_channels, mixed_sizes, is_channels_first)
     if reset and image_size is None:
         _check_against_image_shape(images.shape, image_shape)
     return images
@@ -357,8 +387,8 @@ def _from_image_array(estimator, X, image_shape, image_size, reset):
     X = flat.reshape(X.shape)
     if X.ndim == 3:
         X = X[:, :, :, np.newaxis]
-    else:
-        X = _channels_last(X, _expected_shape(estimator, image_shape, reset))
+    elif _is_channels_first(X.shape, _expected_shape(estimator, image_shape, reset)):
+        X = np.moveaxis(X, 1, -1)
     if reset or image_size is None:
         _check_against_image_shape(X.shape, image_shape)
     return ArrayImages(X, image_size)
@@ -375,26 +405,25 @@ def _expected_shape(estimator, image_shape, reset):
     return shape if estimator.image_size is None else (-1, -1, shape[2])
 
 
-def _channels_last(X, expected):
-    """Return a four-dimensional array as (n, H, W, C)."""
+def _is_channels_first(shape, expected):
+    """Return whether an array of four dimensions is (n, C, H, W), not (n, H, W, C)."""
+    _, a, b, c = shape
     if expected is not None:
-        if _matches(X.shape[1:], expected):
-            return X
-        first = np.moveaxis(X, 1, -1)
-        if _matches(first.shape[1:], expected):
-            return first
-    _, a, b, c = X.shape
+        if _matches((a, b, c), expected):
+            return False
+        if _matches((b, c, a), expected):
+            return True
     last_is_channels, first_is_channels = c in _USUAL_CHANNELS, a in _USUAL_CHANNELS
     if last_is_channels == first_is_channels:
         # Nothing recognisable at either end: square images give the layout away.
         last_is_channels, first_is_channels = a == b != c, b == c != a
     if last_is_channels == first_is_channels:
         raise ValueError(
-            f"X of shape {X.shape} can be read in two ways: as (n, H, W, C), images of "
+            f"X of shape {shape} can be read in two ways: as (n, H, W, C), images of "
             f"{a} x {b} pixels with {c} channels, or as (n, C, H, W), images of {b} x {c} "
             f"pixels with {a} channels. Set image_shape=(H, W, C) to say which."
         )
-    return X if last_is_channels else np.moveaxis(X, 1, -1)
+    return first_is_channels
 
 
 def _matches(shape, expected):

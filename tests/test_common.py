@@ -231,6 +231,35 @@ def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_fi
         np.testing.assert_array_equal(estimator.score_samples(images), scores)
 
 
+def test_data_sets_agree_with_arrays(estimator_class, image_files):
+    images, _ = image_files
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            n_read.append(index)
+            return torch.from_numpy(images[index])[None], 0
+
+    n_read = []
+    estimator = quick(estimator_class).fit(images)
+    scores = estimator.score_samples(images)
+    n_read.clear()
+    np.testing.assert_array_equal(estimator.score_samples(Images()), scores)
+    assert len(n_read) <= len(images) + 1  # and one to know their shape
+    again = quick(estimator_class).fit(Images())
+    np.testing.assert_array_equal(again.score_samples(images), scores)
+    # scikit-learn takes a fold out item by item.
+    y = np.r_[1, -1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1]
+    split = [(np.r_[0, 2:8], np.r_[8:12]), (np.r_[5:10], np.r_[0:5])]
+    of_data, of_arrays = (
+        cross_validate(quick(estimator_class), X, y, cv=split, scoring="roc_auc")
+        for X in (Images(), images)
+    )
+    np.testing.assert_array_equal(of_data["test_score"], of_arrays["test_score"])
+
+
 def test_resized_files_agree_with_resized_arrays(estimator_class, image_files):
     images, paths = image_files
     from_arrays = quick(estimator_class, image_size=(10, 8)).fit(images)

@@ -29,6 +29,26 @@ GREY = RNG.random((5, 10, 12)).astype(np.float32)
 RGB = RNG.random((5, 10, 12, 3)).astype(np.float32)
 
 
+class Images(torch.utils.data.Dataset):
+    """A data set that counts what it has been asked for."""
+
+    def __init__(self, items, transform=lambda item: item):
+        self.items, self.transform = items, transform
+        self.asked = []
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.transform(self.items[index])
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from GREY
+
+
 @pytest.mark.parametrize(
     ("X", "params", "shape"),
     [
@@ -108,13 +128,24 @@ def test_memory_maps_are_not_read_into_memory(tmp_path):
         (Image.new("L", (4, 4)), "single Image.*Pass a list"),
         (GREY[0, 0], "ndarray of 1 dimension.*Reshape your data"),
         (None, "NoneType of 0 dimension"),
-        (iter(GREY), "iterator of 0 dimension.*for a generator or DataLoader"),
-        (torch.utils.data.DataLoader(GREY), "DataLoader of 0 dimension.*as one array"),
+        (iter(GREY), "iterator of 0 dimension.*for a generator its images as one array"),
+        (
+            torch.utils.data.DataLoader(Images(GREY)),
+            r"each image by its index.*DataLoader of Images.*Pass its data set, loader\.d",
+        ),
+        (Stream(), r"each image by its index.*Got Stream.*list\(X\)"),
+        (Images(GREY[:0]), r"0 sample\(s\).*not empty"),
+        (Images(GREY[0]), "Tensor of shape|ndarray of shape .12,.* index 0.*pass rows as"),
+        (Images([{"image": GREY[0]}]), "Got dict at index 0.*Wrap it in a Dataset"),
+        (Images([(3, GREY[0])]), "Got int at index 0.*Wrap it"),
+        (Images([GREY[0] * 1j]), "Got ndarray of shape .10, 12. and complex"),
+        (Images([]), r"0 sample\(s\).*not empty"),
         (np.zeros((2, 2, 2, 2, 2)), "5 dimension.*Reshape your data"),
         (torch.zeros(3), "A tensor X must be images.*unsqueeze"),
         (RNG.random((5, 3, 8, 3)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
         (RNG.random((5, 8, 8, 8)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
-        ([GREY[0], GREY[1][:4]], r"one shape. Got shapes.*Resize them first"),
+        ([GREY[0], GREY[1][:4]], r"at index 1 of X is 4 x 12.*first.*10 x 12.*Set image_s"),
+        ([GREY[0], GREY[1, 0]], r"one shape. Got shapes.*Resize them first"),
         ([[1, 2], [3]], "one shape. Got a ragged list"),
         (pd.DataFrame({"path": ["a.png", "b.png"]}), r"table of text.*a\.png.*X\['path'\]"),
         (np.array([["a.png"], ["b.png"]]), r"table of text.*a\.png.*X\[:, 0\]"),
@@ -190,3 +221,99 @@ def test_names_of_columns_are_kept_and_forgotten():
         validate_images(probe, table.add_prefix("x"), reset=False, rows=True)
     validate_images(probe, GREY, reset=True, rows=True)
     assert not hasattr(probe, "feature_names_in_")
+
+
+BYTES = RNG.integers(0, 256, (6, 10, 12, 3), dtype=np.uint8)
+AS_ITEMS = {
+    "tensors": lambda image: torch.from_numpy(image).permute(2, 0, 1),
+    "pairs": lambda image: (torch.from_numpy(image).permute(2, 0, 1), 3),
+    "floats": lambda image: [torch.from_numpy(image / 255).permute(2, 0, 1), 0, "a.png"],
+    "arrays": lambda image: image,
+    "channels first": lambda image: np.moveaxis(image, -1, 0),
+    "pil": Image.fromarray,
+    "pil pairs": lambda image: (Image.fromarray(image), 1),
+}
+
+
+@pytest.mark.parametrize("kind", AS_ITEMS)
+def test_data_sets_are_read_when_they_are_loaded(kind):
+    data = Images(BYTES, AS_ITEMS[kind])
+    images, probe = read(data)
+    assert set(data.asked) <= {0}
+    assert images.shape == (6, 10, 12, 3)
+    assert images.is_lazy
+    assert probe.n_features_in_ == 360
+    data.asked.clear()
+    batch = images.load(np.array([4, 1]))
+    assert data.asked == [4, 1]
+    if kind == "floats":
+        np.testing.assert_allclose(batch, BYTES[[4, 1]] / np.float32(255), rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(batch, BYTES[[4, 1]])
+    assert images.load(slice(0, 3)).dtype == images.dtype
+    # What scikit-learn's splitters make of it.
+    fold, _ = read([data[index] for index in (4, 1)])
+    np.testing.assert_array_equal(fold.load(slice(None)), batch)
+    later = validate_images(probe, Images(BYTES[:2], AS_ITEMS[kind]), reset=False)
+    assert later.shape == (2, 10, 12, 3)
+
+
+def test_data_sets_of_grey_images():
+    for kind in [torch.from_numpy, lambda image: image, Image.fromarray]:
+        images, _ = read(Images((GREY * 255).astype(np.uint8), kind))
+        assert images.shape == (5, 10, 12, 1)
+        as_colour = validate_images(read(RGB)[1], Images(GREY), reset=False)
+        assert as_colour.load([2]).shape == (1, 10, 12, 3)
+    tensors = [torch.from_numpy(image)[None] for image in GREY]
+    assert read(tensors)[0].shape == (5, 10, 12, 1)
+
+
+def test_data_sets_of_several_sizes():
+    sizes = Images([BYTES[0], BYTES[1], BYTES[2][:7]])
+    images, _ = read(sizes)
+    images.load([0, 1])
+    with pytest.raises(ValueError, match=r"index 2 of X is 7 x 12.*10 x 12.*image_size="):
+        images.load([1, 2])
+    resized, _ = read(sizes, image_size=(5, 6))
+    assert resized.shape == (3, 5, 6, 3)
+    assert resized.load(slice(0, 2)).shape == (2, 5, 6, 3)
+    assert resized.original_size == (10, 12)
+    resized.load([2])
+    assert resized.original_size is None
+    mixed = validate_images(Probe(), sizes, reset=True, mixed_sizes=True)
+    assert mixed.shape == (3, -1, -1, 3)
+    assert mixed.load([2]).shape == (1, 7, 12, 3)
+    as_list, _ = read(list(sizes.items), image_size=(5, 6))
+    np.testing.assert_array_equal(as_list.load([2]), resized.load([2]))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (np.where(GREY[0] > 0.9, np.nan, GREY[0]), "X contains NaN: the image at index 2"),
+        (np.full((10, 12), 1e300), r"X contains infinity \(inf\): the image at index 2"),
+        (RGB[0], "Got 3 channels of float32 at index 2, where 1 of float32"),
+        (None, "Got NoneType at index 2"),
+        ("a.png", "Got str at index 2"),
+        (Image.new("RGB", (12, 10)), "Got 3 channels of .* at index 2"),
+    ],
+)
+def test_items_that_cannot_be_used_are_named(item, message):
+    images, _ = read(Images([GREY[0], GREY[1], item]))
+    with pytest.raises(ValueError, match=message):
+        images.load(slice(None))
+
+
+def test_errors_of_a_data_set_name_the_item():
+    def stumble(item):
+        if item == 3:
+            raise KeyError("gone")
+        return GREY[item]
+
+    images, _ = read(Images(range(5), stumble))
+    with pytest.raises(
+        ValueError, match=r"index 3 of X, a Images.*KeyError: 'gone'.*Leave"
+    ):
+        images.load([3])
+    with pytest.raises(ValueError, match=r"index 0 of X, a Images.*KeyError"):
+        read(Images([3], stumble))

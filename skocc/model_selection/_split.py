@@ -13,7 +13,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
-from skocc._images import read_image
+from skocc._images import is_data_set, read_image
 from skocc._labels import anomaly_kinds
 
 
@@ -618,6 +618,11 @@ def _as_array(X):
     """Return X as an array, for paths and PIL images one of objects."""
     if isinstance(X, np.ndarray) and X.ndim > 1:
         return X
+    if is_data_set(X):
+        raise ValueError(
+            "Anomalies are added to images in files or in memory. Got a "
+            f"{type(X).__name__}. Pass the paths of its files, or its images as one array."
+        )
     items = list(X)
     if items and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items):
         X = np.empty(len(items), dtype=object)

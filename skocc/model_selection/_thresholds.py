@@ -9,12 +9,13 @@ from sklearn.base import (
     OutlierMixin,
     clone,
 )
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skocc._labels import anomaly_kinds, marked_or_warned
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
+from skocc.model_selection._indexing import take
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
 
@@ -384,11 +385,11 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             check_is_fitted(self.detector)
             detector = self.detector
         else:
-            detector = clone(self.detector).fit(_safe_indexing(X, train))
+            detector = clone(self.detector).fit(take(X, train))
         judged = calibration
         if self.rule == "f1":
             judged = np.concatenate([calibration, np.flatnonzero(anomalous)])
-        scores = _finite_scores(detector.score_samples(_safe_indexing(X, judged)))
+        scores = _finite_scores(detector.score_samples(take(X, judged)))
         self.offset_ = threshold(
             scores,
             np.where(anomalous[judged], -1, 1),
