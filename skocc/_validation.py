@@ -15,7 +15,7 @@ from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
 from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
-from skocc._labels import marked_anomalies
+from skocc._labels import are_zeros_and_ones, marked_anomalies
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
 _USUAL_CHANNELS = (1, 3, 4)
@@ -130,7 +130,7 @@ def check_integers(name, values):
 
 
 def warn_about_anomalies(y):
-    """Warn when labels say that anomalies are among the training images."""
+    """Warn when labels say, or may say, that anomalies are among the training images."""
     if y is None:
         return
     if n_anomalies := int(marked_anomalies(y).sum()):
@@ -140,6 +140,17 @@ def warn_about_anomalies(y):
             "Pass normal images only, for example X[y == 1].",
             UserWarning,
             stacklevel=5,  # past _fit, fit and its decorator, to the user's line
+        )
+    elif are_zeros_and_ones(y):
+        n_ones = int(np.sum(np.asarray(y, dtype=float)))
+        warnings.warn(
+            "y holds 0 and 1 only, which has two readings, and all images are being "
+            "trained on as if they were normal: y is ignored in fit. Got "
+            f"{n_ones} labels of 1 and {len(y) - n_ones} of 0. If 1 is an anomaly, as in "
+            "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]; labels of +1 for normal images and -1 for anomalies, "
+            "np.where(y == 1, -1, 1) or np.where(y == 0, -1, 1), cannot be misread.",
+            UserWarning,
+            stacklevel=5,  # as above
         )
 
 

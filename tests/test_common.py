@@ -366,6 +366,11 @@ def test_labels_of_anomalies_warn(estimator_class, digits):
     with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
         quick(estimator_class).fit(normal, names)
     quick(estimator_class).fit(normal, np.arange(len(normal)) % 3)  # classes of any sort
+    with pytest.warns(
+        UserWarning, match=r"two readings.*3 labels of 1 and 175 of 0"
+    ) as seen:
+        quick(estimator_class).fit(normal, (y == -1).astype(int))
+    assert seen[0].filename == __file__
 
 
 def test_search_pipeline_and_clone(estimator_class, digits):
