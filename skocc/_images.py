@@ -533,6 +533,8 @@ def _to_array(image, image_size, n_channels, dtype):
         # Pillow cannot resize all of its deep formats, but all of mode F.
         scale = 1.0 if image.mode == "F" else 65535.0
         pixels = np.asarray(image, dtype=np.float32) / scale
+        if not np.isfinite(pixels).all():
+            raise ValueError("it holds values that are NaN or infinite")
         image = Image.fromarray(pixels)
     else:
         image = image.convert("L" if n_channels == 1 else "RGB")

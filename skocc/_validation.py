@@ -71,7 +71,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
         images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
         n_features = int(np.prod(images.shape[1:]))
         checked = False
-    elif X.ndim == 2:
+    elif len(X.shape) == 2:
         images, checked = _from_table(
             estimator, X, image_shape, image_size, reset, rows, min_samples
         )
@@ -147,8 +147,8 @@ def warn_about_anomalies(y):
             "y holds 0 and 1 only, which has two readings, and all images are being "
             "trained on as if they were normal: y is ignored in fit. Got "
             f"{n_ones} labels of 1 and {len(y) - n_ones} of 0. If 1 is an anomaly, as in "
-            "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]; labels of +1 for normal images and -1 for anomalies, "
-            "np.where(y == 1, -1, 1) or np.where(y == 0, -1, 1), cannot be misread.",
+            "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
+            "np.where(y == 1, -1, 1), cannot be misread.",
             UserWarning,
             stacklevel=5,  # as above
         )
@@ -210,8 +210,8 @@ def _check_image_size(image_size):
 
 
 def _unwrap(X):
-    """Return X as a list or data set of single images, a DataFrame, or an array."""
-    if is_data_set(X):
+    """Return X as a list or data set of single images, a table, or an array."""
+    if is_data_set(X) or _is_table(X):
         return X
     if sparse.issparse(X):
         raise ValueError(
@@ -234,26 +234,31 @@ def _unwrap(X):
         if X and (_is_files(X) or _is_single_images(X)):
             return X
         X = _stack(X)
-    if not hasattr(X, "iloc"):
-        X = np.asarray(X)
-        if X.ndim == 1 and X.dtype.kind in "UO":
-            return _list_of_items(X)
-        if X.dtype.kind == "c":
-            raise ValueError(
-                f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
-                "for example np.abs(X)."
-            )
-        if not X.dtype.isnative:
-            # Of foreign byte order, uint16 would not be recognised as such.
-            X = X.astype(X.dtype.newbyteorder("="))
-        if X.ndim not in (2, 3, 4):
-            raise ValueError(
-                "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
-                f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
-                "your data: for one image pass image[np.newaxis], for one row "
-                "X.reshape(1, -1); for a generator its images as one array."
-            )
+    X = np.asarray(X)
+    if X.ndim == 1 and X.dtype.kind in "UO":
+        return _list_of_items(X)
+    if X.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
+            "for example np.abs(X)."
+        )
+    if not X.dtype.isnative:
+        # Of foreign byte order, uint16 would not be recognised as such.
+        X = X.astype(X.dtype.newbyteorder("="))
+    if X.ndim not in (2, 3, 4):
+        raise ValueError(
+            "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
+            f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
+            "your data: for one image pass image[np.newaxis], for one row "
+            "X.reshape(1, -1); for a generator its images as one array."
+        )
     return X
+
+
+def _is_table(X):
+    """Return whether X has named columns: a DataFrame of pandas, polars or another."""
+    # scikit-learn reads the names, so that it has to see the table itself.
+    return len(getattr(X, "shape", ())) == 2 and hasattr(X, "columns")
 
 
 def _is_files(items):
@@ -364,14 +369,14 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             f"of shape {estimator.image_shape_}. Reshape X to (n, H, W, C)."
         )
     _check_sample_count(estimator, X.shape[0], min_samples)
-    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    values = np.asarray(X)
     if values.size and isinstance(values.flat[0], str | os.PathLike):
         raise ValueError(
             f"X is a table of text, shape {X.shape}, not of numbers. Got "
             f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
             "X['path'] of a DataFrame or X[:, 0] of an array."
         )
-    _check_finite(values)
+    _checked_numbers(values)
     X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
     if image_shape is None:
         return ArrayImages(X), True
@@ -390,8 +395,7 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
 def _from_image_array(estimator, X, image_shape, image_size, reset):
     """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
     _check_sample_count(estimator, len(X), 1)
-    flat = X.reshape(len(X), -1)
-    _check_finite(flat)
+    flat = _checked_numbers(X.reshape(len(X), -1))
     flat = check_array(
         flat, dtype=_DTYPES, ensure_all_finite=False, estimator=type(estimator).__name__
     )
@@ -450,24 +454,52 @@ def _check_against_image_shape(shape, image_shape):
         )
 
 
-def _check_finite(values):
-    """Refuse NaN and infinity, naming the first sample that holds one."""
-    if values.dtype.kind != "f":
-        return
-    # One pass over the data in the usual case; the sum is finite unless a value is not,
-    # or large finite values overflow, which the second pass tells apart.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.sum(values)):
-            return
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        first = int(np.argmax(bad))
-        kind = "NaN" if np.isnan(values[first]).any() else "infinity (inf)"
+def _checked_numbers(values):
+    """Return an array (n, d) of numbers; refuse others, and those that float32 has not."""
+    if values.dtype.kind == "O":
+        values = np.array([_number(x) for x in values.flat]).reshape(values.shape)
+    if values.dtype.kind not in "biuf":
         raise ValueError(
-            f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
-            f"that are not finite, the first at index {first}. Remove these samples or "
-            "replace the values, for example with np.nan_to_num."
+            f"X must hold numbers. Got dtype {values.dtype}. Convert it, for example by "
+            "X.astype(float), or leave such columns out."
         )
+    if values.dtype.kind != "f" or values.size == 0:
+        return values
+    # float64 reaches further than the float32 that networks compute in.
+    largest = np.finfo(np.float32).max
+    # Two passes over the data in the usual case; NaN is neither.
+    if values.min() >= -largest and values.max() <= largest:
+        return values
+    bad = ~(np.abs(values) <= largest).all(axis=1)
+    first = int(np.argmax(bad))
+    if np.isnan(values[first]).any():
+        kind = "NaN"
+    elif np.isinf(values[first]).any():
+        kind = "infinity (inf)"
+    else:
+        kind = f"values beyond {largest:.3g}, which are infinity (inf) in float32"
+    raise ValueError(
+        f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
+        f"that are not finite, the first at index {first}. Remove these samples or "
+        "replace the values, for example with np.nan_to_num."
+    )
+
+
+def _number(value):
+    """Return an object as a float, NaN where it stands for a missing value."""
+    # Those of pandas by name: it need not be there.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return np.nan
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"X must hold numbers. Got a {type(value).__name__}, {value!r:.60}, among its "
+        "objects. Convert text to numbers and leave out what is none; paths and PIL images "
+        "go into a list, or an array of one dimension."
+    )
 
 
 def _check_sample_count(estimator, n_samples, min_samples):

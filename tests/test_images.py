@@ -47,6 +47,19 @@ def test_sixteen_bit_files_keep_their_depth(tmp_path):
     np.testing.assert_allclose(batch[1, :, :, 0], shallow / 255, rtol=1e-6)
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_files_of_floats_are_finite(value, tmp_path):
+    pixels = np.linspace(0, 1, 12, dtype=np.float32).reshape(3, 4)
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    batch = FileImages([tmp_path / "a.tif"]).load([0])
+    np.testing.assert_array_equal(batch[0, :, :, 0], pixels)
+    pixels[1, 2] = value
+    Image.fromarray(pixels).save(tmp_path / "a.tif")
+    source = FileImages([tmp_path / "a.tif"])
+    with pytest.raises(ValueError, match=r"a\.tif.*values that are NaN or infinite"):
+        source.load([0])
+
+
 def test_palette_and_bilevel_files(tmp_path):
     image = Image.fromarray(np.full((4, 4, 3), (10, 200, 30), dtype=np.uint8))
     image.quantize(4).save(tmp_path / "palette.png")

@@ -156,6 +156,106 @@ def test_refused_in_three_parts(X, message):
         read(X)
 
 
+def with_object(value, dtype=object, shape=(5, 120)):
+    """Numbers of which one is replaced."""
+    X = GREY.reshape(5, -1).astype(dtype)
+    X[2, 7] = value
+    return X.reshape(shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X, lambda X: X.reshape(5, 10, 12), lambda X: X.reshape(5, 2, 5, 12),
+        pd.DataFrame, lambda X: [list(row) for row in X],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "X contains NaN: 1 of 5 samples.*index 2.*Remove"),
+        (np.nan, "X contains NaN: 1 of 5 samples.*index 2"),
+        (pd.NA, "X contains NaN: 1 of 5 samples.*index 2"),
+        (pd.NaT, "X contains NaN: 1 of 5 samples.*index 2"),
+        (np.inf, r"X contains infinity \(inf\): 1 of 5 samples.*index 2"),
+        (10**39, r"X contains values beyond 3.4e\+38.*1 of 5 samples.*index 2"),
+        ("NA", "Got a str, 'NA', among its objects.*Convert|X is a table of text"),
+        ("nan", "Got a str, 'nan', among its objects.*Convert|X is a table of text"),
+        ({}, "X must hold numbers. Got a dict, {}, among its objects"),
+        (10**400, "X must hold numbers. Got a int"),
+        (np.datetime64("NaT"), "X must hold numbers. Got a "),
+    ],
+)
+def test_what_is_no_finite_number_is_seen(change, value, message):
+    X = change(with_object(value))
+    with pytest.raises(ValueError, match=message):
+        read(X, **({"image_shape": (2, 5, 12)} if getattr(X, "ndim", 0) == 4 else {}))
+    numbers = change(with_object(1.5))
+    params = {"image_shape": (2, 5, 12)} if getattr(X, "ndim", 0) == 4 else {}
+    assert read(numbers, **params)[0].load(slice(None)).max() == 1.5
+
+
+@pytest.mark.parametrize("shape", [(5, 120), (5, 10, 12)])
+@pytest.mark.parametrize("value", [1e39, -1e39, 1e300])
+def test_what_becomes_infinite_in_float32_is_seen(shape, value):
+    with pytest.raises(ValueError, match=r"beyond 3.4e\+38.*float32.*1 of 5.*index 2"):
+        read(with_object(value, np.float64, shape))
+    with pytest.raises(ValueError, match=r"beyond 3.4e\+38"):
+        read(torch.from_numpy(with_object(value, np.float64, shape)))
+    images, _ = read(with_object(3.3e38, np.float64, shape))
+    assert np.isfinite(images.load(slice(None))).all()
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]", "S8", "V8"])
+def test_arrays_of_other_types_are_refused(dtype):
+    with pytest.raises(ValueError, match=r"X must hold numbers. Got dtype"):
+        read(np.zeros((3, 4, 4), dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
+def test_nullable_columns(dtype):
+    table = pd.DataFrame((GREY > 0.5).reshape(5, -1).astype(int)).astype(dtype)
+    images, _ = read(table)
+    np.testing.assert_array_equal(images.load(slice(None)), table.to_numpy(dtype="float32"))
+    table.iloc[3, 4] = pd.NA
+    with pytest.raises(ValueError, match=r"X contains NaN: 1 of 5 samples.*index 3"):
+        read(table)
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars", "pyarrow"])
+def test_tables_of_any_package_have_columns(package):
+    module = pytest.importorskip(package)
+    make = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}[package]
+    columns = {f"p{i}": GREY.reshape(5, -1)[:, i] for i in range(12)}
+    images, probe = read(getattr(module, make)(columns))
+    np.testing.assert_array_equal(images.load(slice(None)), GREY.reshape(5, -1)[:, :12])
+    assert probe.feature_names_in_.tolist() == list(columns)
+    assert probe.n_features_in_ == 12
+    for names in [list(columns)[::-1], [f"q{i}" for i in range(12)]]:
+        other = getattr(module, make)(dict.fromkeys(names, columns["p0"]))
+        with pytest.raises(ValueError, match="feature names"):
+            validate_images(probe, other, reset=False, rows=True)
+    flat, _ = read(getattr(module, make)(columns), image_shape=(3, 4))
+    assert flat.shape == (5, 3, 4, 1)
+    columns["p3"] = [None, *columns["p3"][1:].tolist()]
+    with pytest.raises(ValueError, match=r"X contains NaN: 1 of 5 samples.*index 0"):
+        read(getattr(module, make)(columns))
+    with pytest.raises(ValueError, match=r"table of text.*a\.png.*X\['path'\]"):
+        read(getattr(module, make)({"path": ["a.png", "b.png"]}))
+
+
+def test_series_of_paths_of_polars(tmp_path):
+    polars = pytest.importorskip("polars")
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, GREY, strict=True):
+        Image.fromarray((255 * image).astype(np.uint8)).save(path)
+    for series in [
+        polars.Series([str(path) for path in paths]),
+        polars.Series(paths, dtype=polars.Object),
+    ]:
+        assert read(series)[0].shape == (5, 10, 12, 1)
+
+
 def test_rows_are_refused_where_the_method_needs_images():
     with pytest.raises(ValueError, match=r"works on images.*set image_shape=\(H, W\)"):
         read(GREY.reshape(5, -1), rows=False)
