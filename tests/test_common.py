@@ -489,6 +489,27 @@ def test_parameters_out_of_range(estimator_class, params, message, digits):
         quick(estimator_class, **params).fit(digits[0])
 
 
+def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, digits):
+    estimator = quick(estimator_class)
+    kinds = {bool: np.bool_, int: np.int64, float: np.float64}
+    params = {
+        name: kinds[type(value)](value)
+        for name, value in estimator.get_params().items()
+        if type(value) in kinds and name != "verbose"
+    }
+    assert len(params) > 3
+    scores = estimator.fit(digits[0]).score_samples(digits[1])
+    other = quick(estimator_class, **params).fit(digits[0])
+    np.testing.assert_array_equal(other.score_samples(digits[1]), scores)
+
+
+def test_no_layers_are_refused(estimator_class, digits):
+    if "layers" not in estimator_class().get_params():
+        pytest.skip("has no layers to choose")
+    with pytest.raises(ValueError, match=r"layer.*Got \(\)"):
+        quick(estimator_class, layers=()).fit(digits[0])
+
+
 def test_documented_attributes_exist_and_no_others(estimator_class, digits):
     estimator = quick(estimator_class).fit(digits[0])
     documented = {p.name for p in ClassDoc(estimator_class)["Attributes"]}

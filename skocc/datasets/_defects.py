@@ -1,11 +1,12 @@
 """Defects put into images, and the masks of where: outside these, no bit changes."""
 
 import math
-import warnings
 
 import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_random_state
+
+from skocc._sklearn import validate_params
 
 # Mean change of the pixels in the mask, of a range of 1, that a defect must exceed.
 _VISIBLE = 2 / 255
@@ -15,6 +16,14 @@ _FOREGROUND = 0.1
 _RANGES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def twist_defects(
     images,
     *,
@@ -116,6 +125,14 @@ def twist_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def cut_defects(
     images,
     *,
@@ -206,6 +223,14 @@ def cut_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def scratch_defects(
     images,
     *,
@@ -290,6 +315,14 @@ def scratch_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def stain_defects(
     images,
     *,
@@ -375,6 +408,14 @@ _KINDS = {
 }
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "kind": [str],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_defects(images, *, kind="twist", random_state=None, **options):
     """Put defects of one kind into images.
 
@@ -464,13 +505,13 @@ def _apply(draw, images, n_defects, foreground, random_state):
         kept = kept.reshape(-1, *images.shape[3:]) * scale
         defective[index][masks[index]] = np.rint(kept) if scale > 1 else kept
     if n_invisible:
-        warnings.warn(
+        from skocc._images import warn_user
+
+        warn_user(
             f"Defects can hardly be seen in {n_invisible} of {len(images)} images: in the "
             "mean over the mask, pixels change by no more than 2/255. The images are plain "
             "there. Pass foreground=True for things on a plain background, or another kind "
-            "of defect.",
-            UserWarning,
-            stacklevel=3,
+            "of defect."
         )
     return defective, masks
 
@@ -541,7 +582,10 @@ def _check_counts(n_defects):
 
 def _check_range(name, values, low, high):
     """Return a range (low, high) as two floats."""
-    pair = np.asarray(values, dtype=float)
+    try:
+        pair = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        pair = np.empty(0)
     if pair.shape != (2,) or not low <= pair[0] <= pair[1] <= high or np.isinf(pair[1]):
         raise ValueError(
             f"{name} must be a range (low, high) in [{low}, {high}]. Got {values!r}. For "

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -5,9 +6,17 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skocc._files import list_images
+from skocc._sklearn import validate_params
 from skocc.datasets._folders import subfolders
 
 
+@validate_params(
+    {
+        "folder": [str, os.PathLike],
+        "layout": [str],
+    },
+    prefer_skip_nested_validation=True,
+)
 def load_video_folders(folder, layout):
     """List the videos of a folder that is laid out like ShanghaiTech or UCSD's Ped1, Ped2.
 

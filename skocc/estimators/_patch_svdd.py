@@ -542,7 +542,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         n_rows, n_columns = (
             len(small) + 2 * len(big) for small, big in zip(*self._grids(), strict=True)
         )
-        n_at_once = max(1, _BLOCK_NUMBERS // (n_rows * n_columns * self.embedding_dim))
+        n_numbers = n_rows * n_columns * int(self.embedding_dim)  # torch takes no NumPy
+        n_at_once = max(1, _BLOCK_NUMBERS // n_numbers)
         scales = zip(
             *(
                 network.encoder.dense_scales(block, *strides)

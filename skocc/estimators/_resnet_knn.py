@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -519,8 +519,14 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         maps = maps[:, 0].float()
         if self.smoothing == 0:
             return maps
-        sigmas = (0, self.smoothing, self.smoothing)
-        return torch.from_numpy(gaussian_filter(maps.cpu().numpy(), sigmas))
+        values = maps.cpu().numpy()
+        for axis, side in enumerate(size, start=1):
+            if self.smoothing < 2 * side:
+                values = gaussian_filter1d(values, self.smoothing, axis)
+            else:
+                # A wider kernel takes its time, and is flat to 1e-8 anyway.
+                values = np.repeat(values.mean(axis, keepdims=True), side, axis)
+        return torch.from_numpy(values)
 
     def _normalized(self, cells):
         return cells if self.score_normalization is None else divided_by_median(cells)

@@ -15,6 +15,7 @@ from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
 from skocc._images import is_data_set, read_image
 from skocc._labels import anomaly_kinds
+from skocc._sklearn import validate_params
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -342,6 +343,14 @@ class SyntheticSplit(GroupKFold):
         )
 
 
+@validate_params(
+    {
+        "X": ["array-like"],
+        "groups": ["array-like", None],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None):
     """Add to normal images one anomaly made from each.
 
@@ -404,6 +413,16 @@ def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None
     return np.concatenate([X, anomalies]), y, np.concatenate([groups, groups])
 
 
+@validate_params(
+    {
+        "X_train": ["array-like"],
+        "X_test": ["array-like"],
+        "y_test": ["array-like"],
+        "protocol": [str],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def report_split(
     X_train,
     X_test,

@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -690,7 +692,7 @@ def test_docstrings_of_classes(name):
 @pytest.mark.parametrize("function", [add_synthetic_anomalies, report_split])
 def test_docstrings_of_functions(function):
     doc = FunctionDoc(function)
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     assert [p.name for p in doc["Parameters"]] == list(names)
     for section in ["Summary", "Returns", "Raises", "See Also", "Notes", "Examples"]:
