@@ -3,8 +3,9 @@
 A source has ``len(source)``, ``source.shape`` and ``source.load(indices)``, which returns
 the images at ``indices`` as one array, uint8 (0 to 255) or float32. Nothing downstream
 knows whether the pixels were in memory or on disk. ``source.original_size`` is the (H, W)
-that the images had before they were resized, None where they differ in it. NumPy and Pillow
-only: converting to tensors is the engine's work.
+that the images had before they were resized, None where they differ in it, and
+``source.is_deep`` says whether there are integers of 16 bits, divided by the whole of
+their range. NumPy and Pillow only: converting to tensors is the engine's work.
 """
 
 import os
@@ -45,12 +46,15 @@ class ArrayImages:
         The images; not copied. A memory map stays on disk until it is read.
     image_size : tuple (H, W), default=None
         Size in pixels that images are brought to as they are loaded.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
     """
 
     is_lazy = False
 
-    def __init__(self, array, image_size=None):
-        self._array = array
+    def __init__(self, array, image_size=None, intensity_range=None):
+        self._array, self._intensity_range = array, intensity_range
         same_size = image_size is None or tuple(image_size) == array.shape[1:3]
         self._image_size = None if same_size else tuple(image_size)
         sample_shape = array.shape[1:]
@@ -58,7 +62,9 @@ class ArrayImages:
             sample_shape = (*self._image_size, array.shape[3])
         self.shape = (len(array), *sample_shape)
         self.original_size = array.shape[1:3] if array.ndim == 4 else None
-        self.dtype = np.dtype(np.uint8 if array.dtype == np.uint8 else np.float32)
+        self.is_deep = intensity_range is None and array.dtype == np.uint16
+        is_bytes = intensity_range is None and array.dtype == np.uint8
+        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 
     def __len__(self):
         return self.shape[0]
@@ -66,8 +72,8 @@ class ArrayImages:
     def load(self, indices):
         """Return the samples at `indices` as a new array (b, H, W, C) or (b, d)."""
         batch = self._array[indices]
-        if batch.dtype == np.uint16:
-            batch = scaled(batch)
+        if self.is_deep or self._intensity_range is not None:
+            batch = scaled(batch, self._intensity_range)
         if self._image_size is not None:
             return np.stack([resize_array(image, self._image_size) for image in batch])
         # A slice is a view; callers may get a read-only memory map or the user's own
@@ -94,13 +100,23 @@ class FileImages:
     mixed_sizes : bool, default=False
         Whether images may keep sizes of their own. If they do, ``shape`` is
         (n, -1, -1, C), and they are loaded one by one.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
     """
 
     # Loading takes long enough to be worth doing ahead, in a thread.
     is_lazy = True
 
-    def __init__(self, items, image_size=None, n_channels=None, mixed_sizes=False):
-        self._items = list(items)
+    def __init__(
+        self,
+        items,
+        image_size=None,
+        n_channels=None,
+        mixed_sizes=False,
+        intensity_range=None,
+    ):
+        self._items, self._intensity_range = list(items), intensity_range
         # One pool for the life of the source: memory that a thread has used for decoding
         # serves it again, but is not given back when it ends.
         self._pool = ThreadPoolExecutor(_N_DECODERS)
@@ -125,7 +141,9 @@ class FileImages:
             *(self._sizes[0] if one_size else (-1, -1)),
             n_channels,
         )
-        self.dtype = np.dtype(np.float32 if modes & _DEEP_MODES else np.uint8)
+        self.is_deep = intensity_range is None and bool(modes & (_DEEP_MODES - {"F"}))
+        is_bytes = intensity_range is None and not modes & _DEEP_MODES
+        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 
     def __len__(self):
         return self.shape[0]
@@ -142,6 +160,7 @@ class FileImages:
             [self._sizes[index] for index in indices],
             repeat(self._n_channels),
             repeat(self.dtype),
+            repeat(self._intensity_range),
         )
         return np.stack(list(images))
 
@@ -222,6 +241,9 @@ class ItemImages:
     is_channels_first : callable, default=None
         Says of the shape of an array of three dimensions whether it is (C, H, W). None:
         none is. Tensors always are.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
     """
 
     is_lazy = True
@@ -233,8 +255,10 @@ class ItemImages:
         n_channels=None,
         mixed_sizes=False,
         is_channels_first=None,
+        intensity_range=None,
     ):
         self._items, self._is_channels_first = items, is_channels_first
+        self._intensity_range, self.is_deep = intensity_range, False
         self._n_given, self._n_channels, self.dtype = n_channels, n_channels, None
         first = self._read(0)
         self.dtype, self._n_channels = first.dtype, first.shape[2]
@@ -294,7 +318,8 @@ class ItemImages:
             item = item[0]
         if isinstance(item, Image.Image):
             n_decoded = self._n_given if self._n_given in (1, 3) else None
-            image = read_image(item, index, n_decoded)
+            self.is_deep |= self._intensity_range is None and _is_deep(item)
+            image = read_image(item, index, n_decoded, self._intensity_range)
         else:
             image = self._from_array(item, index)
         if image.dtype == np.uint8 and self.dtype == np.float32:
@@ -331,9 +356,10 @@ class ItemImages:
             self._is_channels_first and self._is_channels_first(image.shape)
         ):
             image = np.moveaxis(image, 0, -1)
-        if image.dtype == np.uint8:
+        if image.dtype == np.uint8 and self._intensity_range is None:
             return image
-        image = scaled(image)
+        self.is_deep |= self._intensity_range is None and image.dtype == np.uint16
+        image = scaled(image, self._intensity_range)
         if not np.isfinite(image).all():
             kind = "NaN" if np.isnan(image).any() else "infinity (inf)"
             raise ValueError(
@@ -376,11 +402,19 @@ def _described(item):
     return type(item).__name__
 
 
-def scaled(array):
-    """Return numbers as float32, uint16 divided by their range; too large ones are inf."""
+def scaled(array, intensity_range=None):
+    """Return numbers as float32, brought from a range to [0, 1]; too large ones are inf.
+
+    Without a range uint16 has that of its type, and other numbers are as they are.
+    """
+    if intensity_range is None and array.dtype == np.uint16:
+        intensity_range = 0, 65535
     with np.errstate(over="ignore"):
-        array_32 = array.astype(np.float32)
-    return array_32 / 65535 if array.dtype == np.uint16 else array_32
+        numbers = array.astype(np.float32)
+        if intensity_range is None:
+            return numbers
+        low, high = map(np.float32, intensity_range)
+        return (numbers - low) / (high - low)
 
 
 def warn_user(message):
@@ -500,7 +534,18 @@ def _upright(image):
     return image if transposition is None else image.transpose(transposition)
 
 
-def read_image(item, index=None, n_channels=None):
+def to_pil(array, item):
+    """Return an array (H, W[, C]), changed from what `read_image` gave, as a PIL image.
+
+    It holds numbers like those of `item`: of 16 bits, not floats, where that does.
+    """
+    with open_image(item) as image:
+        if array.dtype == np.float32 and _is_deep(image):
+            array = np.rint(array * 65535).astype(np.uint16)
+    return Image.fromarray(array)
+
+
+def read_image(item, index=None, n_channels=None, intensity_range=None):
     """Return one image (H, W, C) as it is: its own size, uint8 or float32.
 
     Parameters
@@ -508,6 +553,8 @@ def read_image(item, index=None, n_channels=None):
     item, index : as in `open_image`
     n_channels : {1, 3}, default=None
         Channels to decode to. None: 3 if it has colour, else 1.
+    intensity_range : tuple (low, high), default=None
+        As of `FileImages`.
 
     Raises
     ------
@@ -515,24 +562,29 @@ def read_image(item, index=None, n_channels=None):
         As in `open_image`.
     """
     mode, size, _ = _read_header(item, index)
-    dtype = np.dtype(np.float32 if mode in _DEEP_MODES else np.uint8)
+    is_bytes = intensity_range is None and mode not in _DEEP_MODES
+    dtype = np.dtype(np.uint8 if is_bytes else np.float32)
     n_channels = n_channels or (1 if mode in _GREY_MODES else 3)
-    return _decode(item, index, size, n_channels, dtype)
+    return _decode(item, index, size, n_channels, dtype, intensity_range)
 
 
-def _decode(item, index, image_size, n_channels, dtype):
+def _is_deep(image):
+    return image.mode in _DEEP_MODES and image.mode != "F"
+
+
+def _decode(item, index, image_size, n_channels, dtype, intensity_range):
     """Return one image as an array (H, W, C) of `dtype`."""
     with open_image(item, index) as image:
-        return _to_array(_upright(image), image_size, n_channels, dtype)
+        return _to_array(_upright(image), image_size, n_channels, dtype, intensity_range)
 
 
-def _to_array(image, image_size, n_channels, dtype):
+def _to_array(image, image_size, n_channels, dtype, intensity_range):
     """Convert a PIL image to `n_channels`, resize it, and return (H, W, C)."""
     height, width = image_size
     if image.mode in _DEEP_MODES:
         # Pillow cannot resize all of its deep formats, but all of mode F.
-        scale = 1.0 if image.mode == "F" else 65535.0
-        pixels = np.asarray(image, dtype=np.float32) / scale
+        full_range = intensity_range or (0, 65535 if _is_deep(image) else 1)
+        pixels = scaled(np.asarray(image, dtype=np.float32), full_range)
         if not np.isfinite(pixels).all():
             raise ValueError("it holds values that are NaN or infinite")
         image = Image.fromarray(pixels)
@@ -542,7 +594,7 @@ def _to_array(image, image_size, n_channels, dtype):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     array = np.asarray(image)
     if array.dtype == np.uint8 and dtype != np.uint8:
-        array = array.astype(np.float32) / 255
+        array = scaled(array, intensity_range or (0, 255))
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
     # A deep image is grey; where its neighbours have colour it is grey in colour.

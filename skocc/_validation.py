@@ -7,14 +7,14 @@ Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
 
 import os
 import warnings
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
 from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
-from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
+from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set, warn_user
 from skocc._labels import are_zeros_and_ones, marked_anomalies
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
@@ -34,9 +34,9 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     Parameters
     ----------
     estimator : estimator
-        Its ``image_shape`` and ``image_size`` are read. With `reset`, ``image_shape_``
-        and ``n_features_in_`` (and ``feature_names_in_``) are set on it, once all
-        checks have passed.
+        Its ``image_shape``, ``image_size`` and ``intensity_range`` are read. With
+        `reset`, ``image_shape_`` and ``n_features_in_`` (and ``feature_names_in_``) are
+        set on it, once all checks have passed.
     X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     reset : bool
@@ -64,6 +64,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     """
     image_shape = _check_image_shape(estimator.image_shape)
     image_size = _check_image_size(estimator.image_size)
+    _check_intensity_range(_intensity_range(estimator))
     X = _unwrap(X)
     if isinstance(X, list) or is_data_set(X):
         # Files, and images one by one. Other lists have become arrays in _unwrap.
@@ -83,6 +84,8 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
 
     _check_sample_count(estimator, len(images), min_samples)
     if reset:
+        if images.is_deep:
+            _warn_about_depth(images)
         estimator.image_shape_ = images.shape[1:]
         if not checked:
             # What an earlier fit on a table knew says nothing about these images.
@@ -207,6 +210,42 @@ def _check_image_size(image_size):
             f"{image_size!r}. Set for example image_size=(128, 128)."
         )
     return tuple(int(n) for n in size)
+
+
+def _intensity_range(estimator):
+    """Return the parameter, None of an estimator that has none."""
+    return getattr(estimator, "intensity_range", None)
+
+
+def _check_intensity_range(intensity_range):
+    """Refuse what are not two finite numbers in ascending order."""
+    if intensity_range is None:
+        return
+    largest = float(np.finfo(np.float32).max)
+    valid = len(intensity_range) == 2 and all(
+        isinstance(n, Real) and -largest <= n <= largest for n in intensity_range
+    )
+    if not valid or np.float32(intensity_range[0]) >= np.float32(intensity_range[1]):
+        raise ValueError(
+            "intensity_range must be two numbers (low, high) that are read as 0 and 1, the "
+            f"lower one first. Got {intensity_range!r}. Set for example "
+            "intensity_range=(0, 4095) for a camera of 12 bits."
+        )
+
+
+def _warn_about_depth(images):
+    """Warn when images of 16 bits use less than an eighth of them, by the first ones."""
+    # One by one, since they may differ in size.
+    firsts = [images.load([index]) for index in range(min(len(images), _N_CHECKED))]
+    low = round(65535 * float(min(image.min() for image in firsts)))
+    high = round(65535 * float(max(image.max() for image in firsts)))
+    if high - low < 65536 / 8:
+        warn_user(
+            f"The images have 16 bits and use little of them: values from {low} to {high}, "
+            "where 0 is read as 0 and 65535 as 1. To a network they hardly differ. Set for "
+            f"example intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, "
+            "65535) to have them read as now without this warning."
+        )
 
 
 def _unwrap(X):
@@ -341,14 +380,23 @@ def _from_items(estimator, items, image_shape, image_size, reset, mixed_sizes):
                 "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
                 f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
             )
-        images = FileImages(items, image_size, n_channels, mixed_sizes)
+        images = FileImages(
+            items, image_size, n_channels, mixed_sizes, _intensity_range(estimator)
+        )
     else:
         expected = _expected_shape(estimator, image_shape, reset)
 
         def is_channels_first(shape):
             return _is_channels_first((len(items), *shape), expected)
 
-        images = ItemImages(items, image_size, n_channels, mixed_sizes, is_channels_first)
+        images = ItemImages(
+            items,
+            image_size,
+            n_channels,
+            mixed_sizes,
+            is_channels_first,
+            _intensity_range(estimator),
+        )
     if reset and image_size is None:
         _check_against_image_shape(images.shape, image_shape)
     return images
@@ -379,7 +427,7 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
     _checked_numbers(values)
     X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
     if image_shape is None:
-        return ArrayImages(X), True
+        return ArrayImages(X, None, _intensity_range(estimator)), True
     n_features = X.shape[1]
     known = -int(np.prod(image_shape)) if -1 in image_shape else np.prod(image_shape)
     if n_features % known or (-1 not in image_shape and n_features != known):
@@ -389,7 +437,8 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             "H * W * C is the number of columns of X."
         )
     shape = tuple(n_features // known if n == -1 else n for n in image_shape)
-    return ArrayImages(X.reshape(len(X), *shape), image_size), True
+    X = X.reshape(len(X), *shape)
+    return ArrayImages(X, image_size, _intensity_range(estimator)), True
 
 
 def _from_image_array(estimator, X, image_shape, image_size, reset):
@@ -406,7 +455,7 @@ def _from_image_array(estimator, X, image_shape, image_size, reset):
         X = np.moveaxis(X, 1, -1)
     if reset or image_size is None:
         _check_against_image_shape(X.shape, image_shape)
-    return ArrayImages(X, image_size)
+    return ArrayImages(X, image_size, _intensity_range(estimator))
 
 
 def _expected_shape(estimator, image_shape, reset):

@@ -201,6 +201,23 @@ def test_integers_are_divided_by_their_range(estimator_class, dtype, top):
     )
 
 
+def test_deep_images_are_read_by_their_intensity_range(estimator_class, image_files):
+    images, _ = image_files
+    deep = images.astype(np.uint16) * 16
+    with pytest.warns(UserWarning, match=r"values from .*intensity_range=\(0, 4095\)"):
+        quick(estimator_class).fit(deep)
+    estimator = quick(estimator_class, intensity_range=(0, 16 * 255)).fit(deep)
+    expected = quick(estimator_class).fit((images / 255).astype(np.float32))
+    np.testing.assert_allclose(
+        estimator.score_samples(deep),
+        expected.score_samples((images / 255).astype(np.float32)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    if hasattr(estimator, "anomaly_map"):
+        assert estimator.anomaly_map(deep[:2]).shape == (2, 16, 12)
+
+
 @pytest.mark.parametrize(
     "change", [lambda x: 255 * x, lambda x: 2 * x - 1, lambda x: (x - x.mean()) / x.std()]
 )

@@ -14,9 +14,10 @@ from skocc._validation import validate_images
 class Probe(BaseEstimator):
     """The least that validate_images asks of an estimator."""
 
-    def __init__(self, image_shape=None, image_size=None):
+    def __init__(self, image_shape=None, image_size=None, intensity_range=None):
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
 
 
 def read(X, rows=True, **params):
@@ -417,3 +418,95 @@ def test_errors_of_a_data_set_name_the_item():
         images.load([3])
     with pytest.raises(ValueError, match=r"index 0 of X, a Images.*KeyError"):
         read(Images([3], stumble))
+
+
+TWELVE_BITS = RNG.integers(0, 4096, (5, 10, 12)).astype(np.uint16)
+TWELVE_BITS[0, 0, :2] = 0, 4095
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "array", "rows", "table", "tensor", "int16", "files", "pil", "data set", "resized",
+        "memory map",
+    ],
+)  # fmt: skip
+def test_intensity_range_is_that_of_every_image(kind, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, TWELVE_BITS, strict=True):
+        Image.fromarray(image).save(path)
+    np.save(tmp_path / "images.npy", TWELVE_BITS)
+    X = {
+        "array": TWELVE_BITS,
+        "rows": TWELVE_BITS.reshape(5, -1),
+        "table": pd.DataFrame(TWELVE_BITS.reshape(5, -1)),
+        "tensor": torch.from_numpy(TWELVE_BITS.astype(np.int32))[:, None],
+        "int16": TWELVE_BITS.astype(np.int16),
+        "files": paths,
+        "pil": [Image.open(path).copy() for path in paths],
+        "data set": Images(TWELVE_BITS),
+        "resized": TWELVE_BITS.repeat(2, axis=1).repeat(2, axis=2),
+        "memory map": np.load(tmp_path / "images.npy", mmap_mode="r"),
+    }[kind]
+    params = {"intensity_range": (0, 4095)}
+    if kind in ("rows", "table"):
+        params["image_shape"] = (10, 12)
+    images, probe = read(
+        X, **params, **({"image_size": (20, 24)} if kind == "resized" else {})
+    )
+    batch = images.load(slice(None))
+    if kind == "resized":
+        batch = batch[:, ::2, ::2]
+    assert batch.dtype == images.dtype == np.float32
+    np.testing.assert_allclose(batch[..., 0], TWELVE_BITS / 4095, rtol=1e-6)
+    later = validate_images(probe, X[:1] if kind != "data set" else X, reset=False)
+    assert later.load([0]).max() == batch[0].max()
+    # Any numbers, and nothing is cut off.
+    shifted, _ = read(TWELVE_BITS.astype(np.int16) - 1000, intensity_range=[-1000, 1000])
+    assert shifted.load(slice(None)).max() == pytest.approx(4095 / 2000)
+
+
+def test_intensity_range_of_bytes(tmp_path):
+    Image.fromarray(BYTES[0]).save(tmp_path / "a.png")
+    for X in [
+        BYTES[:1],
+        [tmp_path / "a.png"],
+        [Image.fromarray(BYTES[0])],
+        Images(BYTES[:1]),
+    ]:
+        images, _ = read(X, intensity_range=(10, 110))
+        np.testing.assert_allclose(images.load([0]), (BYTES[:1] - 10.0) / 100, rtol=1e-5)
+        whole, _ = read(X, intensity_range=(0, 255))
+        np.testing.assert_allclose(whole.load([0]), BYTES[:1] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("X", ["array", "files", "data set"])
+def test_sixteen_bits_of_which_few_are_used_warn(X, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, TWELVE_BITS, strict=True):
+        Image.fromarray(image).save(path)
+    X = {"array": TWELVE_BITS, "files": paths, "data set": Images(TWELVE_BITS)}.get(
+        X, paths
+    )
+    match = r"values from 0 to 4095, where.*intensity_range=\(0, 4095\)"
+    with pytest.warns(UserWarning, match=match) as seen:
+        _, probe = read(X)
+    assert seen[0].filename == __file__
+    # Not of what is scored, nor where the range has been said, nor of other types.
+    validate_images(probe, X, reset=False)
+    read(X, intensity_range=(0, 65535))
+    read(TWELVE_BITS * 16)
+    read(TWELVE_BITS.astype(np.int32))
+    read((TWELVE_BITS // 256).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "intensity_range",
+    [
+        (0,), (0, 0), (1, 0), (0, np.nan), (0, np.inf), ("0", "1"), (), (0, 1, 2),
+        (1e30, 1e30 + 1), (0, 1e39), (None, 1),
+    ],
+)  # fmt: skip
+def test_intensity_range_must_be_one(intensity_range):
+    with pytest.raises(ValueError, match=r"must be two numbers.*Got .*Set for example"):
+        read(GREY, intensity_range=intensity_range)

@@ -140,6 +140,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -307,6 +311,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=None,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -338,6 +343,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose

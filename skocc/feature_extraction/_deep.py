@@ -51,6 +51,10 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=224
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -132,6 +136,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         batch_size=32,
         image_shape=None,
         image_size=224,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -144,6 +149,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose

@@ -13,7 +13,7 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
-from skocc._images import is_data_set, read_image
+from skocc._images import is_data_set, read_image, to_pil
 from skocc._labels import anomaly_kinds
 from skocc._sklearn import validate_params
 
@@ -679,7 +679,7 @@ def _anomalies_of(X, make_anomalies, random_state):
         if in_files and image.shape[3] == 1:
             image = image[:, :, :, 0]
         anomaly = _anomaly_of(image, make_anomalies, random_state.randint(2**31 - 1))
-        anomalies[index] = Image.fromarray(anomaly[0]) if in_files else anomaly[0]
+        anomalies[index] = to_pil(anomaly[0], X[index]) if in_files else anomaly[0]
     return anomalies
 
 

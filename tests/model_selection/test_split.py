@@ -725,3 +725,14 @@ def test_data_sets_are_split_and_stay_lazy():
     assert detector.estimator_.seen_ == [0, 2, 3, 4, 5, 6, 7, 8]
     with pytest.raises(ValueError, match=r"Got a Images\. Pass the paths"):
         add_synthetic_anomalies(Images(), lambda images, random_state: (images, images))
+
+
+def test_anomalies_of_deep_files_are_as_deep(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (6, 8)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+
+    def brighter(images, random_state):
+        return images + np.float32(100 / 65535), None
+
+    X, _, _ = add_synthetic_anomalies([tmp_path / "a.png"], brighter)
+    np.testing.assert_array_equal(np.asarray(X[1]), pixels + 100)
