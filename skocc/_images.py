@@ -11,13 +11,14 @@ their range. NumPy and Pillow only: converting to tensors is the engine's work.
 import os
 import stat
 import sys
-import warnings
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
+
+from skocc._warnings import warn
 
 # Pillow's names of the pixel formats that hold more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
@@ -180,7 +181,7 @@ class FileImages:
         """Name the first file of several pages, and the first that is very large."""
         several = [index for index, (_, _, has_pages) in enumerate(headers) if has_pages]
         if several:
-            warn_user(
+            warn(
                 f"{self._named(several[0])} holds several pages, of "
                 f"which the first is read. Got {len(several)} of {len(headers)} files like "
                 "it. To read the others, save each as a file of its own, or pass them as "
@@ -195,7 +196,7 @@ class FileImages:
         ]
         if large:
             height, width = headers[large[0]][1]
-            warn_user(
+            warn(
                 f"{self._named(large[0])} has {height} x {width} pixels, "
                 f"more than the {limit} that Pillow holds to be safe. Got {len(large)} of "
                 f"{len(headers)} files like it. Leave out what may not be trusted; else "
@@ -417,16 +418,6 @@ def scaled(array, intensity_range=None):
         return (numbers - low) / (high - low)
 
 
-def warn_user(message):
-    """Warn at the first line on the way here that is neither ours nor scikit-learn's."""
-    frame, level = sys._getframe(), 1
-    while frame.f_back is not None and (
-        frame.f_globals.get("__name__", "").partition(".")[0] in ("skocc", "sklearn")
-    ):
-        frame, level = frame.f_back, level + 1
-    warnings.warn(message, UserWarning, stacklevel=level)
-
-
 @contextmanager
 def open_image(item, index=None):
     """Open a file as a PIL image; whatever fails in the block is said of the file.
@@ -476,7 +467,7 @@ def _name(item, index):
     if isinstance(item, Image.Image):
         return "The PIL image" if index is None else f"The PIL image at index {index}"
     place = "" if index is None else f" (index {index})"
-    return f"The file {os.fspath(item)!r}{place}"
+    return f"The file {str(os.fspath(item))!r}{place}"
 
 
 def _unreadable(item, index, error):

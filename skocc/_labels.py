@@ -1,10 +1,11 @@
 """How labels of normal samples and anomalies are read, the same everywhere."""
 
-import warnings
 from numbers import Real
 
 import numpy as np
 from sklearn.utils import column_or_1d
+
+from skocc._warnings import warn
 
 
 def anomaly_kinds(y):
@@ -75,13 +76,11 @@ def marked_or_warned(y):
     """Return the same, and warn where labels that cannot be read are taken as normal."""
     y, normal, anomalous = _read(y)
     if n_unread := int(np.sum(~normal & ~anomalous)):
-        warnings.warn(
+        warn(
             f"{n_unread} of {len(y)} labels in y are neither normal (+1) nor anomalies "
             '(negative numbers, or names beside "good"), and these samples are taken as '
             f"normal. Got {_shown(y)}. For labels in which 1 is an anomaly pass "
             "np.where(y == 1, -1, 1).",
-            UserWarning,
-            stacklevel=4,  # past fit and its decorator, to the user's line
         )
     return anomalous
 

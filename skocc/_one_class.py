@@ -1,6 +1,5 @@
 """What every estimator shares in meaning: thresholds, labels, signs, warnings."""
 
-import warnings
 from contextlib import contextmanager
 from numbers import Integral, Real
 
@@ -11,6 +10,7 @@ from sklearn.utils.validation import check_is_fitted
 from skocc._images import resize_array
 from skocc._sklearn import Interval, StrOptions
 from skocc._validation import validate_images
+from skocc._warnings import warn
 
 # Of everything that takes images.
 IMAGE_CONSTRAINTS = {
@@ -166,13 +166,12 @@ class OneClassMixin(OutlierMixin):
                 else f"the features of the training images hardly differ ({spread:.1e} "
                 "of their size)"
             )
-            warnings.warn(
+            warn(
                 f"{type(self).__name__} has collapsed: {what}. Either the images are "
                 "identical, or the network has learnt to ignore its input. Check X; "
                 "train for fewer epochs, with a smaller learning_rate, or with an "
                 "autoencoder stage before.",
                 CollapseWarning,
-                stacklevel=5,  # past _fit, fit and its decorator, to the user's line
             )
 
 

@@ -122,6 +122,8 @@ def load(path):
     """
     from safetensors import SafetensorError, safe_open
 
+    from skocc.engine.ambient import own_settings
+
     path = os.fspath(path)
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
@@ -153,7 +155,8 @@ def load(path):
     for key, length in header.get("lists", {}).items():
         setattr(estimator, key, [tensors[f"{key}/{i}"].numpy() for i in range(length)])
     for module in header["modules"]:
-        network = estimator._empty_network(module)
+        with own_settings():
+            network = estimator._empty_network(module)
         prefix = f"{module}/"
         state = {
             key.removeprefix(prefix): tensor

@@ -6,7 +6,6 @@ Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
 """
 
 import os
-import warnings
 from numbers import Integral, Real
 
 import numpy as np
@@ -14,8 +13,9 @@ from PIL import Image
 from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
-from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set, warn_user
+from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
 from skocc._labels import are_zeros_and_ones, marked_anomalies
+from skocc._warnings import warn
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
 _USUAL_CHANNELS = (1, 3, 4)
@@ -137,23 +137,19 @@ def warn_about_anomalies(y):
     if y is None:
         return
     if n_anomalies := int(marked_anomalies(y).sum()):
-        warnings.warn(
+        warn(
             f"y labels {n_anomalies} of {len(y)} training images as anomalies, and "
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
-            UserWarning,
-            stacklevel=5,  # past _fit, fit and its decorator, to the user's line
         )
     elif are_zeros_and_ones(y):
         n_ones = int(np.sum(np.asarray(y, dtype=float)))
-        warnings.warn(
+        warn(
             "y holds 0 and 1 only, which has two readings, and all images are being "
             "trained on as if they were normal: y is ignored in fit. Got "
             f"{n_ones} labels of 1 and {len(y) - n_ones} of 0. If 1 is an anomaly, as in "
             "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
-            "np.where(y == 1, -1, 1), cannot be misread.",
-            UserWarning,
-            stacklevel=5,  # as above
+            "np.where(y == 1, -1, 1), cannot be misread."
         )
 
 
@@ -170,13 +166,11 @@ def warn_about_range(images):
     pixels = images.load(slice(0, _N_CHECKED))
     lowest, highest = float(pixels.min()), float(pixels.max())
     if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
-        warnings.warn(
+        warn(
             f"The images have values from {lowest:.3g} to {highest:.3g}, and their "
             "reconstruction, which ends in a sigmoid, lies in [0, 1]. Pass X / 255 for "
             "pixels from 0 to 255, integers as they are, and images that have not been "
             "standardised.",
-            UserWarning,
-            stacklevel=5,  # as above
         )
 
 
@@ -240,7 +234,7 @@ def _warn_about_depth(images):
     low = round(65535 * float(min(image.min() for image in firsts)))
     high = round(65535 * float(max(image.max() for image in firsts)))
     if high - low < 65536 / 8:
-        warn_user(
+        warn(
             f"The images have 16 bits and use little of them: values from {low} to {high}, "
             "where 0 is read as 0 and 65535 as 1. To a network they hardly differ. Set for "
             f"example intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, "

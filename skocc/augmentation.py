@@ -34,7 +34,8 @@ def random_variants(
     Returns
     -------
     function
-        From a batch (b, C, H, W) to another. It draws from torch's global random state.
+        From a batch (b, C, H, W) to another. It draws as torch does
+        without a generator, for each image anew.
 
     Raises
     ------

@@ -10,6 +10,8 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from torch.nn import functional
 
+from skocc.engine.seeding import numpy_state_kept
+
 # As the reference code: 500 images, 1000 steps of mini-batches of 10 patches.
 N_IMAGES = 500
 _N_PATCHES = 10_000
@@ -77,7 +79,7 @@ def dictionary_filters(
         max_no_improvement=None,
         random_state=seed,
     )
-    with warnings.catch_warnings():
+    with numpy_state_kept(), warnings.catch_warnings():
         # Codes that are not exact serve a starting point as well.
         warnings.simplefilter("ignore", ConvergenceWarning)
         atoms = learner.fit(patches).components_

@@ -223,8 +223,13 @@ def close_pairs(
     Returns
     -------
     anchors, neighbors : Tensor of shape (n_pairs, 2), int64
-        Rows and columns, in cells. The two are the same only where the border leaves
-        nothing else.
+        Rows and columns, in cells.
+
+    Notes
+    -----
+    A neighbour beyond the map is clipped to it, as in the published sampler, so that a few
+    pairs at the border are a patch and itself, at distance 0: some hundredths of the pairs
+    of small maps, fewer of large ones.
     """
     reach = max(1, patch_size // 32)
     # Numbers of all shifts but (0, 0), which is the middle one.

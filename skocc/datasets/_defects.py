@@ -7,6 +7,7 @@ from scipy import ndimage
 from sklearn.utils import check_random_state
 
 from skocc._sklearn import validate_params
+from skocc._warnings import warn
 
 # Mean change of the pixels in the mask, of a range of 1, that a defect must exceed.
 _VISIBLE = 2 / 255
@@ -505,13 +506,11 @@ def _apply(draw, images, n_defects, foreground, random_state):
         kept = kept.reshape(-1, *images.shape[3:]) * scale
         defective[index][masks[index]] = np.rint(kept) if scale > 1 else kept
     if n_invisible:
-        from skocc._images import warn_user
-
-        warn_user(
+        warn(
             f"Defects can hardly be seen in {n_invisible} of {len(images)} images: in the "
             "mean over the mask, pixels change by no more than 2/255. The images are plain "
             "there. Pass foreground=True for things on a plain background, or another kind "
-            "of defect."
+            "of defect.",
         )
     return defective, masks
 

@@ -6,6 +6,8 @@ from typing import Any
 
 import torch
 
+from skocc.engine.seeding import random_states, set_random_states
+
 
 class Checkpoint:
     """A file that :func:`~skocc.engine.training.train` writes to, and goes on from.
@@ -64,7 +66,7 @@ class Checkpoint:
         try:
             content = torch.load(self._path, map_location="cpu", weights_only=True)
             identity, states = content["identity"], content["states"]
-            history, random_states = content["history"], content["random_states"]
+            history, streams = content["history"], content["random_states"]
         except Exception as error:
             raise ValueError(
                 f"The checkpoint {str(self._path)!r} cannot be read: {str(error)[:200]}. "
@@ -74,14 +76,9 @@ class Checkpoint:
         for name, part in parts.items():
             if part is not None:
                 part.load_state_dict(states[name])
-        torch.set_rng_state(random_states["cpu"])
-        # On another kind of device there is no state to go on from.
-        if device.type == "cuda" and "cuda" in random_states:
-            torch.cuda.set_rng_state(random_states["cuda"], device)
-        if device.type == "mps" and "mps" in random_states:
-            torch.mps.set_rng_state(random_states["mps"])
+        set_random_states(streams, device)
         if self._generator is not None:
-            self._generator.set_state(random_states["generator"])
+            self._generator.set_state(streams["generator"])
         return history
 
     def save(self, parts: dict[str, Any], history: Any, device: torch.device) -> None:
@@ -94,20 +91,16 @@ class Checkpoint:
         history : tensors, plain values, and lists, tuples and dicts of them
             Written as they are.
         """
-        random_states = {"cpu": torch.get_rng_state()}
-        if device.type == "cuda":
-            random_states["cuda"] = torch.cuda.get_rng_state(device)
-        if device.type == "mps":
-            random_states["mps"] = torch.mps.get_rng_state()
+        streams = random_states(device)
         if self._generator is not None:
-            random_states["generator"] = self._generator.get_state()
+            streams["generator"] = self._generator.get_state()
         content = {
             "identity": self._identity,
             "states": {
                 name: part.state_dict() for name, part in parts.items() if part is not None
             },
             "history": history,
-            "random_states": random_states,
+            "random_states": streams,
         }
         self._path.parent.mkdir(parents=True, exist_ok=True)
         unfinished = self._path.with_name(self._path.name + ".unfinished")

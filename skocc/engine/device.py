@@ -2,9 +2,10 @@
 
 import copy
 import math
-import warnings
 
 import torch
+
+from skocc._warnings import warn
 
 # Values per sample, 16 x 16 grey pixels, up to which results are computed in float64.
 _DOUBLE_SIZE = 256
@@ -44,11 +45,9 @@ def resolve_device(device, *, fall_back=False) -> torch.device:
     if _is_available(resolved):
         return resolved
     if fall_back:
-        warnings.warn(
+        warn(
             f"device={device!r} is not available here; scoring on the CPU instead. "
             "set_params(device=None) takes the fastest device of each machine.",
-            UserWarning,
-            stacklevel=4,
         )
         return torch.device("cpu")
     raise ValueError(

@@ -2,7 +2,6 @@
 
 import copy
 import math
-import warnings
 from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from itertools import pairwise
@@ -11,7 +10,10 @@ from typing import NamedTuple
 import torch
 from tqdm import tqdm
 
+from skocc._warnings import warn
+from skocc.engine.ambient import without_modes
 from skocc.engine.checkpoints import Checkpoint
+from skocc.engine.seeding import may_draw
 
 
 class TrainingHistory(NamedTuple):
@@ -22,7 +24,7 @@ class TrainingHistory(NamedTuple):
     loss_curve : list of float
         Mean loss of the batches, per finished epoch.
     validation_loss_curve : list of float
-        The same on the validation batches, in eval mode; empty without them.
+        Mean loss of the validation images, in eval mode; empty without them.
     best_epoch : int or None
         Index of the epoch whose weights the module has now; None without validation.
     kind_loss_curves : list of list of float
@@ -48,6 +50,7 @@ def train(
     n_kinds: int = 1,
     tolerance: float | None = None,
     mixed_precision: bool = False,
+    draws: bool = False,
     checkpoint: Checkpoint | None = None,
     verbose: int = 0,
     stage: str = "training",
@@ -60,7 +63,8 @@ def train(
         Holds every parameter and buffer that the stage changes; it is put in train mode
         for the epochs and in eval mode for validation.
     loss_fn : callable
-        ``loss_fn(batch)`` gives a scalar. The batch is passed on unseen.
+        ``loss_fn(batch)`` gives a scalar, a mean over the batch. Of a batch no more is
+        looked at than, in validation, its length.
     batches : re-iterable with a length
         One pass is one epoch.
     optimizer : torch.optim.Optimizer
@@ -81,6 +85,10 @@ def train(
         by less from one epoch to the next. None: never.
     mixed_precision : bool, default=False
         Whether the loss is computed in bfloat16 where torch holds that to be safe.
+    draws : bool, default=False
+        Whether `loss_fn` draws random numbers without a generator, beside those of layers
+        such as dropout. They then come from the streams of
+        :func:`~skocc.engine.seeding.seeded`.
     checkpoint : Checkpoint, default=None
         File that the state is written to after epochs. If there is one already, training
         goes on from it; on a CPU the result is that of a training without a break, bit by
@@ -111,6 +119,8 @@ def train(
     precision = nullcontext()
     if mixed_precision:
         precision = torch.autocast(device.type, torch.bfloat16)
+    # Seeing every operation takes longer than many of them, where none draws anything.
+    forward = nullcontext if draws or may_draw(module) else without_modes
     loss_curve: list[float] = []
     kind_curves: list[list[float]] = [[] for _ in range(n_kinds)]
     validation_curve: list[float] = []
@@ -142,11 +152,13 @@ def train(
             # Losses stay on the device until the epoch ends: reading one waits for it.
             totals = [torch.zeros((), device=device) for _ in range(n_kinds)]
             for index, batch in enumerate(batches):
-                optimizer.zero_grad()
-                with precision:
+                with without_modes():
+                    optimizer.zero_grad()
+                with precision, forward():
                     loss = loss_fn(batch)
-                loss.backward()
-                optimizer.step()
+                with without_modes():
+                    loss.backward()
+                    optimizer.step()
                 totals[index % n_kinds] += loss.detach()
                 progress.update()
             totals = torch.stack(totals).tolist()
@@ -167,11 +179,9 @@ def train(
         if checkpoint is not None and len(loss_curve) > n_saved:
             checkpoint.save(parts, history(), device)
     except KeyboardInterrupt:
-        warnings.warn(
+        warn(
             f"Interrupted: {stage} ends after {len(loss_curve)} of {n_epochs} epochs and "
             "keeps what was learnt.",
-            UserWarning,
-            stacklevel=6,  # about where the user called fit
         )
     finally:
         progress.close()
@@ -231,8 +241,13 @@ def train_by_milestones(
 @torch.no_grad()
 def _mean_loss(module, loss_fn, batches) -> float:
     module.eval()
-    losses = [loss_fn(batch) for batch in batches]
-    return torch.stack(losses).mean().item()
+    losses, sizes = [], []
+    for batch in batches:
+        losses.append(loss_fn(batch))
+        sizes.append(len(batch[0] if isinstance(batch, tuple) else batch))
+    # Of images, not of batches: the last of them is smaller.
+    sizes = torch.tensor(sizes, dtype=torch.float64)
+    return (torch.stack(losses).double().cpu() * sizes).sum().item() / sizes.sum().item()
 
 
 def _has_converged(curves, tolerance, n_epochs):

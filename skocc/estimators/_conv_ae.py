@@ -20,6 +20,7 @@ from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import validate_images, warn_about_anomalies, warn_about_range
 from skocc.augmentation import random_variants
 from skocc.banks import image_digests
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.checkpoints import Checkpoint
 from skocc.engine.device import inference_dtype, on_device, resolve_device
@@ -251,6 +252,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn to reconstruct normal images.
 
@@ -259,7 +261,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two, with values in [0, 1] or integers. An array
             (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -282,6 +285,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -388,6 +392,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             n_epochs=self.n_epochs,
             validation_batches=ImageBatches(images, self.batch_size, device=device),
             patience=self.patience,
+            draws=vary is not None,
             checkpoint=self._checkpoint(images, generator),
             verbose=self.verbose,
             stage="ConvAE",
@@ -440,6 +445,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         size = max(float(np.abs(codes).mean()), 1e-30)
         return 0.0 - errors, codes.std(axis=0).mean() / size  # not -0.0
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         network = self._network_on(device)

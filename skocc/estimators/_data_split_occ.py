@@ -17,6 +17,7 @@ from skocc._validation import (
     warn_about_anomalies,
     warn_about_range,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -350,6 +351,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Split normal images into typical and atypical ones, and learn to tell which.
 
@@ -358,8 +360,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         X : images, rows or paths
             Normal samples only, at least four. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W), with values in [0, 1] or integers; flattened images (n, d) with
-            `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); or a list of
-            paths or PIL images.
+            `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); a list of
+            paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -381,6 +383,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -406,6 +409,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         scores, _ = self._measure(images, resolve_device(self.device, fall_back=True))
         return scores
 
+    @isolated
     def normal_probability(self, X):
         """Probability that images are typical of the normal ones, by the classifier.
 
@@ -428,6 +432,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         """
         return torch.sigmoid(torch.from_numpy(self.score_samples(X))).numpy()
 
+    @isolated
     def reconstruction_similarity(self, X):
         """Similarity of images to what the autoencoder makes of them.
 

@@ -12,6 +12,7 @@ from torch import nn
 from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import check_integers, validate_images, warn_about_anomalies
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.seeding import seeded
@@ -294,6 +295,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn the sphere around normal images.
 
@@ -302,7 +304,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         X : images, rows or paths
             Normal samples only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; plain rows (n, d)
-            without; a tensor (n, C, H, W); or a list of paths or PIL images.
+            without; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -322,6 +325,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 

@@ -21,6 +21,7 @@ from skocc._validation import (
     validate_images,
     warn_about_anomalies,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
@@ -288,6 +289,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn to reconstruct the features of normal images.
 
@@ -296,7 +298,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least three. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
-            or a list of paths or PIL images.
+            a list of paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -317,6 +319,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -481,6 +484,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return self.border, self.border
         return tuple(min(_BORDER, n // 8) for n in self.grid_shape_)
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         dtype, extract = inference_dtype(self.image_shape_, device), self._extractor(device)

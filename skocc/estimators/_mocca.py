@@ -25,6 +25,7 @@ from skocc.clips import (
     min_max_normalize,
     validate_clips,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -424,6 +425,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn the spheres around normal samples.
 
@@ -432,7 +434,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images, rows, videos or paths
             Normal samples only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; plain rows (n, d)
-            without; a tensor (n, C, H, W); or a list of paths or PIL images.
+            without; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
 
             Videos: an array of clips (n, T, H, W, C), a tensor (n, T, C, H, W), or, with
             `clip_length`, a list of videos that may differ in length. Each is an array
@@ -458,6 +461,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score samples: higher is more normal.
 
@@ -482,6 +486,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         images, scores = self._score_pieces(X)
         return _lowest(images, scores.mean(axis=2))
 
+    @isolated
     def layer_scores(self, X):
         """Score samples by each layer alone: higher is more normal.
 
@@ -504,6 +509,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """
         return _lowest(*self._score_pieces(X))
 
+    @isolated
     def score_frames(self, video, *, normalize=True):
         """Score the frames of a video: higher is more normal.
 
@@ -873,6 +879,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return scores
         return scores + self.radii_ ** (2 * exponent)
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         rows, columns = self._pieces().starts

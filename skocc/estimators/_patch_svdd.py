@@ -25,6 +25,7 @@ from skocc.banks import (
     recognizer,
     to_rows,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
@@ -313,6 +314,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.warm_start = warm_start
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Learn an encoder of patches, and keep those of the training images.
 
@@ -321,7 +323,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two, and at least `patch_size` pixels a side. An
             array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -342,6 +345,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -591,6 +595,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         maxima = self._map(images, device, lambda maps: maps.max(axis=(1, 2)))
         return 0.0 - maxima  # not -0.0
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         return self._map(images, device, lambda maps: maps.astype(np.float32))

@@ -30,6 +30,7 @@ from skocc.banks import (
     recognizer,
     to_rows,
 )
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
@@ -316,6 +317,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Keep the features of normal images.
 
@@ -324,7 +326,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
-            or a list of paths or PIL images.
+            a list of paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -343,6 +345,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         with unchanged_on_error(self):
             return self._fit(X, y)
 
+    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -366,6 +369,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         images = validate_images(self, X, reset=False)
         return self._score(images, resolve_device(self.device, fall_back=True))
 
+    @isolated
     def bank_bytes(self, n_images, image_size=None):
         """Bytes of the features of all cells, to be known before fitting.
 
@@ -471,6 +475,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _score(self, images, device):
         return 0.0 - self._measure(images, device, self._image_scores)  # not -0.0
 
+    @isolated
     def _anomaly_map(self, images):
         device = resolve_device(self.device, fall_back=True)
         return self._measure(images, device, self._pixel_scores)

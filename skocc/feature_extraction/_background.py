@@ -132,7 +132,8 @@ class BackgroundRemoval(TransformerMixin, BaseEstimator):
         X : frames or paths
             Of one camera, in their order. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened frames (n, d) with `image_shape`; a tensor
-            (n, C, H, W); or a list of paths or PIL images. Grey or RGB.
+            (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch. Grey or RGB.
         y : Ignored
             Present for scikit-learn.
 

@@ -8,6 +8,7 @@ from torch import nn
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import HasMethods, StrOptions, fit_context
 from skocc._validation import check_backbone_channels, validate_images
+from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
@@ -155,6 +156,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @isolated
     def fit(self, X, y=None):
         """Build the network, and learn the shape of the images.
 
@@ -162,7 +164,8 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn.
 
@@ -186,6 +189,7 @@ class DeepFeatures(TransformerMixin, BaseEstimator):
             self._layer_sizes()
         return self
 
+    @isolated
     def transform(self, X):
         """Compute the features of images.
 

@@ -1,4 +1,3 @@
-import warnings
 from itertools import chain
 from numbers import Integral
 
@@ -13,6 +12,7 @@ from skocc._images import resize_array
 from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import Interval, fit_context
 from skocc._validation import validate_images
+from skocc._warnings import warn
 
 STATISTICS = (
     "width", "height", "aspect_ratio",
@@ -227,7 +227,8 @@ class DirectFeatures(TransformerMixin, BaseEstimator):
         ----------
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn.
 
@@ -370,12 +371,10 @@ def _to_bytes(image):
 def _warn_about_range(lowest, highest):
     # Half a level beyond the ends is rounded, not cut off.
     if 255 * lowest < -0.5 or 255 * highest > 255.5:
-        warnings.warn(
+        warn(
             "DirectFeatures reads floats as grey levels in [0, 1], and cuts off what is "
             f"outside. Got values from {lowest:.3g} to {highest:.3g}. Scale X to [0, 1], "
             "or pass uint8.",
-            UserWarning,
-            stacklevel=4,  # past transform and what wraps it, to its caller
         )
 
 

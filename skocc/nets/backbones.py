@@ -6,6 +6,7 @@ work where it is missing or broken.
 
 import copy
 import os
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,7 @@ class BackboneEncoder(nn.Module):
         else:
             self.body = _build(backbone, weights)
             _remove_classifier(self.body, backbone, hidden)
+        keep_strided_layers_safe(self.body)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to (b, d).
@@ -66,6 +68,42 @@ class BackboneEncoder(nn.Module):
         if batch.dim() == 4 and batch.shape[1] == 1:
             batch = batch.expand(-1, self.n_channels, -1, -1)
         return self.body(batch).flatten(1)
+
+
+def keep_strided_layers_safe(module: nn.Module) -> None:
+    """Keep layers that can end the process out of the channels_last layout.
+
+    These are convolutions of 1x1 with a stride, on fewer than eight channels, and their
+    transposes: on processors with AVX2 and nothing newer, torch (2.4 to 2.14 at least)
+    writes beyond its memory when it computes the gradient of their weights in this layout.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Changed in place: such layers get a hook, and weights in the other layout.
+    """
+    for layer in module.modules():
+        if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+            continue
+        is_transposed = isinstance(layer, nn.ConvTranspose2d)
+        n_channels = layer.out_channels if is_transposed else layer.in_channels
+        is_strided = max(layer.kernel_size) == 1 < max(layer.stride)
+        if (
+            is_strided
+            and n_channels < 8
+            and _contiguous_input not in (layer._forward_pre_hooks.values())
+        ):
+            layer.weight.data = _in_contiguous_layout(layer.weight.data)
+            layer.register_forward_pre_hook(_contiguous_input)
+
+
+def _contiguous_input(layer, args):
+    return tuple(_in_contiguous_layout(value) for value in args)
+
+
+def _in_contiguous_layout(tensor):
+    # Not .contiguous(): a tensor of one channel counts as being in both layouts.
+    return tensor.clone(memory_format=torch.contiguous_format)
 
 
 @torch.no_grad()
@@ -210,17 +248,37 @@ class FeatureMaps(nn.Module):
         return shapes
 
 
+# While one thread traces, torch has exchanged `nn.Module.__call__` for the whole process.
+_tracing = threading.Lock()
+
+
 class _LayerTracer(fx.Tracer):
-    """Keeps, beside the graph, the value that each module returned first."""
+    """Keeps, beside the graph, the value that each module returned first.
+
+    Modules that other threads call, or look into, while this one traces are left alone.
+    """
 
     def __init__(self):
         super().__init__()
         self.values = {}
+        self._thread = threading.get_ident()
+
+    def trace(self, root, concrete_args=None):
+        # Two threads would put one another's exchanged methods back.
+        with _tracing:
+            return super().trace(root, concrete_args)
 
     def call_module(self, m, forward, args, kwargs):
+        if threading.get_ident() != self._thread:
+            return forward(*args, **kwargs)
         value = super().call_module(m, forward, args, kwargs)
         self.values.setdefault(self.path_of_module(m), value)
         return value
+
+    def getattr(self, attr, attr_val, parameter_proxy_cache):
+        if threading.get_ident() != self._thread:
+            return attr_val
+        return super().getattr(attr, attr_val, parameter_proxy_cache)
 
 
 def _trace(model, layers):

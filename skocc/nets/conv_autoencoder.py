@@ -13,6 +13,12 @@ class ResidualBlock(nn.Module):
     Parameters
     ----------
     in_channels, out_channels : int
+
+    Notes
+    -----
+    The 1x1 convolution is one of stride 1, on every second pixel: the same numbers, without
+    a kernel of torch that corrupts its memory (see
+    :class:`skocc.nets.residual_encoder.DownBlock`).
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -23,13 +29,13 @@ class ResidualBlock(nn.Module):
             nn.BatchNorm2d(out_channels),
         )
         self.skip = nn.Sequential(
-            nn.Conv2d(in_channels, out_channels, 1, stride=2, bias=False),
+            nn.Conv2d(in_channels, out_channels, 1, bias=False),
             nn.BatchNorm2d(out_channels),
         )
 
     def forward(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (b, in_channels, H, W) to (b, out_channels, H / 2, W / 2), rounded up."""
-        return functional.relu(self.body(maps) + self.skip(maps))
+        return functional.relu(self.body(maps) + self.skip(maps[:, :, ::2, ::2]))
 
 
 class ConvAutoencoder(nn.Module):

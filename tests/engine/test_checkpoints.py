@@ -4,6 +4,7 @@ import torch
 
 from skocc.engine.batches import ImageBatches
 from skocc.engine.checkpoints import Checkpoint
+from skocc.engine.seeding import seeded
 from skocc.engine.training import train
 
 IMAGES = np.random.default_rng(0).random((11, 4, 4, 1)).astype(np.float32)
@@ -27,7 +28,11 @@ class Killed(Exception):
 
 def fit(path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None, **identity):
     """Train a net with dropout, shuffled batches, a schedule and validation."""
-    torch.manual_seed(seed)
+    with seeded(seed, CPU) as generator:
+        return fit_within(generator, path, n_epochs, kill_at, every, patience, identity)
+
+
+def fit_within(generator, path, n_epochs, kill_at, every, patience, identity):
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(16, 8),
@@ -36,7 +41,6 @@ def fit(path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None, **i
         torch.nn.Linear(8, 16),
     )
     optimizer = torch.optim.Adam(network.parameters(), lr=0.05)
-    generator = torch.Generator().manual_seed(seed)
     n_steps = 0
 
     def loss_fn(batch):
