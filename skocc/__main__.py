@@ -2,18 +2,35 @@
 
 import argparse
 import ast
+import csv
+import os
 import sys
+import tempfile
+from contextlib import nullcontext
 from pathlib import Path
 
 import skocc
-from skocc._files import IMAGE_SUFFIXES
+from skocc._files import IMAGE_SUFFIXES, list_images
+from skocc._table import score_files
 from skocc.model_selection import ThresholdTuner
 
-_METHODS = sorted(
-    name
-    for name, module in skocc._MODULES.items()
-    if module.startswith("skocc.estimators.")
-)
+# Names of folders, in small letters, by which data sets say what is in them.
+_NORMAL = {"good", "normal", "nominal", "ok"}
+_OTHERS = {
+    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "defect", "defective",
+    "defects", "faulty", "ground_truth", "mask", "masks", "ng", "nok", "not_good",
+    "outlier", "outliers", "test",
+}  # fmt: skip
+# Files after which rows are written: few enough to look on, many enough to be fast.
+_BATCH_SIZE = 64
+# As a shell reports a process that was ended by SIGINT and by SIGPIPE.
+_INTERRUPTED, _NO_READER = 130, 141
+_ESCAPES = """\
+In the columns path and error, what would break the table or a terminal is written as in
+an address of the web, %0A for a line feed: per cent signs, characters that cannot be
+printed or encoded, bytes that are not UTF-8, and =, +, -, @ at the beginning, which a
+spreadsheet takes for a formula. In Python, unquote(path, errors="surrogateescape") of
+urllib.parse gives the name back."""
 
 
 def main(arguments=None):
@@ -27,13 +44,21 @@ def main(arguments=None):
     Returns
     -------
     status : int
-        0, or 1 where the images or parameters are not usable, which is said on stderr.
+        0, or 1 where the images or parameters are not usable, which is said on stderr; 130
+        after Ctrl-C, and 141 where nobody reads what is printed any more.
     """
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ImportError, OSError, ValueError) as error:
-        _say(f"skocc {options.command}: {error}")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Or Python complains when it flushes what is left at its end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _NO_READER
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    except (ArithmeticError, ImportError, MemoryError, OSError, ValueError) as error:
+        _say(f"skocc {options.command}: {str(error) or type(error).__name__}")
         return 1
     return 0
 
@@ -42,19 +67,39 @@ def _parser():
     parser = argparse.ArgumentParser(
         prog="python -m skocc", description="Detect anomalous images in folders."
     )
+    parser.add_argument("--version", action="version", version=f"skocc {skocc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     fit = commands.add_parser("fit", help="train a detector on a folder of normal images")
-    fit.add_argument("folder", type=Path, help="normal images, also in folders within it")
-    fit.add_argument("--method", choices=_METHODS, required=True)
+    fit.add_argument(
+        "folder",
+        type=_path,
+        help="normal images, also in folders within it; of a folder in the layout of MVTec "
+        "AD, those in train/good",
+    )
+    fit.add_argument(
+        "--normal",
+        metavar="NAME",
+        help="folder within it that holds the normal images, where it has others as well",
+    )
+    fit.add_argument(
+        "--method",
+        choices=_Methods(),
+        required=True,
+        metavar="METHOD",
+        help="a detector: %(choices)s",
+    )
     fit.add_argument(
         "--param",
         action="append",
         default=[],
         type=_parameter,
         metavar="NAME=VALUE",
-        help="a parameter of the method, such as n_epochs=20; may be repeated",
+        help="a parameter of the method, such as n_epochs=20, backbone=resnet18 or "
+        "layers=layer2,layer3; may be repeated",
     )
-    fit.add_argument("--output", type=Path, required=True, help="safetensors file to write")
+    fit.add_argument(
+        "--output", type=_path, required=True, help="safetensors file to write"
+    )
     fit.add_argument(
         "--false-alarm-rate",
         type=float,
@@ -69,52 +114,132 @@ def _parser():
         metavar="FRACTION",
         help="of the images, held out from training for the threshold (default: 0.2)",
     )
+    fit.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the training and of what is held out (default: 0)",
+    )
     fit.set_defaults(run=_fit)
-    score = commands.add_parser("score", help="score a folder of images")
-    score.add_argument("model", type=Path, help="file that fit, or skocc.save, has written")
-    score.add_argument("folder", type=Path, help="images, also in folders within it")
-    score.add_argument("--output", type=Path, help="CSV file to write (default: print it)")
+    score = commands.add_parser(
+        "score", help="score a folder of images", description=_ESCAPES
+    )
+    score.add_argument(
+        "model", type=_path, help="file that fit, or skocc.save, has written"
+    )
+    score.add_argument("folder", type=_path, help="images, also in folders within it")
+    score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
     score.set_defaults(run=_score)
     return parser
 
 
+class _Methods:
+    """The detectors' names, looked up when they are asked for: that imports torch."""
+
+    def __iter__(self):
+        for name in sorted(skocc.__all__):
+            value = getattr(skocc, name)
+            if isinstance(value, type) and hasattr(value, "score_samples"):
+                yield name
+
+
 def _fit(options):
-    params = dict(options.param)
-    detector = getattr(skocc, options.method)().set_params(**params)
+    files = _normal_files(options.folder, options.normal)
+    _check_destination(options.output)
+    detector = getattr(skocc, options.method)().set_params(random_state=options.seed)
+    for name, value in options.param:
+        # One word or number stands for a list where nothing but a list is taken.
+        constraints = detector._parameter_constraints.get(name, [None])
+        if all(constraint in (None, tuple, list) for constraint in constraints) and (
+            tuple in constraints and isinstance(value, str | int | float)
+        ):
+            value = (value,)
+        detector.set_params(**{name: value})
     tuner = ThresholdTuner(
         detector,
         false_alarm_rate=options.false_alarm_rate,
         calibration_size=options.calibration_size,
-        random_state=params.get("random_state"),
-    ).fit(_files(options.folder))
+        random_state=detector.random_state,
+    ).fit(files)
     # The file holds a detector: of the held-out images it keeps the threshold alone.
     fitted = tuner.detector_
     fitted.offset_ = tuner.offset_
     skocc.save(fitted, options.output)
     _say(
-        f"{options.output}: {options.method}; threshold {tuner.offset_:.6g}, a false-alarm "
+        f"{str(options.output)!r}: {options.method} of {len(files)} images with seed "
+        f"{detector.random_state}; threshold {tuner.offset_:.6g}, a false-alarm "
         f"rate of at most {options.false_alarm_rate:g} by "
         f"{len(tuner.calibration_scores_)} images held out from training"
     )
 
 
 def _score(options):
-    table = skocc.predict_table(skocc.load(options.model), _files(options.folder))
-    table.to_csv(options.output or sys.stdout, index=False)
-    _say(
-        f"{len(table)} images: {(table['label'] == -1).sum()} anomalous, "
-        f"{table['error'].notna().sum()} that cannot be scored"
-    )
+    detector, files = skocc.load(options.model), _files(options.folder)
+    if options.output is None:
+        destination = nullcontext(sys.stdout)
+    else:
+        _check_destination(options.output, options.model, *files)
+        destination = options.output.open("w", encoding="utf-8", newline="")
+    n_anomalous, first_error, n_errors = 0, None, 0
+    with destination as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["path", "score", "label", "error"])
+        for rows in score_files(detector, files, _BATCH_SIZE):
+            for path, score, label, error in rows:
+                name = _escaped(path, file.encoding)
+                if error is None:
+                    table.writerow([name, score, label, ""])
+                else:
+                    table.writerow([name, "", "", _escaped(str(error), file.encoding)])
+                n_anomalous += label == -1
+                n_errors += error is not None
+                first_error = first_error or error
+            file.flush()
+    _say(f"{len(files)} images: {n_anomalous} anomalous, {n_errors} that cannot be scored")
+    if n_errors == len(files):
+        raise ValueError(
+            f"None of the files can be scored. Got of the first: {first_error}"
+        )
+
+
+def _normal_files(folder, normal):
+    """Return the files to train on, if it is known that all of them are normal."""
+    if normal is not None:
+        if not normal.strip():
+            raise ValueError("--normal names no folder. Got ''. Leave it out, or name one.")
+        return _files(folder / normal)
+    if (folder / "train" / "good").is_dir():
+        files = _files(folder / "train" / "good")
+        _say(
+            f"{str(folder)!r} is laid out like MVTec AD: fitting on the {len(files)} "
+            "images in its train/good"
+        )
+        return files
+    files = _files(folder)
+    homes = sorted({path.parent.relative_to(folder).parts for path in files})
+    # A folder says what else there is if it is called so, or if one beside it is good.
+    is_other = any(part.lower() in _OTHERS for home in homes for part in home)
+    goods = {
+        home[: depth + 1]
+        for home in homes
+        for depth, part in enumerate(home)
+        if part.lower() in _NORMAL
+    }
+    if is_other or any(home[: len(good)] != good for home in homes for good in goods):
+        names = [str(Path(*home)) for home in homes]
+        shown = ", ".join(map(repr, names[:8])) + (" and more" if len(names) > 8 else "")
+        raise ValueError(
+            f"It is not said which images in {str(folder)!r} are normal, and all that are "
+            f"fitted on are learnt as normal. Got images in its folders {shown}. Name the "
+            "one with normal images, as in --normal good, or pass that folder."
+        )
+    return files
 
 
 def _files(folder):
     if not folder.is_dir():
         raise ValueError(f"{str(folder)!r} is no folder. Pass a folder of images.")
-    files = sorted(
-        path
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and path.is_file()
-    )
+    files = list_images(folder, recursive=True)
     if not files:
         raise ValueError(
             f"There are no images in {str(folder)!r}. Got no file that ends in one of "
@@ -123,19 +248,78 @@ def _files(folder):
     return files
 
 
+def _check_destination(path, *sources):
+    """Refuse what cannot be written, or is read, before there is work to lose."""
+    if path.exists() and not path.is_file():
+        raise ValueError(
+            f"{str(path)!r} cannot be written: it is a folder or device. Pass the name of "
+            "a file as --output."
+        )
+    if any(path.exists() and path.samefile(s) for s in sources if s.exists()):
+        raise ValueError(
+            f"{str(path)!r} cannot be written: it is one of the files that are read. Pass "
+            "another name as --output."
+        )
+    try:
+        with tempfile.TemporaryFile(dir=path.resolve().parent):
+            pass
+    except OSError as error:
+        raise ValueError(
+            f"{str(path)!r} cannot be written: {error.strerror}. Make its folder "
+            f"{str(path.resolve().parent)!r} first, one that may be written to, or pass "
+            "another name as --output."
+        ) from error
+
+
+def _path(text):
+    """Return a path; an empty name, as of an unset variable, is not the folder here."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("a name expected, got ''; the folder here is .")
+    return Path(text)
+
+
 def _parameter(text):
-    """Return (name, value) of NAME=VALUE; what is no Python literal is text."""
+    """Return (name, value) of NAME=VALUE."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"NAME=VALUE expected, got {text!r}")
+    return name, _value(value)
+
+
+def _value(text):
+    """Return a literal of Python; a list of words or literals; else the text."""
     try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError, MemoryError, RecursionError):
+        pass
+    if "," in text and not text.startswith(("(", "[", "{")):
+        return tuple(_value(part.strip()) for part in text.split(",") if part.strip())
+    return text
+
+
+def _escaped(text, encoding):
+    """Return text for one cell of a table: see _ESCAPES."""
+    cell = ""
+    for place, character in enumerate(text):
+        is_plain = character.isprintable() and character != "%"
+        is_plain &= not (place == 0 and character in "=+-@")
+        try:
+            character.encode(encoding or "utf-8")
+        except UnicodeEncodeError:
+            is_plain = False
+        if is_plain:
+            cell += character
+        else:
+            is_byte = "\udc80" <= character <= "\udcff"  # one that is not UTF-8
+            errors = "surrogateescape" if is_byte else "surrogatepass"
+            cell += "".join(f"%{byte:02X}" for byte in character.encode("utf-8", errors))
+    return cell
 
 
 def _say(text):
-    sys.stderr.write(text + "\n")
+    """Write a line for the user; names in it must not command the terminal."""
+    shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
+    sys.stderr.write("".join(shown) + "\n")
 
 
 if __name__ == "__main__":

@@ -54,6 +54,24 @@ def marked_anomalies(y):
     return _read(y)[2]
 
 
+def are_zeros_and_ones(y):
+    """Return whether labels are both 0 and 1 and nothing else, which has two readings.
+
+    Parameters
+    ----------
+    y : array-like of shape (n_samples,)
+
+    Returns
+    -------
+    ambiguous : bool
+        Here 1 is normal; for others, PyOD among them, it is an anomaly.
+    """
+    y = np.asarray(y)
+    if y.dtype.kind == "O" and not all(isinstance(label, Real) for label in y.flat):
+        return False
+    return y.dtype.kind in "biufO" and np.unique(y.astype(float)).tolist() == [0, 1]
+
+
 def marked_or_warned(y):
     """Return the same, and warn where labels that cannot be read are taken as normal."""
     y, normal, anomalous = _read(y)

@@ -18,6 +18,7 @@ IMAGE_CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left")],
     "image_shape": [None, tuple, list],
     "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
+    "intensity_range": [None, tuple, list],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
 }

@@ -1,4 +1,5 @@
 import os
+from numbers import Integral
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
@@ -42,14 +43,20 @@ def predict_table(detector, paths, *, batch_size=256):
     ImportError
         pandas is not installed.
     ValueError
-        There are no paths, or none of the files can be scored; the message is that of the
-        first.
+        There are no paths, `batch_size` or the detector is none, or none of the files can
+        be scored; the message is then that of the first.
     sklearn.exceptions.NotFittedError
         The detector is not fitted.
 
     See Also
     --------
     skocc.model_selection.ThresholdTuner : Gives a detector p-values.
+
+    Notes
+    -----
+    An entry of `paths` that is no path, such as a missing value of a table, has a row with
+    an error too. Names that are not UTF-8 are kept as Python keeps them: to write such a
+    table use ``table.to_csv(path, errors="surrogateescape")``.
 
     Examples
     --------
@@ -76,53 +83,104 @@ def predict_table(detector, paths, *, batch_size=256):
             "predict_table returns a DataFrame, and pandas cannot be imported. Install it, "
             "for example by pip install pandas, or call detector.score_samples(paths)."
         ) from error
-    if isinstance(paths, str | os.PathLike):
+    rows = [row for batch in score_files(detector, paths, batch_size) for row in batch]
+    names, scores, labels, errors = zip(*rows, strict=True)
+    failed = np.array([error is not None for error in errors])
+    if failed.all():
+        raise errors[0]
+    # Objects, because other columns of text cannot hold names that are not UTF-8.
+    table = {"path": pd.Series(names, dtype=object), "score": np.array(scores)}
+    if hasattr(detector, "p_values"):
+        p_values = conformal_p_values(table["score"], detector.calibration_scores_)
+        table["p_value"] = np.where(failed, np.nan, p_values)
+    table["label"] = pd.array([label or pd.NA for label in labels], dtype="Int64")
+    reasons = [None if error is None else str(error) for error in errors]
+    table["error"] = pd.Series(reasons, dtype=object)
+    return pd.DataFrame(table)
+
+
+def score_files(detector, paths, batch_size):
+    """Score files, and yield their rows a batch at a time.
+
+    Parameters
+    ----------
+    detector, paths, batch_size : as in `predict_table`
+
+    Yields
+    ------
+    rows : list of tuple (path, score, label, error)
+        Text, a float, +1 or -1, and None; or text, NaN, None and the exception that says
+        why the file cannot be scored.
+
+    Raises
+    ------
+    ValueError, sklearn.exceptions.NotFittedError
+        As `predict_table`, but for files none of which can be scored.
+    """
+    if isinstance(paths, str | bytes | os.PathLike):
         raise ValueError(
             f"paths must be a collection of files. Got the single path {str(paths)!r}. "
             "Pass a list, for a folder sorted(folder.glob('*.png'))."
         )
-    paths = [os.fspath(path) for path in paths]
+    try:
+        paths = list(paths)
+    except TypeError as error:
+        raise ValueError(
+            f"paths must be a collection of files. Got {type(paths).__name__}, which holds "
+            "nothing. Pass a list of str or Path."
+        ) from error
     if not paths:
         raise ValueError(
             "There are no files to score. Got an empty collection of paths. Pass at "
             "least one."
         )
-    scores = np.full(len(paths), np.nan)
-    labels = np.zeros(len(paths), dtype=int)
-    errors = {}
+    is_number = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
+    if not is_number or batch_size < 1:
+        raise ValueError(
+            "batch_size, the number of files that are scored at once, must be a positive "
+            f"integer. Got {batch_size!r}. Pass for example batch_size=256."
+        )
+    if not hasattr(detector, "score_samples"):
+        raise ValueError(
+            "A detector has score_samples, by which files are scored. Got "
+            f"{type(detector).__name__}, which has not. Pass a fitted detector."
+        )
     for start in range(0, len(paths), batch_size):
-        batch = range(start, min(start + batch_size, len(paths)))
+        batch = paths[start : start + batch_size]
         try:
-            _score(detector, paths, batch, scores, labels)
+            rows = _score(detector, [os.fsdecode(path) for path in batch])
         except NotFittedError:
             raise
-        except (ValueError, OSError):
-            # Which file it was: one after another.
-            for index in batch:
-                try:
-                    _score(detector, paths, [index], scores, labels)
-                except (ValueError, OSError) as error:
-                    errors[index] = error
-    if len(errors) == len(paths):
-        raise errors[0]
-    table = {"path": paths, "score": scores}
-    if hasattr(detector, "p_values"):
-        p_values = conformal_p_values(scores, detector.calibration_scores_)
-        p_values[list(errors)] = np.nan
-        table["p_value"] = p_values
-    failed = np.isin(np.arange(len(paths)), list(errors))
-    table["label"] = pd.array(labels, dtype="Int64")
-    table["label"][failed] = pd.NA
-    table["error"] = [str(errors[i]) if i in errors else None for i in range(len(paths))]
-    return pd.DataFrame(table)
+        # Whatever one file has done to a batch, it must not cost the others their scores.
+        except Exception:
+            rows = [_score_alone(detector, path) for path in batch]
+        yield rows
 
 
-def _score(detector, paths, indices, scores, labels):
-    """Write scores and labels of the paths at `indices` into the arrays."""
-    batch = [paths[index] for index in indices]
-    batch_scores = detector.score_samples(batch)
+def _score_alone(detector, path):
+    """Return the row of a file, whatever becomes of it."""
+    try:
+        name = os.fsdecode(path)
+    except TypeError:
+        error = ValueError(
+            f"This is no path: got {type(path).__name__}. Pass a str or Path, or leave it "
+            "out."
+        )
+        return str(path), np.nan, None, error
+    try:
+        return _score(detector, [name])[0]
+    except Exception as error:
+        return name, np.nan, None, error
+
+
+def _score(detector, paths):
+    """Return the rows of files that can all be scored."""
+    scores = detector.score_samples(paths)
     if hasattr(detector, "offset_"):
-        batch_labels = np.where(batch_scores >= detector.offset_, 1, -1)
+        labels = np.where(scores >= detector.offset_, 1, -1)
     else:  # a Pipeline keeps its threshold to itself
-        batch_labels = detector.predict(batch)
-    scores[list(indices)], labels[list(indices)] = batch_scores, batch_labels
+        labels = detector.predict(paths)
+    return [
+        (path, float(score), int(label), None)
+        for path, score, label in zip(paths, scores, labels, strict=True)
+    ]

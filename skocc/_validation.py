@@ -1,19 +1,20 @@
 """The one door for X: whatever is accepted becomes an image source.
 
-Arrays, tensors, lists, tables, paths and PIL images all leave :func:`validate_images` as
-an :class:`~skocc._images.ArrayImages` or :class:`~skocc._images.FileImages`.
+Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
+:func:`validate_images` as an :class:`~skocc._images.ArrayImages`,
+:class:`~skocc._images.FileImages` or :class:`~skocc._images.ItemImages`.
 """
 
 import os
-from numbers import Integral
+from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
 from scipy import sparse
 from sklearn.utils.validation import check_array, validate_data
 
-from skocc._images import ArrayImages, FileImages
-from skocc._labels import marked_anomalies
+from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
+from skocc._labels import are_zeros_and_ones, marked_anomalies
 from skocc._warnings import warn
 
 # Sizes of the channel axis by which a four-dimensional layout is recognised.
@@ -35,10 +36,10 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     Parameters
     ----------
     estimator : estimator
-        Its ``image_shape`` and ``image_size`` are read. With `reset`, ``image_shape_``
-        and ``n_features_in_`` (and ``feature_names_in_``) are set on it, once all
-        checks have passed.
-    X : array, tensor, list, Series or DataFrame
+        Its ``image_shape``, ``image_size`` and ``intensity_range`` are read. With
+        `reset`, ``image_shape_`` and ``n_features_in_`` (and ``feature_names_in_``) are
+        set on it, once all checks have passed.
+    X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     reset : bool
         Whether this is a fit (learn the shape) or a later call (compare with it).
@@ -53,7 +54,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
 
     Returns
     -------
-    images : ArrayImages or FileImages
+    images : ArrayImages, FileImages or ItemImages
         Source of shape (n, H, W, C), or (n, d) for plain rows; (n, -1, -1, C) for
         images that differ in size.
 
@@ -65,13 +66,15 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     """
     image_shape = _check_image_shape(estimator.image_shape)
     image_size = _check_image_size(estimator.image_size)
+    _check_intensity_range(_intensity_range(estimator))
     X = _unwrap(X)
-    if isinstance(X, list):
-        # Files and PIL images. Other lists have become arrays in _unwrap.
+    if isinstance(X, list) or is_data_set(X):
+        # Files, and images one by one. Other lists have become arrays in _unwrap.
+        _check_sample_count(estimator, len(X), min_samples)
         images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
         n_features = int(np.prod(images.shape[1:]))
         checked = False
-    elif X.ndim == 2:
+    elif len(X.shape) == 2:
         images, checked = _from_table(
             estimator, X, image_shape, image_size, reset, rows, min_samples
         )
@@ -83,6 +86,8 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
 
     _check_sample_count(estimator, len(images), min_samples)
     if reset:
+        if images.is_deep:
+            _warn_about_depth(images)
         estimator.image_shape_ = images.shape[1:]
         if not checked:
             # What an earlier fit on a table knew says nothing about these images.
@@ -156,7 +161,7 @@ def check_fitted_shape(estimator):
 
 
 def warn_about_anomalies(y):
-    """Warn when labels say that anomalies are among the training images."""
+    """Warn when labels say, or may say, that anomalies are among the training images."""
     if y is None:
         return
     if n_anomalies := int(marked_anomalies(y).sum()):
@@ -164,6 +169,15 @@ def warn_about_anomalies(y):
             f"y labels {n_anomalies} of {len(y)} training images as anomalies, and "
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
+        )
+    elif are_zeros_and_ones(y):
+        n_ones = int(np.sum(np.asarray(y, dtype=float)))
+        warn(
+            "y holds 0 and 1 only, which has two readings, and all images are being "
+            "trained on as if they were normal: y is ignored in fit. Got "
+            f"{n_ones} labels of 1 and {len(y) - n_ones} of 0. If 1 is an anomaly, as in "
+            "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
+            "np.where(y == 1, -1, 1), cannot be misread."
         )
 
 
@@ -220,8 +234,46 @@ def _check_image_size(image_size):
     return tuple(int(n) for n in size)
 
 
+def _intensity_range(estimator):
+    """Return the parameter, None of an estimator that has none."""
+    return getattr(estimator, "intensity_range", None)
+
+
+def _check_intensity_range(intensity_range):
+    """Refuse what are not two finite numbers in ascending order."""
+    if intensity_range is None:
+        return
+    largest = float(np.finfo(np.float32).max)
+    valid = len(intensity_range) == 2 and all(
+        isinstance(n, Real) and -largest <= n <= largest for n in intensity_range
+    )
+    if not valid or np.float32(intensity_range[0]) >= np.float32(intensity_range[1]):
+        raise ValueError(
+            "intensity_range must be two numbers (low, high) that are read as 0 and 1, the "
+            f"lower one first. Got {intensity_range!r}. Set for example "
+            "intensity_range=(0, 4095) for a camera of 12 bits."
+        )
+
+
+def _warn_about_depth(images):
+    """Warn when images of 16 bits use less than an eighth of them, by the first ones."""
+    # One by one, since they may differ in size.
+    firsts = [images.load([index]) for index in range(min(len(images), _N_CHECKED))]
+    low = round(65535 * float(min(image.min() for image in firsts)))
+    high = round(65535 * float(max(image.max() for image in firsts)))
+    if high - low < 65536 / 8:
+        warn(
+            f"The images have 16 bits and use little of them: values from {low} to {high}, "
+            "where 0 is read as 0 and 65535 as 1. To a network they hardly differ. Set for "
+            f"example intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, "
+            "65535) to have them read as now without this warning."
+        )
+
+
 def _unwrap(X):
-    """Return X as a list of paths or PIL images, a DataFrame, or an array."""
+    """Return X as a list or data set of single images, a table, or an array."""
+    if is_data_set(X) or _is_table(X):
+        return X
     if sparse.issparse(X):
         raise ValueError(
             "Sparse data is not supported: images are dense. Got a sparse "
@@ -240,29 +292,52 @@ def _unwrap(X):
     if isinstance(X, tuple):
         X = list(X)
     if isinstance(X, list):
-        if X and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in X):
+        if X and (_is_files(X) or _is_single_images(X)):
             return X
         X = _stack(X)
-    if not hasattr(X, "iloc"):
-        X = np.asarray(X)
-        if X.ndim == 1 and X.dtype.kind in "UO":
-            return _list_of_items(X)
-        if X.dtype.kind == "c":
-            raise ValueError(
-                f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
-                "for example np.abs(X)."
-            )
-        if not X.dtype.isnative:
-            # Of foreign byte order, uint16 would not be recognised as such.
-            X = X.astype(X.dtype.newbyteorder("="))
-        if X.ndim not in (2, 3, 4):
-            raise ValueError(
-                "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
-                f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
-                "your data: for one image pass image[np.newaxis], for one row "
-                "X.reshape(1, -1); for a generator or DataLoader its images as one array."
-            )
+    X = np.asarray(X)
+    if X.ndim == 1 and X.dtype.kind in "UO":
+        return _list_of_items(X)
+    if X.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
+            "for example np.abs(X)."
+        )
+    if not X.dtype.isnative:
+        # Of foreign byte order, uint16 would not be recognised as such.
+        X = X.astype(X.dtype.newbyteorder("="))
+    if X.ndim not in (2, 3, 4):
+        raise ValueError(
+            "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
+            f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
+            "your data: for one image pass image[np.newaxis], for one row "
+            "X.reshape(1, -1); for a generator its images as one array."
+        )
     return X
+
+
+def _is_table(X):
+    """Return whether X has named columns: a DataFrame of pandas, polars or another."""
+    # scikit-learn reads the names, so that it has to see the table itself.
+    return len(getattr(X, "shape", ())) == 2 and hasattr(X, "columns")
+
+
+def _is_files(items):
+    return all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items)
+
+
+def _is_single_images(items):
+    """Return whether a list holds what a data set gives, or arrays that do not stack."""
+    first = items[0]
+    is_sample = isinstance(first, list) and len({type(part) for part in first}) > 1
+    if (isinstance(first, tuple) and first) or is_sample:
+        # As scikit-learn's splitters take them out of a data set.
+        return isinstance(first[0], Image.Image) or getattr(first[0], "ndim", 0) in (2, 3)
+    shapes = {tuple(x.shape) if hasattr(x, "shape") else None for x in items}
+    # Tensors one by one have their channels first, which no array has to.
+    return all(shape is not None and len(shape) in (2, 3) for shape in shapes) and (
+        len(shapes) > 1 or hasattr(first, "detach")
+    )
 
 
 def _stack(samples):
@@ -315,18 +390,35 @@ def _from_tensor(X):
 
 
 def _from_items(estimator, items, image_shape, image_size, reset, mixed_sizes):
-    """Return paths or PIL images as a source."""
+    """Return paths or PIL images, or a data set, as a source."""
     n_channels = None
     if not reset and len(estimator.image_shape_) == 3:
         n_channels = estimator.image_shape_[2]
     elif reset and image_shape is not None:
         n_channels = image_shape[2] if image_shape[2] != -1 else None
-    if n_channels not in (None, 1, 3):
-        raise ValueError(
-            "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator works "
-            f"on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+    if isinstance(items, list) and _is_files(items):
+        if n_channels not in (None, 1, 3):
+            raise ValueError(
+                "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
+                f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+            )
+        images = FileImages(
+            items, image_size, n_channels, mixed_sizes, _intensity_range(estimator)
         )
-    images = FileImages(items, image_size, n_channels, mixed_sizes)
+    else:
+        expected = _expected_shape(estimator, image_shape, reset)
+
+        def is_channels_first(shape):
+            return _is_channels_first((len(items), *shape), expected)
+
+        images = ItemImages(
+            items,
+            image_size,
+            n_channels,
+            mixed_sizes,
+            is_channels_first,
+            _intensity_range(estimator),
+        )
     if reset and image_size is None:
         _check_against_image_shape(images.shape, image_shape)
     return images
@@ -347,17 +439,17 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             f"of shape {estimator.image_shape_}. Reshape X to (n, H, W, C)."
         )
     _check_sample_count(estimator, X.shape[0], min_samples)
-    values = X.to_numpy() if hasattr(X, "to_numpy") else X
+    values = np.asarray(X)
     if values.size and isinstance(values.flat[0], str | os.PathLike):
         raise ValueError(
             f"X is a table of text, shape {X.shape}, not of numbers. Got "
             f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
             "X['path'] of a DataFrame or X[:, 0] of an array."
         )
-    _check_finite(values)
+    _checked_numbers(values)
     X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
     if image_shape is None:
-        return ArrayImages(X), True
+        return ArrayImages(X, None, _intensity_range(estimator)), True
     n_features = X.shape[1]
     known = -int(np.prod(image_shape)) if -1 in image_shape else np.prod(image_shape)
     if n_features % known or (-1 not in image_shape and n_features != known):
@@ -367,25 +459,25 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             "H * W * C is the number of columns of X."
         )
     shape = tuple(n_features // known if n == -1 else n for n in image_shape)
-    return ArrayImages(X.reshape(len(X), *shape), image_size), True
+    X = X.reshape(len(X), *shape)
+    return ArrayImages(X, image_size, _intensity_range(estimator)), True
 
 
 def _from_image_array(estimator, X, image_shape, image_size, reset):
     """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
     _check_sample_count(estimator, len(X), 1)
-    flat = X.reshape(len(X), -1)
-    _check_finite(flat)
+    flat = _checked_numbers(X.reshape(len(X), -1))
     flat = check_array(
         flat, dtype=_DTYPES, ensure_all_finite=False, estimator=type(estimator).__name__
     )
     X = flat.reshape(X.shape)
     if X.ndim == 3:
         X = X[:, :, :, np.newaxis]
-    else:
-        X = _channels_last(X, _expected_shape(estimator, image_shape, reset))
+    elif _is_channels_first(X.shape, _expected_shape(estimator, image_shape, reset)):
+        X = np.moveaxis(X, 1, -1)
     if reset or image_size is None:
         _check_against_image_shape(X.shape, image_shape)
-    return ArrayImages(X, image_size)
+    return ArrayImages(X, image_size, _intensity_range(estimator))
 
 
 def _expected_shape(estimator, image_shape, reset):
@@ -399,26 +491,25 @@ def _expected_shape(estimator, image_shape, reset):
     return shape if estimator.image_size is None else (-1, -1, shape[2])
 
 
-def _channels_last(X, expected):
-    """Return a four-dimensional array as (n, H, W, C)."""
+def _is_channels_first(shape, expected):
+    """Return whether an array of four dimensions is (n, C, H, W), not (n, H, W, C)."""
+    _, a, b, c = shape
     if expected is not None:
-        if _matches(X.shape[1:], expected):
-            return X
-        first = np.moveaxis(X, 1, -1)
-        if _matches(first.shape[1:], expected):
-            return first
-    _, a, b, c = X.shape
+        if _matches((a, b, c), expected):
+            return False
+        if _matches((b, c, a), expected):
+            return True
     last_is_channels, first_is_channels = c in _USUAL_CHANNELS, a in _USUAL_CHANNELS
     if last_is_channels == first_is_channels:
         # Nothing recognisable at either end: square images give the layout away.
         last_is_channels, first_is_channels = a == b != c, b == c != a
     if last_is_channels == first_is_channels:
         raise ValueError(
-            f"X of shape {X.shape} can be read in two ways: as (n, H, W, C), images of "
+            f"X of shape {shape} can be read in two ways: as (n, H, W, C), images of "
             f"{a} x {b} pixels with {c} channels, or as (n, C, H, W), images of {b} x {c} "
             f"pixels with {a} channels. Set image_shape=(H, W, C) to say which."
         )
-    return X if last_is_channels else np.moveaxis(X, 1, -1)
+    return first_is_channels
 
 
 def _matches(shape, expected):
@@ -434,24 +525,52 @@ def _check_against_image_shape(shape, image_shape):
         )
 
 
-def _check_finite(values):
-    """Refuse NaN and infinity, naming the first sample that holds one."""
-    if values.dtype.kind != "f":
-        return
-    # One pass over the data in the usual case; the sum is finite unless a value is not,
-    # or large finite values overflow, which the second pass tells apart.
-    with np.errstate(over="ignore", invalid="ignore"):
-        if np.isfinite(np.sum(values)):
-            return
-    bad = ~np.isfinite(values).all(axis=1)
-    if bad.any():
-        first = int(np.argmax(bad))
-        kind = "NaN" if np.isnan(values[first]).any() else "infinity (inf)"
+def _checked_numbers(values):
+    """Return an array (n, d) of numbers; refuse others, and those that float32 has not."""
+    if values.dtype.kind == "O":
+        values = np.array([_number(x) for x in values.flat]).reshape(values.shape)
+    if values.dtype.kind not in "biuf":
         raise ValueError(
-            f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
-            f"that are not finite, the first at index {first}. Remove these samples or "
-            "replace the values, for example with np.nan_to_num."
+            f"X must hold numbers. Got dtype {values.dtype}. Convert it, for example by "
+            "X.astype(float), or leave such columns out."
         )
+    if values.dtype.kind != "f" or values.size == 0:
+        return values
+    # float64 reaches further than the float32 that networks compute in.
+    largest = np.finfo(np.float32).max
+    # Two passes over the data in the usual case; NaN is neither.
+    if values.min() >= -largest and values.max() <= largest:
+        return values
+    bad = ~(np.abs(values) <= largest).all(axis=1)
+    first = int(np.argmax(bad))
+    if np.isnan(values[first]).any():
+        kind = "NaN"
+    elif np.isinf(values[first]).any():
+        kind = "infinity (inf)"
+    else:
+        kind = f"values beyond {largest:.3g}, which are infinity (inf) in float32"
+    raise ValueError(
+        f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
+        f"that are not finite, the first at index {first}. Remove these samples or "
+        "replace the values, for example with np.nan_to_num."
+    )
+
+
+def _number(value):
+    """Return an object as a float, NaN where it stands for a missing value."""
+    # Those of pandas by name: it need not be there.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return np.nan
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"X must hold numbers. Got a {type(value).__name__}, {value!r:.60}, among its "
+        "objects. Convert text to numbers and leave out what is none; paths and PIL images "
+        "go into a list, or an array of one dimension."
+    )
 
 
 def _check_sample_count(estimator, n_samples, min_samples):

@@ -5,9 +5,11 @@ import warnings
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parent)
-# scikit-learn wraps `fit` and `transform`; contexts are entered and left by Python.
+# scikit-learn wraps `fit`, `transform` and functions whose parameters it checks; contexts
+# are entered and left by Python.
 _WRAPPERS = (
     str(Path("sklearn", "base.py")),
+    str(Path("sklearn", "utils", "_param_validation.py")),
     str(Path("sklearn", "utils", "_set_output.py")),
     "contextlib.py",
 )

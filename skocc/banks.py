@@ -228,7 +228,8 @@ def kept_under_budget(
         The budget does not hold one vector of each.
     """
     full = bank_bytes(sum(n_vectors), n_features)
-    if max_bytes is None or full <= max_bytes:
+    max_bytes = full if max_bytes is None else int(max_bytes)  # of NumPy it may overflow
+    if full <= max_bytes:
         return list(n_vectors)
     smallest = bank_bytes(len(n_vectors), n_features)
     if max_bytes < smallest:

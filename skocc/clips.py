@@ -302,10 +302,8 @@ def _unwrap_videos(X):
             f"X must be a collection of videos. Got a single {type(X).__name__}: {X!r}. "
             "Pass a list, for example [folder]."
         )
-    if hasattr(X, "iloc") and X.ndim == 1:
-        X = X.tolist()  # a pandas Series of paths
-    if isinstance(X, np.ndarray) and X.ndim == 1:
-        X = X.tolist()
+    if len(getattr(X, "shape", ())) == 1:
+        X = list(X)  # an array or a Series of paths
     if isinstance(X, list | tuple):
         if len(X) == 0:
             raise ValueError(

@@ -458,7 +458,7 @@ def bank_bytes(n_vectors: int, n_features: int) -> int:
     -------
     n_bytes : int
     """
-    return 4 * n_vectors * n_features
+    return 4 * int(n_vectors) * int(n_features)
 
 
 def random_subset(n_vectors: int, size: int, generator: torch.Generator) -> torch.Tensor:

@@ -201,6 +201,23 @@ def test_integers_are_divided_by_their_range(estimator_class, dtype, top):
     )
 
 
+def test_deep_images_are_read_by_their_intensity_range(estimator_class, image_files):
+    images, _ = image_files
+    deep = images.astype(np.uint16) * 16
+    with pytest.warns(UserWarning, match=r"values from .*intensity_range=\(0, 4095\)"):
+        quick(estimator_class).fit(deep)
+    estimator = quick(estimator_class, intensity_range=(0, 16 * 255)).fit(deep)
+    expected = quick(estimator_class).fit((images / 255).astype(np.float32))
+    np.testing.assert_allclose(
+        estimator.score_samples(deep),
+        expected.score_samples((images / 255).astype(np.float32)),
+        rtol=1e-4,
+        atol=1e-6,
+    )
+    if hasattr(estimator, "anomaly_map"):
+        assert estimator.anomaly_map(deep[:2]).shape == (2, 16, 12)
+
+
 @pytest.mark.parametrize(
     "change", [lambda x: 255 * x, lambda x: 2 * x - 1, lambda x: (x - x.mean()) / x.std()]
 )
@@ -229,6 +246,35 @@ def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_fi
         np.testing.assert_array_equal(estimator.score_samples(X), scores)
         # A model fitted on files scores arrays, and the other way round.
         np.testing.assert_array_equal(estimator.score_samples(images), scores)
+
+
+def test_data_sets_agree_with_arrays(estimator_class, image_files):
+    images, _ = image_files
+
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return len(images)
+
+        def __getitem__(self, index):
+            n_read.append(index)
+            return torch.from_numpy(images[index])[None], 0
+
+    n_read = []
+    estimator = quick(estimator_class).fit(images)
+    scores = estimator.score_samples(images)
+    n_read.clear()
+    np.testing.assert_array_equal(estimator.score_samples(Images()), scores)
+    assert len(n_read) <= len(images) + 1  # and one to know their shape
+    again = quick(estimator_class).fit(Images())
+    np.testing.assert_array_equal(again.score_samples(images), scores)
+    # scikit-learn takes a fold out item by item.
+    y = np.r_[1, -1, 1, 1, 1, 1, 1, 1, 1, 1, -1, 1]
+    split = [(np.r_[0, 2:8], np.r_[8:12]), (np.r_[5:10], np.r_[0:5])]
+    of_data, of_arrays = (
+        cross_validate(quick(estimator_class), X, y, cv=split, scoring="roc_auc")
+        for X in (Images(), images)
+    )
+    np.testing.assert_array_equal(of_data["test_score"], of_arrays["test_score"])
 
 
 def test_resized_files_agree_with_resized_arrays(estimator_class, image_files):
@@ -342,6 +388,11 @@ def test_labels_of_anomalies_warn(estimator_class, digits):
     with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
         quick(estimator_class).fit(normal, names)
     quick(estimator_class).fit(normal, np.arange(len(normal)) % 3)  # classes of any sort
+    with pytest.warns(
+        UserWarning, match=r"two readings.*3 labels of 1 and 175 of 0"
+    ) as seen:
+        quick(estimator_class).fit(normal, (y == -1).astype(int))
+    assert seen[0].filename == __file__
 
 
 def test_search_pipeline_and_clone(estimator_class, digits):
@@ -458,6 +509,27 @@ def test_parameters_out_of_range(estimator_class, params, message, digits):
         pytest.skip("has no such parameter")
     with pytest.raises(ValueError, match=message):
         quick(estimator_class, **params).fit(digits[0])
+
+
+def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, digits):
+    estimator = quick(estimator_class)
+    kinds = {bool: np.bool_, int: np.int64, float: np.float64}
+    params = {
+        name: kinds[type(value)](value)
+        for name, value in estimator.get_params().items()
+        if type(value) in kinds and name != "verbose"
+    }
+    assert len(params) > 3
+    scores = estimator.fit(digits[0]).score_samples(digits[1])
+    other = quick(estimator_class, **params).fit(digits[0])
+    np.testing.assert_array_equal(other.score_samples(digits[1]), scores)
+
+
+def test_no_layers_are_refused(estimator_class, digits):
+    if "layers" not in estimator_class().get_params():
+        pytest.skip("has no layers to choose")
+    with pytest.raises(ValueError, match=r"layer.*Got \(\)"):
+        quick(estimator_class, layers=()).fit(digits[0])
 
 
 def test_documented_attributes_exist_and_no_others(estimator_class, digits):

@@ -2,7 +2,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from skocc._labels import anomaly_kinds, marked_anomalies
+from skocc._labels import anomaly_kinds, are_zeros_and_ones, marked_anomalies
 
 
 @pytest.mark.parametrize(
@@ -38,3 +38,25 @@ def test_what_cannot_be_read_marks_nothing(y, marked):
     assert np.flatnonzero(marked_anomalies(y)).tolist() == marked
     with pytest.raises(ValueError, match=r"Labels must be|1d array"):
         anomaly_kinds(y)
+
+
+@pytest.mark.parametrize(
+    ("y", "ambiguous"),
+    [
+        ([0, 1, 1], True),
+        ([[0.0], [1.0]], True),
+        ([True, False], True),
+        (np.array([1, 0], dtype=object), True),
+        (pd.Series([0, 1], dtype="Int64"), True),
+        ([1, 1], False),
+        ([0, 0], False),
+        ([0, 1, 2], False),
+        ([-1, 0, 1], False),
+        (["0", "1"], False),
+        ([0.0, 1.0, np.nan], False),
+        (np.array([0, 1, None], dtype=object), False),
+        ([], False),
+    ],
+)
+def test_zeros_and_ones_have_two_readings(y, ambiguous):
+    assert are_zeros_and_ones(y) is ambiguous

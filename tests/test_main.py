@@ -1,6 +1,10 @@
+import csv
+import io
+import os
 import subprocess
 import sys
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -11,10 +15,9 @@ import skocc
 from skocc.__main__ import main
 
 QUICK = ["--method", "DeepSVDD"]
-for name, value in {
-    "pretrain_n_epochs": 1, "n_epochs": 1, "random_state": 0, "device": "cpu",
-}.items():  # fmt: skip
-    QUICK += ["--param", f"{name}={value}"]
+for param in ["pretrain_n_epochs=1", "n_epochs=1", "device=cpu"]:
+    QUICK += ["--param", param]
+HALF = ["--calibration-size", "0.5", "--false-alarm-rate", "0.1"]
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope="module")
 def model(folder):
     path = folder.parent / "model.safetensors"
-    sizes = ["--calibration-size", "0.5", "--false-alarm-rate", "0.1"]
-    assert main(["fit", str(folder), *QUICK, *sizes, "--output", str(path)]) == 0
+    assert main(["fit", str(folder), *QUICK, *HALF, "--output", str(path)]) == 0
     return path
 
 
@@ -108,7 +110,17 @@ def test_errors_of_folders(model, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    "arguments", [[], ["fit", ".", *QUICK], ["fit", ".", "--param", "x"]]
+    "arguments",
+    [
+        [],
+        ["fit", ".", *QUICK],
+        ["fit", ".", "--param", "x"],
+        ["fit", "", *QUICK, "--output", "m.safetensors"],
+        ["fit", ".", *QUICK, "--output", " "],
+        ["fit", ".", "--method", "show_versions", "--output", "m.safetensors"],
+        ["score", "m.safetensors", ""],
+        ["score", "", "."],
+    ],
 )
 def test_usage(arguments, capsys):
     with pytest.raises(SystemExit) as error:
@@ -117,11 +129,220 @@ def test_usage(arguments, capsys):
     assert "usage: python -m skocc" in capsys.readouterr().err
 
 
-def test_values_of_parameters(folder, tmp_path):
+def test_version_and_help(capsys):
+    for arguments in [["--version"], ["score", "--help"], ["fit", "--help"]]:
+        with pytest.raises(SystemExit) as error:
+            main(arguments)
+        assert error.value.code == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"skocc {skocc.__version__}\n")
+    assert "unquote" in shown
+    assert all(f"{name}," in shown for name in ["ConvAE", "MOCCA", "PatchSVDD"])
+    assert "CollapseWarning" not in shown
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        (["image_size=(10, 12)", "boundary=soft", "nu=0.2"],
+         {"image_size": (10, 12), "boundary": "soft", "nu": 0.2}),
+        (["image_size=10,12", "learning_rate=1e-3", "widths=8,16"],
+         {"image_size": (10, 12), "learning_rate": 1e-3, "widths": (8, 16)}),
+        (["image_size=10", "milestones=1", "weight_decay=0", "widths=[8, 16]"],
+         {"image_size": 10, "milestones": (1,), "weight_decay": 0, "widths": [8, 16]}),
+        (["random_state=3"], {"random_state": 3}),
+    ],
+)  # fmt: skip
+def test_values_of_parameters(folder, tmp_path, params, expected):
     path = tmp_path / "model.safetensors"
-    arguments = ["--calibration-size", "0.5", "--output", str(path)]
-    for param in ["image_size=(10, 12)", "boundary=soft", "nu=0.2"]:
+    arguments = [*HALF, "--output", str(path)]
+    for param in params:
         arguments += ["--param", param]
     assert main(["fit", str(folder), *QUICK, *arguments]) == 0
-    detector = skocc.load(path)
-    assert (detector.image_size, detector.boundary, detector.nu) == ((10, 12), "soft", 0.2)
+    found = skocc.load(path).get_params()
+    assert {name: found[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("layers", ["features.0", "features.0,features.3"])
+def test_layers_are_words(folder, tmp_path, layers):
+    path = tmp_path / "model.safetensors"
+    params = ["backbone=squeezenet1_1", "weights=None", "image_size=32", "device=cpu"]
+    arguments = [argument for param in params for argument in ["--param", param]]
+    arguments += ["--method", "ResNetKNN", "--param", f"layers={layers}", *HALF]
+    assert main(["fit", str(folder), *arguments, "--output", str(path)]) == 0
+    assert skocc.load(path).layers == tuple(layers.split(","))
+
+
+def test_one_command_gives_one_threshold(folder, tmp_path, capsys):
+    thresholds = []
+    for seed in [[], ["--seed", "0"], ["--seed", "1"]]:
+        path = tmp_path / "model.safetensors"
+        assert main(["fit", str(folder), *QUICK, *HALF, *seed, "--output", str(path)]) == 0
+        thresholds.append(skocc.load(path).offset_)
+        assert f"seed {seed[1] if seed else 0};" in capsys.readouterr().err
+    assert thresholds[0] == thresholds[1] != thresholds[2]
+
+
+def test_destinations_are_looked_at_before_there_is_work(
+    folder, model, tmp_path, monkeypatch, capsys
+):
+    def work(*args, **kwargs):
+        raise AssertionError("too early")
+
+    monkeypatch.setattr("skocc.__main__.ThresholdTuner", work)
+    monkeypatch.setattr("skocc.__main__.score_files", work)
+    for place, message in [
+        (tmp_path / "no" / "such" / "m.st", "Make its folder"),
+        (tmp_path, "it is a folder or device"),
+        (Path("/dev/null"), "it is a folder or device"),
+        (tmp_path / "file" / "m.st", "Make its folder"),
+    ]:
+        (tmp_path / "file").touch()
+        for command in [["fit", str(folder), *QUICK], ["score", str(model), str(folder)]]:
+            assert main([*command, "--output", str(place)]) == 1
+            assert message in capsys.readouterr().err
+    before = model.read_bytes()
+    assert main(["score", str(model), str(folder), "--output", str(model)]) == 1
+    assert "one of the files that are read" in capsys.readouterr().err
+    assert model.read_bytes() == before
+
+
+def test_rows_are_written_as_they_come(folder, model, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("skocc.__main__._BATCH_SIZE", 10)
+    n_calls = 0
+
+    def stumble(detector, X):
+        nonlocal n_calls
+        n_calls += 1
+        if n_calls == 3:
+            raise KeyboardInterrupt
+        return np.zeros(len(X))
+
+    monkeypatch.setattr(skocc.DeepSVDD, "score_samples", stumble)
+    table = tmp_path / "table.csv"
+    assert main(["score", str(model), str(folder), "--output", str(table)]) == 130
+    assert len(table.read_text().splitlines()) == 21
+
+
+NAMES = [
+    b"=1+1.png", b"+1.png", b"-1.png", b"@a.png", b"a\rb.png", b"a\nb.png", b"50%.png",
+    b"%0A.png", b"caf\xe9.png", "caf\u00e9 \u4e2d.png".encode(), b'"a,b".png',
+    b"\x1b[31m.png", "\u202egnp.png".encode(), b"a b.png", b"'.png",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_names_are_escaped_and_can_be_had_back(model, tmp_path, encoding, monkeypatch):
+    for name in NAMES:
+        with open(os.path.join(os.fsencode(tmp_path), name), "wb") as file:
+            Image.new("L", (8, 8)).save(file, "png")
+    (tmp_path / "broken\r.png").write_text("no image")
+    monkeypatch.chdir(tmp_path)
+    printed = io.BytesIO()
+    monkeypatch.setattr("sys.stdout", io.TextIOWrapper(printed, encoding=encoding))
+    assert main(["score", str(model), "."]) == 0
+    lines = printed.getvalue().decode(encoding).split("\n")
+    assert len(lines) == len(NAMES) + 3
+    assert all(line.isprintable() for line in lines)
+    rows = list(csv.DictReader(lines))
+    names = [os.fsencode(unquote(r["path"], errors="surrogateescape")) for r in rows]
+    assert sorted(names) == sorted([*NAMES, b"broken\r.png"])
+    assert not any(row["path"].startswith(tuple("=+-@")) for row in rows)
+    failed = [row for row in rows if row["error"]]
+    assert [row["path"] for row in failed] == ["broken%0D.png"]
+    assert r"The file 'broken\r.png' cannot be read" in failed[0]["error"]
+    assert (failed[0]["score"], failed[0]["label"]) == ("", "")
+    assert all(float(row["score"]) and row["label"] in ("1", "-1") for row in rows[2:4])
+
+
+def test_no_traceback_when_nobody_reads(model, folder):
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as pipe:
+        done = subprocess.run(
+            [sys.executable, "-m", "skocc", "score", model, folder],
+            check=False,
+            stdout=pipe,
+            stderr=subprocess.PIPE,
+            cwd=Path(skocc.__file__).parents[1],
+        )
+    assert (done.returncode, done.stderr) == (141, b"")
+
+
+def test_pandas_is_not_needed(folder, model, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    assert main(["score", str(model), str(folder)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 41
+
+
+def test_traces_of_other_systems_are_passed_over(folder, model, tmp_path, capsys):
+    (tmp_path / "more").mkdir()
+    for name in ["1.png", "more/2.png"]:
+        Image.new("L", (8, 8)).save(tmp_path / name)
+    for name in ["._1.png", "more/._2.png", ".hidden/3.png"]:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text("no image")
+    assert main(["score", str(model), str(tmp_path)]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3
+
+
+def test_nothing_that_can_be_scored(model, tmp_path, capsys):
+    (tmp_path / "1.png").write_text("no image")
+    os.mkfifo(tmp_path / "2.png")
+    assert main(["score", str(model), str(tmp_path)]) == 1
+    shown = capsys.readouterr()
+    assert len(shown.out.splitlines()) == 3
+    assert "None of the files can be scored" in shown.err
+
+
+@pytest.fixture
+def classes(folder, tmp_path):
+    """Make folders of images by their names."""
+
+    def make(*names):
+        for name in names:
+            (tmp_path / "root" / name).mkdir(parents=True)
+            for path in folder.glob("*.PNG"):
+                (tmp_path / "root" / name / path.name).write_bytes(path.read_bytes())
+        return tmp_path / "root"
+
+    return make
+
+
+def fit(root, *arguments):
+    output = root.parent / "model.safetensors"
+    status = main(["fit", str(root), *QUICK, *HALF, *arguments, "--output", str(output)])
+    return len(skocc.load(output).train_scores_) if status == 0 else None
+
+
+def test_of_mvtecs_layout_the_training_images_are_taken(classes, capsys):
+    root = classes("train/good", "test/good", "test/crack", "ground_truth/crack")
+    assert fit(root) == 13
+    assert "fitting on the 26 images in its train/good" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "names",
+    [
+        ["good", "crack"], ["OK", "NG"], ["a/train/good", "b/train/good", "b/test/cut"],
+        ["test/good"], ["a", "b/Ground_Truth"], [".", "good"], ["a/good", "a/scratched"],
+    ],
+)  # fmt: skip
+def test_what_is_normal_must_be_said(classes, names, capsys):
+    root = classes(*names)
+    assert fit(root) is None
+    shown = capsys.readouterr().err
+    assert "not said which images" in shown
+    assert "--normal good" in shown
+    assert str(Path(names[-1])) in shown
+    assert fit(root, "--normal", "no_such") is None
+
+
+def test_what_is_normal_can_be_said(classes):
+    root = classes("good/day", "good/night", "crack")
+    assert fit(root, "--normal", "good") == 26
+
+
+@pytest.mark.parametrize("names", [["good"], ["2023", "2024/may"], [".", "goods"]])
+def test_other_folders_are_all_fitted_on(classes, names):
+    assert fit(classes(*names)) == 13 * len(names)

@@ -1,10 +1,14 @@
 """What a new public name must bring along."""
 
+import inspect
+import re
 import subprocess
 import sys
 from importlib import import_module
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
 
 import skocc
@@ -81,3 +85,53 @@ def test_oldest_versions_are_those_that_are_tested():
     lines = (ROOT / ".ci" / "oldest.txt").read_text().splitlines()
     tested = {line.replace("==", ">=") for line in lines if not line.startswith("#")}
     assert set(named) == tested
+
+
+rng = np.random.default_rng(0)
+IMAGES, MASKS = rng.random((6, 16, 16)).astype(np.float32), rng.random((6, 16, 16)) > 0.8
+SCORES, LABELS = rng.random(6), np.array([1, -1, 1, -1, 1, -1])
+GOOD = {
+    "scores": SCORES, "y_score": SCORES, "calibration_scores": SCORES, "p_values": SCORES,
+    "scores_normal": SCORES, "scores_uniform": SCORES, "y_true": LABELS, "y_test": LABELS,
+    "X": IMAGES, "X_train": IMAGES, "X_test": IMAGES, "images": IMAGES, "maps": IMAGES,
+    "masks": MASKS, "labels": LABELS, "normal": 1, "name": "auroc", "n_images": 2,
+    "folder": "nowhere", "root": "nowhere", "layout": "ucsd",
+    "make_anomalies": lambda images, random_state: (1 - images, None),
+}  # fmt: skip
+ODD = [
+    None, -1, 2.5, np.nan, np.inf, 1e308, "x", "", b"x", [], (), {}, [[1, 2], [3]], True,
+    np.True_, np.int64(3), [None] * 6, ["good"] * 6, object(), print, np.zeros(0),
+    np.zeros(6), np.zeros((6, 4)), np.zeros((2, 2, 2, 2, 2)), np.array([None] * 6),
+    np.array(["a"] * 6), np.zeros(6, complex), pd.DataFrame({"a": [1, 2, 3, 4, 5, 6]}),
+]  # fmt: skip
+FUNCTIONS = [
+    (module, name)
+    for module in ["metrics", "model_selection", "datasets"]
+    for name in getattr(skocc, module).__all__
+    if inspect.isfunction(getattr(getattr(skocc, module), name)) and "fetch_one" not in name
+]
+# What Python or NumPy says when a value has got further than it should have.
+RAW = (
+    "not supported between|unhashable|truth value|signature matching|has no attribute|"
+    "not iterable|has no len|unsupported operand|cannot be interpreted|to integer|"
+    "cannot unpack"
+)
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize(("module", "name"), FUNCTIONS)
+def test_odd_arguments_of_functions_are_refused_in_words(module, name):
+    function = getattr(getattr(skocc, module), name)
+    parameters = inspect.signature(function).parameters.values()
+    plain = [p for p in parameters if p.kind is not p.VAR_KEYWORD]
+    good = {p.name: GOOD[p.name] for p in plain if p.default is p.empty}
+    for parameter in plain:
+        for value in ODD:
+            try:
+                function(**(good | {parameter.name: value}))
+            except (ValueError, TypeError, FileNotFoundError) as error:
+                message = str(error)
+            else:
+                continue
+            assert message
+            assert not re.search(RAW, message), (parameter.name, value, message)

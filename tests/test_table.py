@@ -1,8 +1,10 @@
 import builtins
+import os
 
 import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.pipeline import make_pipeline
@@ -77,6 +79,51 @@ def test_a_broken_file_costs_no_other(detector, image_files, tmp_path):
     assert counting.counts == [6, 6, *[1] * 6, 2, 1, 1]
 
 
+def test_what_a_list_of_paths_may_hold(detector, image_files, tmp_path):
+    _, paths = image_files
+    copy = os.fsencode(tmp_path) + b"/caf\xe9.png"
+    with open(copy, "wb") as file:
+        file.write(paths[0].read_bytes())
+    os.mkfifo(tmp_path / "pipe.png")
+    odd = [
+        None, np.nan, 3, Image.new("L", (4, 4)), "", "nul\0.png", "a\rb.png", "x" * 5000,
+        tmp_path, tmp_path / "pipe.png", ["a.png"], pd.NA,
+    ]  # fmt: skip
+    table = predict_table(detector, [*odd, copy, paths[0], str(paths[0]), paths[1]])
+    assert len(table) == len(odd) + 4
+    failed = table["error"].notna()
+    assert failed.tolist() == [True] * len(odd) + [False] * 4
+    assert table["error"][0].startswith("This is no path: got NoneType.")
+    # One file at a time has no place among others to be told by.
+    assert not table["error"].str.contains("index").any()
+    named = [(4, "''"), (6, r"'a\rb.png'"), (9, "pipe.png")]
+    assert all(name in table["error"][row] for row, name in named)
+    whole = predict_table(detector, paths)
+    expected = whole["score"][[0, 0, 0, 1]]
+    np.testing.assert_allclose(table["score"][~failed], expected, rtol=1e-6)
+    table.to_csv(tmp_path / "table.csv", errors="surrogateescape", index=False)
+    assert copy in (tmp_path / "table.csv").read_bytes()
+
+
+def test_one_bad_file_in_ten_thousand(detector, image_files):
+    class Fast(Counting):
+        def score_samples(self, X):
+            if "bad.png" in X:
+                raise MemoryError
+            return np.arange(len(X), dtype=float)
+
+        def predict(self, X):
+            return np.ones(len(X))
+
+    paths = ["good.png"] * 10_000
+    paths[7_123] = "bad.png"
+    table = predict_table(Fast(detector), paths)
+    assert table["path"].tolist() == paths
+    assert np.flatnonzero(table["score"].isna()).tolist() == [7_123]
+    assert np.flatnonzero(table["label"].isna()).tolist() == [7_123]
+    assert np.flatnonzero(table["error"].notna()).tolist() == [7_123]
+
+
 def test_a_pipeline(detector, image_files):
     _, paths = image_files
     pipeline = make_pipeline("passthrough", Counting(detector)).fit(paths)
@@ -102,6 +149,13 @@ def test_errors(detector, image_files, monkeypatch):
         predict_table(detector, [])
     with pytest.raises(ValueError, match=r"Got the single path.*Pass a list"):
         predict_table(detector, paths[0])
+    for batch_size in [-1, 0, 2.5, None, True, "4"]:
+        with pytest.raises(ValueError, match=r"batch_size.*Got .*Pass for example"):
+            predict_table(detector, paths, batch_size=batch_size)
+    with pytest.raises(ValueError, match=r"Got NoneType, which holds nothing"):
+        predict_table(detector, None)
+    with pytest.raises(ValueError, match=r"Got int, which has not. Pass a fitted"):
+        predict_table(3, paths)
     with pytest.raises(NotFittedError):
         predict_table(DeepSVDD(), paths)
 

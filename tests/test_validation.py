@@ -14,9 +14,10 @@ from skocc._validation import validate_images
 class Probe(BaseEstimator):
     """The least that validate_images asks of an estimator."""
 
-    def __init__(self, image_shape=None, image_size=None):
+    def __init__(self, image_shape=None, image_size=None, intensity_range=None):
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
 
 
 def read(X, rows=True, **params):
@@ -27,6 +28,26 @@ def read(X, rows=True, **params):
 RNG = np.random.default_rng(0)
 GREY = RNG.random((5, 10, 12)).astype(np.float32)
 RGB = RNG.random((5, 10, 12, 3)).astype(np.float32)
+
+
+class Images(torch.utils.data.Dataset):
+    """A data set that counts what it has been asked for."""
+
+    def __init__(self, items, transform=lambda item: item):
+        self.items, self.transform = items, transform
+        self.asked = []
+
+    def __len__(self):
+        return len(self.items)
+
+    def __getitem__(self, index):
+        self.asked.append(index)
+        return self.transform(self.items[index])
+
+
+class Stream(torch.utils.data.IterableDataset):
+    def __iter__(self):
+        yield from GREY
 
 
 @pytest.mark.parametrize(
@@ -108,13 +129,24 @@ def test_memory_maps_are_not_read_into_memory(tmp_path):
         (Image.new("L", (4, 4)), "single Image.*Pass a list"),
         (GREY[0, 0], "ndarray of 1 dimension.*Reshape your data"),
         (None, "NoneType of 0 dimension"),
-        (iter(GREY), "iterator of 0 dimension.*for a generator or DataLoader"),
-        (torch.utils.data.DataLoader(GREY), "DataLoader of 0 dimension.*as one array"),
+        (iter(GREY), "iterator of 0 dimension.*for a generator its images as one array"),
+        (
+            torch.utils.data.DataLoader(Images(GREY)),
+            r"each image by its index.*DataLoader of Images.*Pass its data set, loader\.d",
+        ),
+        (Stream(), r"each image by its index.*Got Stream.*list\(X\)"),
+        (Images(GREY[:0]), r"0 sample\(s\).*not empty"),
+        (Images(GREY[0]), "Tensor of shape|ndarray of shape .12,.* index 0.*pass rows as"),
+        (Images([{"image": GREY[0]}]), "Got dict at index 0.*Wrap it in a Dataset"),
+        (Images([(3, GREY[0])]), "Got int at index 0.*Wrap it"),
+        (Images([GREY[0] * 1j]), "Got ndarray of shape .10, 12. and complex"),
+        (Images([]), r"0 sample\(s\).*not empty"),
         (np.zeros((2, 2, 2, 2, 2)), "5 dimension.*Reshape your data"),
         (torch.zeros(3), "A tensor X must be images.*unsqueeze"),
         (RNG.random((5, 3, 8, 3)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
         (RNG.random((5, 8, 8, 8)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
-        ([GREY[0], GREY[1][:4]], r"one shape. Got shapes.*Resize them first"),
+        ([GREY[0], GREY[1][:4]], r"at index 1 of X is 4 x 12.*first.*10 x 12.*Set image_s"),
+        ([GREY[0], GREY[1, 0]], r"one shape. Got shapes.*Resize them first"),
         ([[1, 2], [3]], "one shape. Got a ragged list"),
         (pd.DataFrame({"path": ["a.png", "b.png"]}), r"table of text.*a\.png.*X\['path'\]"),
         (np.array([["a.png"], ["b.png"]]), r"table of text.*a\.png.*X\[:, 0\]"),
@@ -123,6 +155,106 @@ def test_memory_maps_are_not_read_into_memory(tmp_path):
 def test_refused_in_three_parts(X, message):
     with pytest.raises(ValueError, match=message):
         read(X)
+
+
+def with_object(value, dtype=object, shape=(5, 120)):
+    """Numbers of which one is replaced."""
+    X = GREY.reshape(5, -1).astype(dtype)
+    X[2, 7] = value
+    return X.reshape(shape)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda X: X, lambda X: X.reshape(5, 10, 12), lambda X: X.reshape(5, 2, 5, 12),
+        pd.DataFrame, lambda X: [list(row) for row in X],
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize(
+    ("value", "message"),
+    [
+        (None, "X contains NaN: 1 of 5 samples.*index 2.*Remove"),
+        (np.nan, "X contains NaN: 1 of 5 samples.*index 2"),
+        (pd.NA, "X contains NaN: 1 of 5 samples.*index 2"),
+        (pd.NaT, "X contains NaN: 1 of 5 samples.*index 2"),
+        (np.inf, r"X contains infinity \(inf\): 1 of 5 samples.*index 2"),
+        (10**39, r"X contains values beyond 3.4e\+38.*1 of 5 samples.*index 2"),
+        ("NA", "Got a str, 'NA', among its objects.*Convert|X is a table of text"),
+        ("nan", "Got a str, 'nan', among its objects.*Convert|X is a table of text"),
+        ({}, "X must hold numbers. Got a dict, {}, among its objects"),
+        (10**400, "X must hold numbers. Got a int"),
+        (np.datetime64("NaT"), "X must hold numbers. Got a "),
+    ],
+)
+def test_what_is_no_finite_number_is_seen(change, value, message):
+    X = change(with_object(value))
+    with pytest.raises(ValueError, match=message):
+        read(X, **({"image_shape": (2, 5, 12)} if getattr(X, "ndim", 0) == 4 else {}))
+    numbers = change(with_object(1.5))
+    params = {"image_shape": (2, 5, 12)} if getattr(X, "ndim", 0) == 4 else {}
+    assert read(numbers, **params)[0].load(slice(None)).max() == 1.5
+
+
+@pytest.mark.parametrize("shape", [(5, 120), (5, 10, 12)])
+@pytest.mark.parametrize("value", [1e39, -1e39, 1e300])
+def test_what_becomes_infinite_in_float32_is_seen(shape, value):
+    with pytest.raises(ValueError, match=r"beyond 3.4e\+38.*float32.*1 of 5.*index 2"):
+        read(with_object(value, np.float64, shape))
+    with pytest.raises(ValueError, match=r"beyond 3.4e\+38"):
+        read(torch.from_numpy(with_object(value, np.float64, shape)))
+    images, _ = read(with_object(3.3e38, np.float64, shape))
+    assert np.isfinite(images.load(slice(None))).all()
+
+
+@pytest.mark.parametrize("dtype", ["datetime64[s]", "timedelta64[s]", "S8", "V8"])
+def test_arrays_of_other_types_are_refused(dtype):
+    with pytest.raises(ValueError, match=r"X must hold numbers. Got dtype"):
+        read(np.zeros((3, 4, 4), dtype=dtype))
+
+
+@pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
+def test_nullable_columns(dtype):
+    table = pd.DataFrame((GREY > 0.5).reshape(5, -1).astype(int)).astype(dtype)
+    images, _ = read(table)
+    np.testing.assert_array_equal(images.load(slice(None)), table.to_numpy(dtype="float32"))
+    table.iloc[3, 4] = pd.NA
+    with pytest.raises(ValueError, match=r"X contains NaN: 1 of 5 samples.*index 3"):
+        read(table)
+
+
+@pytest.mark.parametrize("package", ["pandas", "polars", "pyarrow"])
+def test_tables_of_any_package_have_columns(package):
+    module = pytest.importorskip(package)
+    make = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}[package]
+    columns = {f"p{i}": GREY.reshape(5, -1)[:, i] for i in range(12)}
+    images, probe = read(getattr(module, make)(columns))
+    np.testing.assert_array_equal(images.load(slice(None)), GREY.reshape(5, -1)[:, :12])
+    assert probe.feature_names_in_.tolist() == list(columns)
+    assert probe.n_features_in_ == 12
+    for names in [list(columns)[::-1], [f"q{i}" for i in range(12)]]:
+        other = getattr(module, make)(dict.fromkeys(names, columns["p0"]))
+        with pytest.raises(ValueError, match="feature names"):
+            validate_images(probe, other, reset=False, rows=True)
+    flat, _ = read(getattr(module, make)(columns), image_shape=(3, 4))
+    assert flat.shape == (5, 3, 4, 1)
+    columns["p3"] = [None, *columns["p3"][1:].tolist()]
+    with pytest.raises(ValueError, match=r"X contains NaN: 1 of 5 samples.*index 0"):
+        read(getattr(module, make)(columns))
+    with pytest.raises(ValueError, match=r"table of text.*a\.png.*X\['path'\]"):
+        read(getattr(module, make)({"path": ["a.png", "b.png"]}))
+
+
+def test_series_of_paths_of_polars(tmp_path):
+    polars = pytest.importorskip("polars")
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, GREY, strict=True):
+        Image.fromarray((255 * image).astype(np.uint8)).save(path)
+    for series in [
+        polars.Series([str(path) for path in paths]),
+        polars.Series(paths, dtype=polars.Object),
+    ]:
+        assert read(series)[0].shape == (5, 10, 12, 1)
 
 
 def test_rows_are_refused_where_the_method_needs_images():
@@ -190,3 +322,191 @@ def test_names_of_columns_are_kept_and_forgotten():
         validate_images(probe, table.add_prefix("x"), reset=False, rows=True)
     validate_images(probe, GREY, reset=True, rows=True)
     assert not hasattr(probe, "feature_names_in_")
+
+
+BYTES = RNG.integers(0, 256, (6, 10, 12, 3), dtype=np.uint8)
+AS_ITEMS = {
+    "tensors": lambda image: torch.from_numpy(image).permute(2, 0, 1),
+    "pairs": lambda image: (torch.from_numpy(image).permute(2, 0, 1), 3),
+    "floats": lambda image: [torch.from_numpy(image / 255).permute(2, 0, 1), 0, "a.png"],
+    "arrays": lambda image: image,
+    "channels first": lambda image: np.moveaxis(image, -1, 0),
+    "pil": Image.fromarray,
+    "pil pairs": lambda image: (Image.fromarray(image), 1),
+}
+
+
+@pytest.mark.parametrize("kind", AS_ITEMS)
+def test_data_sets_are_read_when_they_are_loaded(kind):
+    data = Images(BYTES, AS_ITEMS[kind])
+    images, probe = read(data)
+    assert set(data.asked) <= {0}
+    assert images.shape == (6, 10, 12, 3)
+    assert images.is_lazy
+    assert probe.n_features_in_ == 360
+    data.asked.clear()
+    batch = images.load(np.array([4, 1]))
+    assert data.asked == [4, 1]
+    if kind == "floats":
+        np.testing.assert_allclose(batch, BYTES[[4, 1]] / np.float32(255), rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(batch, BYTES[[4, 1]])
+    assert images.load(slice(0, 3)).dtype == images.dtype
+    # What scikit-learn's splitters make of it.
+    fold, _ = read([data[index] for index in (4, 1)])
+    np.testing.assert_array_equal(fold.load(slice(None)), batch)
+    later = validate_images(probe, Images(BYTES[:2], AS_ITEMS[kind]), reset=False)
+    assert later.shape == (2, 10, 12, 3)
+
+
+def test_data_sets_of_grey_images():
+    for kind in [torch.from_numpy, lambda image: image, Image.fromarray]:
+        images, _ = read(Images((GREY * 255).astype(np.uint8), kind))
+        assert images.shape == (5, 10, 12, 1)
+        as_colour = validate_images(read(RGB)[1], Images(GREY), reset=False)
+        assert as_colour.load([2]).shape == (1, 10, 12, 3)
+    tensors = [torch.from_numpy(image)[None] for image in GREY]
+    assert read(tensors)[0].shape == (5, 10, 12, 1)
+
+
+def test_data_sets_of_several_sizes():
+    sizes = Images([BYTES[0], BYTES[1], BYTES[2][:7]])
+    images, _ = read(sizes)
+    images.load([0, 1])
+    with pytest.raises(ValueError, match=r"index 2 of X is 7 x 12.*10 x 12.*image_size="):
+        images.load([1, 2])
+    resized, _ = read(sizes, image_size=(5, 6))
+    assert resized.shape == (3, 5, 6, 3)
+    assert resized.load(slice(0, 2)).shape == (2, 5, 6, 3)
+    assert resized.original_size == (10, 12)
+    resized.load([2])
+    assert resized.original_size is None
+    mixed = validate_images(Probe(), sizes, reset=True, mixed_sizes=True)
+    assert mixed.shape == (3, -1, -1, 3)
+    assert mixed.load([2]).shape == (1, 7, 12, 3)
+    as_list, _ = read(list(sizes.items), image_size=(5, 6))
+    np.testing.assert_array_equal(as_list.load([2]), resized.load([2]))
+
+
+@pytest.mark.parametrize(
+    ("item", "message"),
+    [
+        (np.where(GREY[0] > 0.9, np.nan, GREY[0]), "X contains NaN: the image at index 2"),
+        (np.full((10, 12), 1e300), r"X contains infinity \(inf\): the image at index 2"),
+        (RGB[0], "Got 3 channels of float32 at index 2, where 1 of float32"),
+        (None, "Got NoneType at index 2"),
+        ("a.png", "Got str at index 2"),
+        (Image.new("RGB", (12, 10)), "Got 3 channels of .* at index 2"),
+    ],
+)
+def test_items_that_cannot_be_used_are_named(item, message):
+    images, _ = read(Images([GREY[0], GREY[1], item]))
+    with pytest.raises(ValueError, match=message):
+        images.load(slice(None))
+
+
+def test_errors_of_a_data_set_name_the_item():
+    def stumble(item):
+        if item == 3:
+            raise KeyError("gone")
+        return GREY[item]
+
+    images, _ = read(Images(range(5), stumble))
+    with pytest.raises(
+        ValueError, match=r"index 3 of X, a Images.*KeyError: 'gone'.*Leave"
+    ):
+        images.load([3])
+    with pytest.raises(ValueError, match=r"index 0 of X, a Images.*KeyError"):
+        read(Images([3], stumble))
+
+
+TWELVE_BITS = RNG.integers(0, 4096, (5, 10, 12)).astype(np.uint16)
+TWELVE_BITS[0, 0, :2] = 0, 4095
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "array", "rows", "table", "tensor", "int16", "files", "pil", "data set", "resized",
+        "memory map",
+    ],
+)  # fmt: skip
+def test_intensity_range_is_that_of_every_image(kind, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, TWELVE_BITS, strict=True):
+        Image.fromarray(image).save(path)
+    np.save(tmp_path / "images.npy", TWELVE_BITS)
+    X = {
+        "array": TWELVE_BITS,
+        "rows": TWELVE_BITS.reshape(5, -1),
+        "table": pd.DataFrame(TWELVE_BITS.reshape(5, -1)),
+        "tensor": torch.from_numpy(TWELVE_BITS.astype(np.int32))[:, None],
+        "int16": TWELVE_BITS.astype(np.int16),
+        "files": paths,
+        "pil": [Image.open(path).copy() for path in paths],
+        "data set": Images(TWELVE_BITS),
+        "resized": TWELVE_BITS.repeat(2, axis=1).repeat(2, axis=2),
+        "memory map": np.load(tmp_path / "images.npy", mmap_mode="r"),
+    }[kind]
+    params = {"intensity_range": (0, 4095)}
+    if kind in ("rows", "table"):
+        params["image_shape"] = (10, 12)
+    images, probe = read(
+        X, **params, **({"image_size": (20, 24)} if kind == "resized" else {})
+    )
+    batch = images.load(slice(None))
+    if kind == "resized":
+        batch = batch[:, ::2, ::2]
+    assert batch.dtype == images.dtype == np.float32
+    np.testing.assert_allclose(batch[..., 0], TWELVE_BITS / 4095, rtol=1e-6)
+    later = validate_images(probe, X[:1] if kind != "data set" else X, reset=False)
+    assert later.load([0]).max() == batch[0].max()
+    # Any numbers, and nothing is cut off.
+    shifted, _ = read(TWELVE_BITS.astype(np.int16) - 1000, intensity_range=[-1000, 1000])
+    assert shifted.load(slice(None)).max() == pytest.approx(4095 / 2000)
+
+
+def test_intensity_range_of_bytes(tmp_path):
+    Image.fromarray(BYTES[0]).save(tmp_path / "a.png")
+    for X in [
+        BYTES[:1],
+        [tmp_path / "a.png"],
+        [Image.fromarray(BYTES[0])],
+        Images(BYTES[:1]),
+    ]:
+        images, _ = read(X, intensity_range=(10, 110))
+        np.testing.assert_allclose(images.load([0]), (BYTES[:1] - 10.0) / 100, rtol=1e-5)
+        whole, _ = read(X, intensity_range=(0, 255))
+        np.testing.assert_allclose(whole.load([0]), BYTES[:1] / 255, rtol=1e-6)
+
+
+@pytest.mark.parametrize("X", ["array", "files", "data set"])
+def test_sixteen_bits_of_which_few_are_used_warn(X, tmp_path):
+    paths = [tmp_path / f"{index}.png" for index in range(5)]
+    for path, image in zip(paths, TWELVE_BITS, strict=True):
+        Image.fromarray(image).save(path)
+    X = {"array": TWELVE_BITS, "files": paths, "data set": Images(TWELVE_BITS)}.get(
+        X, paths
+    )
+    match = r"values from 0 to 4095, where.*intensity_range=\(0, 4095\)"
+    with pytest.warns(UserWarning, match=match) as seen:
+        _, probe = read(X)
+    assert seen[0].filename == __file__
+    # Not of what is scored, nor where the range has been said, nor of other types.
+    validate_images(probe, X, reset=False)
+    read(X, intensity_range=(0, 65535))
+    read(TWELVE_BITS * 16)
+    read(TWELVE_BITS.astype(np.int32))
+    read((TWELVE_BITS // 256).astype(np.uint8))
+
+
+@pytest.mark.parametrize(
+    "intensity_range",
+    [
+        (0,), (0, 0), (1, 0), (0, np.nan), (0, np.inf), ("0", "1"), (), (0, 1, 2),
+        (1e30, 1e30 + 1), (0, 1e39), (None, 1),
+    ],
+)  # fmt: skip
+def test_intensity_range_must_be_one(intensity_range):
+    with pytest.raises(ValueError, match=r"must be two numbers.*Got .*Set for example"):
+        read(GREY, intensity_range=intensity_range)

@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
+from skocc._sklearn import validate_params
 from skocc._warnings import warn
 
 # Mean change of the pixels in the mask, of a range of 1, that a defect must exceed.
@@ -16,6 +17,14 @@ _FOREGROUND = 0.1
 _RANGES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def twist_defects(
     images,
     *,
@@ -117,6 +126,14 @@ def twist_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def cut_defects(
     images,
     *,
@@ -207,6 +224,14 @@ def cut_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def scratch_defects(
     images,
     *,
@@ -291,6 +316,14 @@ def scratch_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "foreground": ["boolean"],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def stain_defects(
     images,
     *,
@@ -376,6 +409,14 @@ _KINDS = {
 }
 
 
+@validate_params(
+    {
+        "images": ["array-like"],
+        "kind": [str],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_defects(images, *, kind="twist", random_state=None, **options):
     """Put defects of one kind into images.
 
@@ -540,7 +581,10 @@ def _check_counts(n_defects):
 
 def _check_range(name, values, low, high):
     """Return a range (low, high) as two floats."""
-    pair = np.asarray(values, dtype=float)
+    try:
+        pair = np.asarray(values, dtype=float)
+    except (TypeError, ValueError):
+        pair = np.empty(0)
     if pair.shape != (2,) or not low <= pair[0] <= pair[1] <= high or np.isinf(pair[1]):
         raise ValueError(
             f"{name} must be a range (low, high) in [{low}, {high}]. Got {values!r}. For "

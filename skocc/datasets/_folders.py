@@ -1,13 +1,21 @@
 """What is in a folder: images, in order of their names, and folders."""
 
+import os
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
 from skocc._files import IMAGE_SUFFIXES, list_images
+from skocc._sklearn import validate_params
 
 
+@validate_params(
+    {
+        "folder": [str, os.PathLike],
+    },
+    prefer_skip_nested_validation=True,
+)
 def load_image_folder(folder):
     """List the images of a folder, or of its subfolders, whose names are the labels.
 

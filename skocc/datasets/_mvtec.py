@@ -1,9 +1,11 @@
+import os
 from pathlib import Path
 
 import numpy as np
 from sklearn.utils import Bunch
 
 from skocc._files import IMAGE_SUFFIXES, list_images
+from skocc._sklearn import validate_params
 from skocc.datasets._folders import subfolders
 
 _PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
@@ -28,6 +30,13 @@ _COUNTS = {
 }
 
 
+@validate_params(
+    {
+        "root": [str, os.PathLike],
+        "category": [str, None],
+    },
+    prefer_skip_nested_validation=True,
+)
 def load_mvtec_layout(root, category=None):
     """List the images of a folder that is laid out like MVTec AD.
 
@@ -130,6 +139,13 @@ def load_mvtec_layout(root, category=None):
     )
 
 
+@validate_params(
+    {
+        "root": [str, os.PathLike],
+        "category": [str, None],
+    },
+    prefer_skip_nested_validation=True,
+)
 def fetch_mvtec(root, category=None):
     """List the images of one class of MVTec AD, and check that all are there.
 

@@ -1,10 +1,24 @@
+import os
+from numbers import Real
+
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, _safe_indexing
 
+from skocc._sklearn import Interval, validate_params
+
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
 
+@validate_params(
+    {
+        "labels": ["array-like", None],
+        "test_labels": ["array-like", None],
+        "test_size": [Interval(Real, 0, 1, closed="neither")],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def one_vs_rest(
     images,
     labels,
@@ -84,10 +98,11 @@ def one_vs_rest(
     images, labels = _read("images", images, "labels", labels)
     is_normal = _are_in(labels, normal)
     if not all((labels == label).any() for label in np.atleast_1d(normal)):
+        held = list(dict.fromkeys(labels.tolist()))
         raise ValueError(
             f"normal must be a label, or a list of labels, of images to train on. Got "
-            f"normal={normal!r} and labels {np.unique(labels)[:20].tolist()}. Pass one of "
-            "these, of the same type."
+            f"normal={normal!r} and labels {held[:20]}. Pass one of these, of the same "
+            "type."
         )
     if test_images is not None:
         test_images, test_labels = _read(
@@ -121,6 +136,14 @@ def one_vs_rest(
     )
 
 
+@validate_params(
+    {
+        "name": [str],
+        "root": [str, os.PathLike],
+        "download_if_missing": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
     """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
 
@@ -196,6 +219,11 @@ def _read(images_name, images, labels_name, labels):
         else:
             images, labels = _read_pairs(images_name, images, labels_name)
     labels = np.asarray(labels)
+    if not hasattr(images, "__len__"):
+        raise ValueError(
+            f"{images_name} must be an array, a list or a data set. Got "
+            f"{type(images).__name__}. Pass images that can be counted."
+        )
     if labels.ndim != 1 or len(labels) != len(images):
         raise ValueError(
             f"There must be one label for each image. Got {len(images)} {images_name} and "

@@ -1,11 +1,23 @@
 """Normal images made on the spot, for examples and tests without a download."""
 
+from numbers import Integral
+
 import numpy as np
 from scipy import ndimage
 
+from skocc._sklearn import validate_params
 from skocc.datasets._defects import check_rng
 
 
+@validate_params(
+    {
+        "n_images": [Integral],
+        "kind": [str],
+        "size": [Integral],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_textures(n_images, *, kind="weave", size=96, random_state=None):
     """Make grey images of a texture, each shifted and lit in its own way.
 
@@ -44,6 +56,15 @@ def make_textures(n_images, *, kind="weave", size=96, random_state=None):
     return _make(_TEXTURES, n_images, kind, size, random_state)
 
 
+@validate_params(
+    {
+        "n_images": [Integral],
+        "kind": [str],
+        "size": [Integral],
+        "random_state": ["random_state", np.random.Generator],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_objects(n_images, *, kind="nut", size=96, random_state=None):
     """Make grey images of a thing on a dark background, each turned in its own way.
 

@@ -1,3 +1,4 @@
+import os
 import re
 from pathlib import Path
 
@@ -5,9 +6,17 @@ import numpy as np
 from sklearn.utils import Bunch
 
 from skocc._files import list_images
+from skocc._sklearn import validate_params
 from skocc.datasets._folders import subfolders
 
 
+@validate_params(
+    {
+        "folder": [str, os.PathLike],
+        "layout": [str],
+    },
+    prefer_skip_nested_validation=True,
+)
 def load_video_folders(folder, layout):
     """List the videos of a folder that is laid out like ShanghaiTech or UCSD's Ped1, Ped2.
 
@@ -127,7 +136,14 @@ def _load_shanghaitech(folder):
                 f"The video '{video}' has no ground truth. Got no file '{path}'. Add it, "
                 "or leave the video out."
             )
-        is_anomalous.append(np.load(path, allow_pickle=False) != 0)
+        try:
+            with path.open("rb") as file:
+                is_anomalous.append(np.lib.format.read_array(file) != 0)
+        except (EOFError, MemoryError, OSError, ValueError) as error:
+            raise ValueError(
+                f"The ground truth of '{video}' cannot be read. Got '{path}', which is no "
+                f"array of numbers: {error}. Unpack the data again."
+            ) from error
     return _list_videos(training, r".*"), test_videos, is_anomalous
 
 
@@ -177,7 +193,7 @@ def _read_matlab(path, videos):
 def _read_masks(video):
     """Return which frames of a video of UCSD have a mask that is not empty."""
     # Importing the package does not load Pillow.
-    from PIL import Image
+    from skocc._images import open_image
 
     folder = video.with_name(f"{video.name}_gt")
     if not folder.is_dir():
@@ -187,7 +203,7 @@ def _read_masks(video):
         )
     is_anomalous = []
     for path in list_images(folder, natural=True):
-        with Image.open(path) as mask:
+        with open_image(path) as mask:
             is_anomalous.append(bool(np.any(np.asarray(mask))))
     return np.array(is_anomalous, dtype=bool)
 

@@ -167,7 +167,7 @@ class ImageBatches:
         targets: torch.Tensor | None = None,
     ):
         self._images = images
-        self._batch_size = batch_size
+        self._batch_size = int(batch_size)  # a NumPy integer may be unsigned
         self._device = device
         self._generator = generator
         self._convert = convert

@@ -35,7 +35,7 @@ _CROP = 4
 # Parameters that may change between two fits of which the second goes on from the first.
 _FREE_PARAMETERS = {
     "n_epochs", "patience", "checkpoint_dir", "checkpoint_every", "contamination",
-    "image_shape", "image_size", "device", "verbose", "warm_start",
+    "image_shape", "image_size", "intensity_range", "device", "verbose", "warm_start",
 }  # fmt: skip
 
 
@@ -93,6 +93,10 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already. The source has 224.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -227,6 +231,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=None,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -248,6 +253,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -263,7 +269,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two, with values in [0, 1] or uint8. An array
             (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.

@@ -151,6 +151,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -340,6 +344,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=None,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -373,6 +378,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -388,8 +394,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         X : images, rows or paths
             Normal samples only, at least four. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W), with values in [0, 1] or uint8; flattened images (n, d) with
-            `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); or a list of
-            paths or PIL images.
+            `image_shape`; plain rows (n, d) without; a tensor (n, C, H, W); a list of
+            paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.

@@ -111,6 +111,10 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=224
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -264,6 +268,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=224,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -290,6 +295,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -305,7 +311,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least three. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
-            or a list of paths or PIL images.
+            a list of paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.

@@ -196,6 +196,10 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already. The paper has 128 for objects and 512 for textures.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -403,6 +407,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=None,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -439,6 +444,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -454,7 +460,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images, rows, videos or paths
             Normal samples only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; plain rows (n, d)
-            without; a tensor (n, C, H, W); or a list of paths or PIL images.
+            without; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
 
             Videos: an array of clips (n, T, H, W, C), a tensor (n, T, C, H, W), or, with
             `clip_length`, a list of videos that may differ in length. Each is an array

@@ -131,6 +131,10 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already. The paper has 256.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -297,6 +301,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=None,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -324,6 +329,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -339,7 +345,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two, and at least `patch_size` pixels a side. An
             array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -583,7 +590,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         n_rows, n_columns = (
             len(small) + 2 * len(big) for small, big in zip(*self._grids(), strict=True)
         )
-        n_at_once = max(1, _BLOCK_NUMBERS // (n_rows * n_columns * self.embedding_dim))
+        n_numbers = n_rows * n_columns * int(self.embedding_dim)  # torch takes no NumPy
+        n_at_once = max(1, _BLOCK_NUMBERS // n_numbers)
         scales = zip(
             *(
                 network.encoder.dense_scales(block, *strides)

@@ -4,7 +4,7 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter1d
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
@@ -122,6 +122,10 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=224
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -295,6 +299,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         contamination=0.1,
         image_shape=None,
         image_size=224,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -320,6 +325,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.contamination = contamination
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -334,7 +340,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         X : images or paths
             Normal images only, at least two. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened images (n, d) with `image_shape`; a tensor (n, C, H, W);
-            or a list of paths or PIL images.
+            a list of paths or PIL images; or a data set of torch.
         y : Ignored
             Present for scikit-learn. Labels of anomalies raise a warning, because they are
             being trained on.
@@ -546,8 +552,14 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         maps = maps[:, 0].float()
         if self.smoothing == 0:
             return maps
-        sigmas = (0, self.smoothing, self.smoothing)
-        return torch.from_numpy(gaussian_filter(maps.cpu().numpy(), sigmas))
+        values = maps.cpu().numpy()
+        for axis, side in enumerate(size, start=1):
+            if self.smoothing < 2 * side:
+                values = gaussian_filter1d(values, self.smoothing, axis)
+            else:
+                # A wider kernel takes its time, and is flat to 1e-8 anyway.
+                values = np.repeat(values.mean(axis, keepdims=True), side, axis)
+        return torch.from_numpy(values)
 
     def _normalized(self, cells):
         return cells if self.score_normalization is None else divided_by_median(cells)

@@ -38,6 +38,10 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all frames are resized to (bilinear, antialiased). None: the
         frames have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
 
     Attributes
     ----------
@@ -102,17 +106,27 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         "n_dilations": [Interval(Integral, 0, None, closed="left")],
         "image_shape": IMAGE_CONSTRAINTS["image_shape"],
         "image_size": IMAGE_CONSTRAINTS["image_size"],
+        "intensity_range": IMAGE_CONSTRAINTS["intensity_range"],
     }
     _fitted_attributes = {
         **IMAGE_ATTRIBUTES,
         "background_": Fitted("uint8", ("height", "width", "n_channels")),
     }
 
-    def __init__(self, *, threshold=128, n_dilations=5, image_shape=None, image_size=None):
+    def __init__(
+        self,
+        *,
+        threshold=128,
+        n_dilations=5,
+        image_shape=None,
+        image_size=None,
+        intensity_range=None,
+    ):
         self.threshold = threshold
         self.n_dilations = n_dilations
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None):
@@ -123,7 +137,8 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         X : frames or paths
             Of one camera, in their order. An array (n, H, W), (n, H, W, C) or
             (n, C, H, W); flattened frames (n, d) with `image_shape`; a tensor
-            (n, C, H, W); or a list of paths or PIL images. Grey or RGB.
+            (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch. Grey or RGB.
         y : Ignored
             Present for scikit-learn.
 

@@ -55,6 +55,10 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=224
         Size in pixels that all images are resized to (bilinear, antialiased). None: the
         images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     device : str or torch.device, default=None
         Where to compute. None takes CUDA, then MPS, then the CPU.
     random_state : int, RandomState or None, default=None
@@ -137,6 +141,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         batch_size=32,
         image_shape=None,
         image_size=224,
+        intensity_range=None,
         device=None,
         random_state=None,
         verbose=0,
@@ -149,6 +154,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         self.batch_size = batch_size
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.device = device
         self.random_state = random_state
         self.verbose = verbose
@@ -162,7 +168,8 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         ----------
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn.
 

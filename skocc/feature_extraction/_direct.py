@@ -70,6 +70,10 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     image_size : int or tuple (H, W), default=None
         Size in pixels that all images are resized to before anything is computed. None
         keeps them as they are; files and PIL images may then differ in size.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
+        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
+        numbers as they are.
     n_jobs : int, default=None
         Processes that share the images. None is 1 unless in a
         :obj:`joblib.parallel_config` context, -1 all processors.
@@ -199,13 +203,23 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         "pixels": ["boolean", Interval(Integral, 1, None, closed="left"), tuple, list],
         "image_shape": IMAGE_CONSTRAINTS["image_shape"],
         "image_size": IMAGE_CONSTRAINTS["image_size"],
+        "intensity_range": IMAGE_CONSTRAINTS["intensity_range"],
         "n_jobs": [None, Integral],
     }
 
-    def __init__(self, *, pixels=False, image_shape=None, image_size=None, n_jobs=None):
+    def __init__(
+        self,
+        *,
+        pixels=False,
+        image_shape=None,
+        image_size=None,
+        intensity_range=None,
+        n_jobs=None,
+    ):
         self.pixels = pixels
         self.image_shape = image_shape
         self.image_size = image_size
+        self.intensity_range = intensity_range
         self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -216,7 +230,8 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         ----------
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
-            `image_shape`; a tensor (n, C, H, W); or a list of paths or PIL images.
+            `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
+            data set of torch.
         y : Ignored
             Present for scikit-learn.
 

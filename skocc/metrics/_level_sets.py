@@ -1,11 +1,24 @@
+from numbers import Real
+
 import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import column_or_1d
+
+from skocc._sklearn import validate_params
 
 # The mass from which on level sets count in the criterion of the excess mass.
 _MIN_MASS = 0.9
 
 
+@validate_params(
+    {
+        "scores_normal": ["array-like"],
+        "scores_uniform": ["array-like"],
+        "volume": [Real],
+        "mass_range": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def mass_volume_auc(scores_normal, scores_uniform, *, volume=1.0, mass_range=(0.9, 0.999)):
     """Area under the mass-volume curve: a criterion that needs no anomaly.
 
@@ -79,7 +92,10 @@ def mass_volume_auc(scores_normal, scores_uniform, *, volume=1.0, mass_range=(0.
     True
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
-    low, high = mass_range
+    try:
+        low, high = map(float, mass_range)
+    except (TypeError, ValueError):
+        low = high = np.nan
     if not 0 <= low < high <= 1:
         raise ValueError(
             "mass_range must be two shares of the normal samples, the lower first, in "
@@ -93,6 +109,14 @@ def mass_volume_auc(scores_normal, scores_uniform, *, volume=1.0, mass_range=(0.
     return float(widths @ volumes)
 
 
+@validate_params(
+    {
+        "scores_normal": ["array-like"],
+        "scores_uniform": ["array-like"],
+        "volume": [Real],
+    },
+    prefer_skip_nested_validation=True,
+)
 def excess_mass_auc(scores_normal, scores_uniform, *, volume=1.0):
     """Area under the excess-mass curve: a criterion that needs no anomaly.
 

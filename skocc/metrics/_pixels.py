@@ -1,7 +1,11 @@
+from collections.abc import Iterable
 from itertools import chain, zip_longest
+from numbers import Real
 
 import numpy as np
 from scipy import ndimage
+
+from skocc._sklearn import validate_params
 
 # Values that are kept and values that wait to be thinned, both powers of two.
 _MAX_KEPT = 2**26
@@ -11,6 +15,13 @@ _N_POINTS = 2**20
 _MISSING = object()
 
 
+@validate_params(
+    {
+        "masks": ["array-like", Iterable],
+        "maps": ["array-like", Iterable],
+    },
+    prefer_skip_nested_validation=True,
+)
 def pixel_auroc(masks, maps):
     """Area under the ROC curve over the pixels of all maps together.
 
@@ -70,6 +81,14 @@ def pixel_auroc(masks, maps):
     return float(defect.share_above(normal))
 
 
+@validate_params(
+    {
+        "masks": ["array-like", Iterable],
+        "maps": ["array-like", Iterable],
+        "max_fpr": [Real],
+    },
+    prefer_skip_nested_validation=True,
+)
 def aupro(masks, maps, *, max_fpr=0.3):
     """Area under the per-region overlap, over rates of false alarms up to a limit.
 

@@ -1,3 +1,5 @@
+from numbers import Real
+
 import numpy as np
 from sklearn.metrics import (
     average_precision_score,
@@ -7,7 +9,16 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skocc._sklearn import validate_params
 
+
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def auroc(y_true, y_score):
     """Area under the ROC curve, the anomalies being the positive class.
 
@@ -50,6 +61,13 @@ def auroc(y_true, y_score):
     return float(roc_auc_score(is_anomaly, rank))
 
 
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def average_precision(y_true, y_score):
     """Mean precision over the anomalies, the anomalies being the positive class.
 
@@ -91,6 +109,13 @@ def average_precision(y_true, y_score):
     return float(average_precision_score(is_anomaly, rank))
 
 
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def best_f1(y_true, y_score):
     """F1 of the anomalies at the threshold that is best for it.
 
@@ -139,6 +164,13 @@ def best_f1(y_true, y_score):
     return float(f1.max())
 
 
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def max_balanced_accuracy(y_true, y_score):
     """Balanced accuracy at the threshold that is best for it.
 
@@ -183,6 +215,14 @@ def max_balanced_accuracy(y_true, y_score):
     return float((tpr + 1 - fpr).max() / 2)
 
 
+@validate_params(
+    {
+        "y_true": ["array-like"],
+        "y_score": ["array-like"],
+        "max_fpr": [Real],
+    },
+    prefer_skip_nested_validation=True,
+)
 def recall_at_fpr(y_true, y_score, *, max_fpr=0.05):
     """Share of the anomalies that are found at a given rate of false alarms.
 
@@ -243,7 +283,10 @@ def _rank(y_true, y_score):
     y_true = column_or_1d(y_true)
     y_score = column_or_1d(y_score, dtype=np.float64)
     check_consistent_length(y_true, y_score)
-    labels = np.unique(y_true)
+    try:
+        labels = np.unique(y_true)
+    except TypeError:  # objects that have no order
+        labels = np.unique(y_true.astype(str))
     if y_true.dtype == bool or not np.isin(labels, (-1, 1)).all():
         shown = ", ".join(str(label) for label in labels[:5])
         raise ValueError(

@@ -1,5 +1,6 @@
 from sklearn import metrics
 
+from skocc._sklearn import validate_params
 from skocc.metrics._ranking import (
     auroc,
     average_precision,
@@ -17,6 +18,12 @@ _METRICS = {
 }
 
 
+@validate_params(
+    {
+        "name": [str],
+    },
+    prefer_skip_nested_validation=True,
+)
 def make_scorer(name, **kwargs):
     """Make a scorer for scikit-learn's searches and cross-validation of a named metric.
 

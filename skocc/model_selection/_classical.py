@@ -9,11 +9,21 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import OneClassSVM
 
+from skocc._sklearn import HasMethods, validate_params
+
 _SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
 # Samples that a tree of IsolationForest is given at most with max_samples="auto".
 _N_SAMPLES_AUTO = 256
 
 
+@validate_params(
+    {
+        "features": [HasMethods(["fit", "transform"]), None],
+        "scaling": [str, None],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def classical_detectors(
     *,
     features=None,

@@ -1,11 +1,12 @@
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
-from sklearn.utils import _safe_indexing, check_consistent_length, get_tags
+from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._labels import anomaly_kinds
 from skocc._sklearn import HasMethods, fit_context
+from skocc.model_selection._indexing import take
 
 
 def _has(name):
@@ -103,7 +104,7 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         if y is not None:
             check_consistent_length(X, y)
-            X = _safe_indexing(X, np.flatnonzero(anomaly_kinds(y) == 0))
+            X = take(X, np.flatnonzero(anomaly_kinds(y) == 0))
         self.estimator_ = clone(self.estimator).fit(X)
         return self
 

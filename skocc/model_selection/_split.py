@@ -13,8 +13,9 @@ from sklearn.model_selection import (
 )
 from sklearn.utils import Bunch, check_consistent_length, check_random_state
 
-from skocc._images import FileImages
+from skocc._images import is_data_set, read_image, to_pil
 from skocc._labels import anomaly_kinds
+from skocc._sklearn import validate_params
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -342,6 +343,14 @@ class SyntheticSplit(GroupKFold):
         )
 
 
+@validate_params(
+    {
+        "X": ["array-like"],
+        "groups": ["array-like", None],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None):
     """Add to normal images one anomaly made from each.
 
@@ -404,6 +413,16 @@ def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None
     return np.concatenate([X, anomalies]), y, np.concatenate([groups, groups])
 
 
+@validate_params(
+    {
+        "X_train": ["array-like"],
+        "X_test": ["array-like"],
+        "y_test": ["array-like"],
+        "protocol": [str],
+        "random_state": ["random_state"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def report_split(
     X_train,
     X_test,
@@ -618,6 +637,11 @@ def _as_array(X):
     """Return X as an array, for paths and PIL images one of objects."""
     if isinstance(X, np.ndarray) and X.ndim > 1:
         return X
+    if is_data_set(X):
+        raise ValueError(
+            "Anomalies are added to images in files or in memory. Got a "
+            f"{type(X).__name__}. Pass the paths of its files, or its images as one array."
+        )
     items = list(X)
     if items and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items):
         X = np.empty(len(items), dtype=object)
@@ -651,11 +675,11 @@ def _anomalies_of(X, make_anomalies, random_state):
     anomalies = np.empty_like(X)
     for index in range(len(X)):
         # One by one: files may differ in size and in type of pixels.
-        image = FileImages([X[index]]).load([0]) if in_files else X[[index]]
+        image = read_image(X[index], index)[np.newaxis] if in_files else X[[index]]
         if in_files and image.shape[3] == 1:
             image = image[:, :, :, 0]
         anomaly = _anomaly_of(image, make_anomalies, random_state.randint(2**31 - 1))
-        anomalies[index] = Image.fromarray(anomaly[0]) if in_files else anomaly[0]
+        anomalies[index] = to_pil(anomaly[0], X[index]) if in_files else anomaly[0]
     return anomalies
 
 

@@ -9,16 +9,26 @@ from sklearn.base import (
     OutlierMixin,
     clone,
 )
-from sklearn.utils import _safe_indexing, check_random_state, get_tags
+from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
 from skocc._labels import anomaly_kinds, marked_or_warned
-from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
+from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context, validate_params
+from skocc.model_selection._indexing import take
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
 
 
+@validate_params(
+    {
+        "scores": ["array-like"],
+        "y": ["array-like", None],
+        "rule": [str],
+        "k": [Real],
+    },
+    prefer_skip_nested_validation=True,
+)
 def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     """Threshold for scores of images that the detector was not trained on.
 
@@ -112,6 +122,13 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     return float(np.sort(normal)[rank - 1])
 
 
+@validate_params(
+    {
+        "scores": ["array-like"],
+        "calibration_scores": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def conformal_p_values(scores, calibration_scores):
     """P-values of new images from scores of held-out normal ones; small for anomalies.
 
@@ -167,6 +184,12 @@ def conformal_p_values(scores, calibration_scores):
     return (1 + not_above) / (len(calibration) + 1)
 
 
+@validate_params(
+    {
+        "p_values": ["array-like"],
+    },
+    prefer_skip_nested_validation=True,
+)
 def benjamini_hochberg(p_values, *, rate=0.05):
     """Label a batch so that few of the anomalies found in it are false discoveries.
 
@@ -384,11 +407,11 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             check_is_fitted(self.detector)
             detector = self.detector
         else:
-            detector = clone(self.detector).fit(_safe_indexing(X, train))
+            detector = clone(self.detector).fit(take(X, train))
         judged = calibration
         if self.rule == "f1":
             judged = np.concatenate([calibration, np.flatnonzero(anomalous)])
-        scores = _finite_scores(detector.score_samples(_safe_indexing(X, judged)))
+        scores = _finite_scores(detector.score_samples(take(X, judged)))
         self.offset_ = threshold(
             scores,
             np.where(anomalous[judged], -1, 1),

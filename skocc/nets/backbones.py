@@ -285,6 +285,11 @@ class _LayerTracer(fx.Tracer):
 def _trace(model, layers):
     """Return a module from images to what the layers give, and nothing computed beyond."""
     names = [name for name, _ in model.named_modules() if name]
+    if not layers:
+        raise ValueError(
+            f"layers must name a layer at least. Got {layers!r}. Use names of modules of "
+            f"this {type(model).__name__}, among them {_some_of(names)}."
+        )
     for name in layers:
         if name not in names:
             raise ValueError(

@@ -366,7 +366,7 @@ class PositionClassifier(nn.Module):
 
     def __init__(self, embedding_dim: int = 64, train_head: bool = False):
         super().__init__()
-        self.train_head = train_head
+        self.train_head = train_head = bool(train_head)  # torch takes no NumPy Boolean
         self.fc1 = nn.Linear(embedding_dim, 128)
         self.fc2 = nn.Linear(128, 128)
         self.fc3 = nn.Linear(128, N_POSITIONS)

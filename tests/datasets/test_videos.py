@@ -98,6 +98,13 @@ def test_mocca_takes_them(ucsd):
     assert detector.score_samples(videos.test_videos).shape == (2,)
 
 
+def test_masks_that_are_no_images_are_named(ucsd):
+    mask = ucsd / "Test" / "Test002_gt" / "3.bmp"
+    mask.write_bytes(mask.read_bytes()[:50])
+    with pytest.raises(ValueError, match=r"Test002_gt/3\.bmp' cannot be read as an image"):
+        load_video_folders(ucsd, "ucsd")
+
+
 def test_unknown_layout(tmp_path):
     with pytest.raises(ValueError, match="Got layout='avenue'"):
         load_video_folders(tmp_path, "avenue")
@@ -129,6 +136,12 @@ def test_shanghaitech_ground_truth_that_does_not_fit(shanghaitech):
     np.save(mask, np.zeros(13))
     with pytest.raises(ValueError, match=r"Got 12 frames in .* values of shape \(13,\)"):
         load_video_folders(shanghaitech, "shanghaitech")
+    for content in [b"", b"\x93NUMPY\1\0", b"PK\3\4", b"no array"]:
+        mask.write_bytes(content)
+        with pytest.raises(
+            ValueError, match=r"02_0128' cannot be read. Got .*02_0128\.npy"
+        ):
+            load_video_folders(shanghaitech, "shanghaitech")
     mask.unlink()
     with pytest.raises(ValueError, match="02_0128' has no ground truth"):
         load_video_folders(shanghaitech, "shanghaitech")

@@ -158,6 +158,24 @@ def test_reweighting_by_hand(make, fitted, images):
     )
 
 
+def test_the_widest_smoothing_is_the_mean(make, images):
+    detector = make().fit(images[:8])
+    maps = detector.anomaly_map(images[:2])
+    height, width = maps.shape[1:]
+    # Of any width from twice the side on, in no time.
+    for smoothing in [1e6, 1e300, 2 * max(height, width)]:
+        flat = detector.set_params(smoothing=smoothing).anomaly_map(images[:2])
+        means = maps.mean(axis=(1, 2), keepdims=True)
+        np.testing.assert_allclose(flat, np.broadcast_to(means, maps.shape), rtol=1e-5)
+    almost = detector.set_params(smoothing=1.99 * min(height, width)).anomaly_map(
+        images[:2]
+    )
+    np.testing.assert_allclose(almost, flat, rtol=1e-3)
+    expected = gaussian_filter(maps, (0, 3, 3))
+    smooth = detector.set_params(smoothing=3).anomaly_map(images[:2])
+    np.testing.assert_array_equal(smooth, expected)
+
+
 def test_smoothing_changes_maps_and_not_scores(make, fitted, images):
     detector = make(smoothing=3).fit(images[:8])
     np.testing.assert_array_equal(detector.train_scores_, fitted.train_scores_)

@@ -104,6 +104,7 @@ def test_kinds_of_images_agree(tiny, image_files):
         (pd.Series(paths), transformer),
         ([Image.fromarray(image) for image in images], transformer),
         (torch.from_numpy(images)[:, None], transformer),
+        (torch.utils.data.TensorDataset(torch.from_numpy(images)), transformer),
         (images.reshape(12, -1), flat),
     ]:
         np.testing.assert_array_equal(clone(other).fit(X).transform(X), table)

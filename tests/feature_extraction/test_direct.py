@@ -271,6 +271,8 @@ def test_every_kind_of_x(image_files):
         np.array([str(path) for path in paths]),
         pd.Series(paths),
         [Image.fromarray(image) for image in images],
+        torch.utils.data.TensorDataset(torch.from_numpy(images)),
+        [(Image.fromarray(image), 0) for image in images],
     ]:
         features = DirectFeatures().fit(X)
         np.testing.assert_array_equal(features.transform(X), expected)

@@ -1,3 +1,4 @@
+import inspect
 from itertools import combinations
 
 import numpy as np
@@ -219,7 +220,7 @@ def test_errors(params, message):
 
 def test_docstring_is_complete():
     doc = FunctionDoc(classical_detectors)
-    code = classical_detectors.__code__
+    code = inspect.unwrap(classical_detectors).__code__
     names = code.co_varnames[: code.co_kwonlyargcount]
     assert [p.name for p in doc["Parameters"]] == list(names)
     for section in ["Summary", "Returns", "Raises", "See Also", "Notes", "Examples"]:

@@ -1,10 +1,13 @@
+import inspect
+
 import numpy as np
 import pandas as pd
 import pytest
 import sklearn
+import torch
 from numpydoc.docscrape import ClassDoc, FunctionDoc
 from PIL import Image
-from sklearn.base import clone, is_outlier_detector
+from sklearn.base import BaseEstimator, clone, is_outlier_detector
 from sklearn.ensemble import IsolationForest
 from sklearn.experimental import enable_halving_search_cv  # noqa: F401
 from sklearn.metrics import make_scorer, roc_auc_score
@@ -689,8 +692,47 @@ def test_docstrings_of_classes(name):
 @pytest.mark.parametrize("function", [add_synthetic_anomalies, report_split])
 def test_docstrings_of_functions(function):
     doc = FunctionDoc(function)
-    code = function.__code__
+    code = inspect.unwrap(function).__code__
     names = code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]
     assert [p.name for p in doc["Parameters"]] == list(names)
     for section in ["Summary", "Returns", "Raises", "See Also", "Notes", "Examples"]:
         assert doc[section], section
+
+
+def test_data_sets_are_split_and_stay_lazy():
+    class Images(torch.utils.data.Dataset):
+        def __len__(self):
+            return 10
+
+        def __getitem__(self, index):
+            asked.append(index)
+            return torch.full((1, 2, 2), index)
+
+    class Detector(BaseEstimator):
+        def fit(self, X):
+            n_asked.append(len(asked))
+            self.seen_ = [int(X[index][0, 0, 0]) for index in range(len(X))]
+            return self
+
+        def decision_function(self, X):
+            return np.zeros(len(X))
+
+    asked, n_asked, y = [], [], np.r_[1, -1, np.ones(7), -1]
+    for train, _ in OneClassKFold(2, random_state=0).split(Images(), y):
+        assert (y[train] == 1).all()
+    detector = NormalOnly(Detector()).fit(Images(), y)
+    assert n_asked == [0]
+    assert detector.estimator_.seen_ == [0, 2, 3, 4, 5, 6, 7, 8]
+    with pytest.raises(ValueError, match=r"Got a Images\. Pass the paths"):
+        add_synthetic_anomalies(Images(), lambda images, random_state: (images, images))
+
+
+def test_anomalies_of_deep_files_are_as_deep(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 4096, (6, 8)).astype(np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+
+    def brighter(images, random_state):
+        return images + np.float32(100 / 65535), None
+
+    X, _, _ = add_synthetic_anomalies([tmp_path / "a.png"], brighter)
+    np.testing.assert_array_equal(np.asarray(X[1]), pixels + 100)

@@ -292,7 +292,8 @@ def test_searches_over_parameters_of_the_detector():
 
 
 @pytest.mark.parametrize(
-    "kind", ["array", "tensor", "paths", "strings", "series", "array of paths"]
+    "kind",
+    ["array", "tensor", "paths", "strings", "series", "array of paths", "data set"],
 )
 def test_what_x_may_be(kind, image_files):
     images, paths = image_files
@@ -303,6 +304,7 @@ def test_what_x_may_be(kind, image_files):
         "strings": [str(path) for path in paths],
         "series": pd.Series(paths, index=range(5, 17)),
         "array of paths": np.array([str(path) for path in paths]),
+        "data set": torch.utils.data.TensorDataset(torch.from_numpy(images)),
     }[kind]
     tuner = ThresholdTuner(
         quick(DeepSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0

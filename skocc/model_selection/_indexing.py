@@ -1,0 +1,18 @@
+import sys
+
+from sklearn.utils import _safe_indexing
+
+from skocc._images import is_data_set
+
+
+def take(X, indices):
+    """Return the samples of X at some places; those of a data set are not read yet.
+
+    Parameters
+    ----------
+    X : array, tensor, table, list or Dataset
+    indices : ndarray of shape (n,), int
+    """
+    if is_data_set(X):
+        return sys.modules["torch.utils.data"].Subset(X, indices.tolist())
+    return _safe_indexing(X, indices)
