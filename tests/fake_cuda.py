@@ -103,14 +103,22 @@ class _FakeCuda(TorchDispatchMode):
         return checked
 
 
-class _NoEngine(TorchFunctionMode):
-    """`backward` without the engine, which wants a device for each gradient."""
+_backward = torch.Tensor.backward
+
+
+def _backward_without_engine(loss, *args, **kwargs):
+    """Stand in for `backward`: its engine wants a device for each gradient."""
+    if isinstance(loss, FakeTensor):
+        return _give_gradients(loss)
+    return _backward(loss, *args, **kwargs)
+
+
+class _ValuesOfFakes(TorchFunctionMode):
+    """Methods of tensors that torch has no fake of."""
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
         is_fake = args and isinstance(args[0], FakeTensor)
-        if func is torch.Tensor.backward and is_fake:
-            return _give_gradients(args[0])
         if func is torch.Tensor.tolist and is_fake:
             return args[0].cpu().tolist()
         if func is torch.Tensor.__deepcopy__ and is_fake:
@@ -190,6 +198,7 @@ def fake_cuda():
             (torch.cuda, "manual_seed", lambda seed: None),
             (torch.cuda, "device", contextlib.nullcontext),
             (nn.Module, "_apply", _apply),
+            (torch.Tensor, "backward", _backward_without_engine),
             (torch, "load", _real(torch.load)),
             (nn.RNNBase, "flatten_parameters", lambda network: None),
         ):
@@ -198,5 +207,5 @@ def fake_cuda():
         stack.enter_context(torch.backends.cudnn.flags(enabled=False))
         stack.enter_context(FakeTensorMode(allow_non_fake_inputs=True))
         mode = stack.enter_context(_FakeCuda())
-        stack.enter_context(_NoEngine())
+        stack.enter_context(_ValuesOfFakes())
         yield mode.waits

@@ -285,7 +285,9 @@ def _mean_loss(module, loss_fn, batches) -> float:
     losses, sizes = [], []
     for batch in batches:
         losses.append(loss_fn(batch))
-        sizes.append(len(batch[0] if isinstance(batch, tuple) else batch))
+        while isinstance(batch, tuple):  # images and targets, or a kind and its batch
+            batch = batch[-1]
+        sizes.append(len(batch))
     # Of images, not of batches: the last of them is smaller.
     sizes = torch.tensor(sizes, dtype=torch.float64)
     return (torch.stack(losses).double().cpu() * sizes).sum().item() / sizes.sum().item()
