@@ -13,6 +13,8 @@ from skocc._sklearn import Interval, StrOptions
 from skocc._validation import validate_images
 from skocc._warnings import warn
 
+# Relative difference up to which scores are ties.
+_TIE = 1e-6
 # Of everything that takes images.
 IMAGE_CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left")],
@@ -60,6 +62,31 @@ def unchanged_on_error(estimator):
         vars(estimator).clear()
         vars(estimator).update(attributes)
         raise
+
+
+def check_finite(scores):
+    """Raise a FloatingPointError for scores of training images that are not finite.
+
+    The last step of a training can be the one that goes wrong, after the last loss.
+    """
+    n_bad = np.count_nonzero(~np.isfinite(scores))
+    if n_bad:
+        raise FloatingPointError(
+            "The fitted model gives training images scores that are not finite. Got "
+            f"{n_bad} of {len(scores)}. Lower the learning rate, or bring X to a range "
+            "near [0, 1]."
+        )
+
+
+def _below_ties(offset, scores):
+    """Return the threshold, moved below scores that are as large up to rounding.
+
+    Scores differ in their last digits with the batch they are computed in. Ties at the
+    threshold count as normal, and no label of a training image hangs on these digits.
+    """
+    margin = _TIE * np.max(np.abs(scores))
+    ties = scores[np.abs(scores - offset) <= margin]
+    return float(ties.min() - margin) if ties.size and margin > 0 else offset
 
 
 class OneClassMixin(FittedMixin, OutlierMixin):
@@ -140,10 +167,12 @@ class OneClassMixin(FittedMixin, OutlierMixin):
 
     def _set_offset(self, train_scores):
         """Set `offset_` from honest scores of the training images."""
+        check_finite(train_scores)
         if self.contamination == "auto":
-            self.offset_ = float(self._auto_offset(train_scores))
+            offset = self._auto_offset(train_scores)
         else:
-            self.offset_ = float(np.percentile(train_scores, 100 * self.contamination))
+            offset = np.percentile(train_scores, 100 * self.contamination)
+        self.offset_ = _below_ties(float(offset), train_scores)
         self.train_scores_ = train_scores
 
     def _auto_offset(self, train_scores):

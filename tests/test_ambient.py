@@ -71,6 +71,7 @@ SETTINGS = {
     "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
     "default device": lambda: default_device("meta"),
     "device context": lambda: torch.device("meta"),
+    "errors of NumPy": lambda: np.errstate(all="raise"),
 }
 
 
@@ -78,7 +79,13 @@ SETTINGS = {
 def all_settings():
     """All of them at once."""
     with ExitStack() as stack:
-        for name in ["float64", "inference_mode", "autocast", "default device"]:
+        for name in [
+            "float64",
+            "inference_mode",
+            "autocast",
+            "default device",
+            "errors of NumPy",
+        ]:
             stack.enter_context(SETTINGS[name]())
         yield
 

@@ -377,6 +377,34 @@ def test_identical_images_warn_of_collapse(estimator_class, digits):
     assert not quick(estimator_class).fit(digits[0]).collapsed_
 
 
+def test_labels_of_equal_images_do_not_hang_on_rounding(estimator_class, digits):
+    """Ties at the threshold are normal, alone and whatever the batch."""
+    images = np.concatenate([np.repeat(digits[0][:1], 21, axis=0), digits[0][1:20]])
+    estimator = quick(estimator_class, contamination=0.5).fit(images)
+    for batch_size in (2, 7, 50):
+        labels = estimator.set_params(batch_size=batch_size).predict(images[:21])
+        assert len(set(labels)) == 1
+    assert estimator.predict(images[:1])[0] == labels[0]
+
+
+def test_a_last_step_that_explodes_is_an_error(estimator_class, digits):
+    if not trains(estimator_class):
+        pytest.skip("trains nothing")
+    for learning_rate in (1e3, 1e36):
+        estimator = quick(
+            estimator_class, n_epochs=1, learning_rate=learning_rate, batch_size=400
+        )
+        try:
+            estimator.fit(digits[0])
+        except FloatingPointError as error:
+            assert "Lower the learning rate" in str(error)
+            assert not hasattr(estimator, "offset_")
+        else:  # in double precision there is room for such numbers
+            assert np.isfinite([estimator.offset_, *estimator.train_scores_]).all()
+    with pytest.raises(FloatingPointError, match=r"not finite. Got 2 of 3. Lower"):
+        estimator._set_offset(np.array([np.nan, 1.0, np.inf]))
+
+
 def test_labels_of_anomalies_warn(estimator_class, digits):
     normal, _ = digits
     y = np.ones(len(normal), dtype=int)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import ExitStack, contextmanager, nullcontext
 from functools import wraps
 
+import numpy as np
 import torch
 from torch.overrides import TorchFunctionMode
 
@@ -66,7 +67,8 @@ class _PlainDefaults(TorchFunctionMode):
             return func(*args, **kwargs)
         has_values = any(hasattr(value, "dtype") for value in args)
         # torch.as_tensor(t) stays on the device of t.
-        if kwargs.get("device") is None and not has_values:
+        is_elsewhere = any(isinstance(value, torch.Tensor) for value in args)
+        if kwargs.get("device") is None and not is_elsewhere:
             kwargs = {**kwargs, "device": "cpu"}
         if kwargs.get("dtype") is not None:
             return func(*args, **kwargs)
@@ -84,8 +86,9 @@ def own_settings():
     """Compute as in a process that has set nothing for torch.
 
     In the block the default dtype is float32 and the default device the CPU; gradients are
-    on, and neither inference mode nor autocast is. All of these are the thread's, so that
-    other threads of the process see no change. A forked process computes with one thread.
+    on, and neither inference mode nor autocast is; NumPy neither warns nor raises for
+    numbers that overflow. All of these are the thread's, so that other threads of the
+    process see no change. A forked process computes with one thread.
 
     Notes
     -----
@@ -94,6 +97,8 @@ def own_settings():
     """
     _leave_threads_of_parent()
     with ExitStack() as stack:
+        # Numbers that overflow end in an error of ours that says what to do.
+        stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         for kind in _autocast_devices():

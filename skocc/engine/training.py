@@ -273,7 +273,7 @@ def _moving_average(decay):
             return value
         # The weight of all earlier steps is 2/11, 3/12, 4/13, and so on up to `decay`. A
         # tensor: reading the number would wait for the device.
-        weight = (9 / (n_averaged + 10)).clamp(min=1 - decay)
+        weight = (9 / (n_averaged.to(value.dtype) + 10)).clamp(min=1 - decay)
         return averaged + weight * (value - averaged)
 
     return average

@@ -9,7 +9,12 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
+from skocc._one_class import (
+    SHARED_CONSTRAINTS,
+    OneClassMixin,
+    check_finite,
+    unchanged_on_error,
+)
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import check_integers, validate_images, warn_about_anomalies
 from skocc.engine.ambient import isolated
@@ -408,6 +413,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         self.center_ = center.cpu().numpy()
         self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
         distances, spread = self._measure(images, device)
+        check_finite(distances)
         self.radius_ = final_radius(distances, self.nu)
         self._set_offset(self._scores_from(distances))
         self._set_collapsed(spread, distances)

@@ -15,6 +15,7 @@ from skocc._one_class import (
     SHARED_CONSTRAINTS,
     AnomalyMapMixin,
     OneClassMixin,
+    check_finite,
     unchanged_on_error,
 )
 from skocc._sklearn import Interval, StrOptions, fit_context
@@ -672,6 +673,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.centers_ = [center.cpu().numpy() for center in centers]
         self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
         distances, spreads = self._measure(images, device)
+        check_finite(distances)
         self.radii_ = np.array(
             [
                 final_radius(column, self.nu)
