@@ -394,13 +394,16 @@ def test_a_last_step_that_explodes_is_an_error(estimator_class, digits):
         estimator = quick(
             estimator_class, n_epochs=1, learning_rate=learning_rate, batch_size=400
         )
+        message = ""
         try:
             estimator.fit(digits[0])
         except FloatingPointError as error:
-            assert "Lower the learning rate" in str(error)
+            message = str(error)
+        if message:
             assert not hasattr(estimator, "offset_")
         else:  # in double precision there is room for such numbers
             assert np.isfinite([estimator.offset_, *estimator.train_scores_]).all()
+        assert not message or "Lower the learning rate" in message
     with pytest.raises(FloatingPointError, match=r"not finite. Got 2 of 3. Lower"):
         estimator._set_offset(np.array([np.nan, 1.0, np.inf]))
 
