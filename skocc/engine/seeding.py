@@ -95,7 +95,7 @@ def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> 
     """Put the streams of this thread into states of :func:`random_states`."""
     for kind in {"cpu", device.type}:
         # On another kind of device there is no state to go on from.
-        if kind in states:
+        if kind == "cpu" or kind in states:
             _current.streams.on(kind).set_state(states[kind])
 
 

@@ -141,10 +141,8 @@ def test_early_stopping_keeps_the_best_epoch(images):
     curve = detector.validation_loss_curve_
     assert detector.best_epoch_ == int(np.argmin(curve))
     assert len(curve) == len(detector.loss_curve_) == detector.best_epoch_ + 3 < 60
-    weights = np.repeat([1 / 15, 1 / 12], [10, 4])
-    assert -np.average(detector.train_scores_, weights=weights) == pytest.approx(
-        min(curve), rel=1e-4
-    )
+    # A mean over images, the last batch being smaller.
+    assert -detector.train_scores_.mean() == pytest.approx(min(curve), rel=1e-4)
 
 
 def test_augmented_fits_are_reproducible_and_leave_the_random_state(images):
