@@ -303,6 +303,8 @@ def test_average_of_weights_and_statistics(images, monkeypatch):
         assert torch.equal(value, before[name])
 
 
+# Features of a random network of this depth hardly differ.
+@pytest.mark.filterwarnings("ignore::skocc.CollapseWarning")
 def test_networks_by_name(images):
     pytest.importorskip("torchvision")
     colour = np.repeat(images[:6, :, :, None], 3, axis=3)
