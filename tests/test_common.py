@@ -352,9 +352,9 @@ def test_anomalies_score_lower_and_scores_vary(estimator_class, digits):
         # all normal images by heart splits them at random.
         params |= {"atypical_fraction": 0.3, "learning_rate": 1e-3, "code_size": 2}
         params |= {"pretrain_n_epochs": 20, "n_epochs": 20}
-        # Over ten seeds the AUROC is 0.934 +- 0.070, and other kernels are as good as other
-        # seeds: seed 0 has 0.774 with those for AVX2 and 0.924 without.
-        bound = 0.7
+        # Over ten seeds the AUROC is 0.935 +- 0.048, over three with other kernels 0.962 +-
+        # 0.008: those are as good as another seed.
+        bound = 0.75
     estimator = quick(estimator_class, **params).fit(normal[:120])
     held_out, scores = normal[120:], estimator.score_samples(others)
     assert np.std(scores) > 1e-3 * np.abs(scores).mean()

@@ -264,6 +264,11 @@ def show(aurocs):
     return f"{np.mean(aurocs):.1f} ± {np.std(aurocs):.1f}"
 
 
+def yes_or_no(text):
+    """Read a choice."""
+    return {"yes": True, "no": False}[text]
+
+
 def float_or_none(text):
     """Read a number, or none."""
     return None if text == "none" else float(text)
@@ -284,7 +289,7 @@ def main():
     defaults = DataSplitOCC().get_params()
     for name, kind in [
         ("code_size", int),
-        ("batch_norm", {"yes": True, "no": False}.get),
+        ("batch_norm", yes_or_no),
         ("weight_average", float_or_none),
         ("atypical_fraction", float),
     ]:

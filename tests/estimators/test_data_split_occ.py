@@ -108,7 +108,7 @@ def test_atypical_images_are_told_from_typical_ones(images):
         assert curve[-1] < 0.7 * curve[0]
     probabilities = detector.normal_probability(images)
     typical = detector.typical_
-    # 0.97 +- 0.04.
+    # 0.97 +- 0.03.
     assert probabilities[typical].mean() > probabilities[~typical].mean() + 0.3
     np.testing.assert_allclose(
         detector.loss_curve_, np.mean(detector.step_loss_curves_, axis=0), rtol=1e-5
@@ -134,8 +134,8 @@ def test_controls(images):
     naive = make(objective="naive", n_epochs=60, learning_rate=1e-3).fit(images)
     assert naive.typical_.all()
     assert naive.autoencoder_ is naive.similarity_ is None
-    # Nothing keeps it from calling everything typical: 0.95 +- 0.02 over ten seeds, 0.97
-    # over four others with three other sets of kernels.
+    # Nothing keeps it from calling everything typical: 0.966 +- 0.012 over ten seeds, 0.961
+    # +- 0.010 over three with other kernels.
     assert naive.normal_probability(1 - images).min() > 0.8
     with pytest.raises(ValueError, match=r"needs the autoencoder.*'naive'.*Fit with"):
         naive.reconstruction_similarity(images)
@@ -199,9 +199,9 @@ def test_rows():
     rest = np.concatenate([X[y == 1][250:], X[y == 0]])
     is_normal = np.arange(len(rest)) < (y == 1).sum() - 250
     similarities = detector.reconstruction_similarity(rest)
-    # Over ten seeds, and four others with three other sets of kernels: 0.88 +- 0.02.
+    # Over ten seeds 0.878 +- 0.022, over three with other kernels 0.856 +- 0.021.
     assert roc_auc_score(is_normal, similarities) > 0.8
-    # What is typical is learnt, if not what is malignant: 0.954 +- 0.023.
+    # What is typical is learnt, if not what is malignant: 0.959 +- 0.023.
     assert roc_auc_score(detector.typical_, detector.train_scores_) > 0.85
     # Not one of the values needs to lie in [0, 1].
     assert np.isfinite(make().set_params(widths=(9,)).fit(10 * X - 5).train_scores_).all()
@@ -239,7 +239,6 @@ def test_any_network_extracts_features(images, n_channels):
     assert np.isfinite(rows.fit(images[:, :5, 0]).train_scores_).all()
 
 
-@pytest.mark.filterwarnings("ignore:DataSplitOCC has collapsed")
 def batch_norms(detector):
     layers = detector.network_["extractor"].modules()
     return [layer for layer in layers if isinstance(layer, torch.nn.BatchNorm2d)]
@@ -248,13 +247,20 @@ def batch_norms(detector):
 def test_batch_norm_of_the_compact_network(images):
     # It is trained, whatever becomes of that of a backbone.
     for freeze_bn in (True, False):
-        detector = make(freeze_bn=freeze_bn, weight_average=None).fit(images)
+        detector = make(freeze_bn=freeze_bn).fit(images)
         norms = batch_norms(detector)
         assert len(norms) == 5
         # Two epochs of four batches of typical images, and as many of both other kinds.
         assert {int(norm.num_batches_tracked) for norm in norms} == {2 * 3 * 4}
         assert all((norm.running_mean != 0).any() for norm in norms)
-    assert batch_norms(make(batch_norm=False).fit(images)) == []
+    # Without a word it is for grey images.
+    params = {"pretrain_n_epochs": 0, "n_epochs": 1}
+    colour = np.repeat(images[..., None], 3, axis=3)
+    for X, batch_norm, n_norms in [
+        (images, False, 0), (colour, None, 0), (colour, True, 5),
+    ]:  # fmt: skip
+        detector = make(batch_norm=batch_norm, **params).fit(X)
+        assert len(batch_norms(detector)) == n_norms
 
 
 def test_scores_with_batch_norm_do_not_depend_on_other_images(images):
@@ -279,7 +285,7 @@ def test_average_of_weights_and_statistics(images, monkeypatch):
 
     monkeypatch.setattr(torch.optim.Adam, "step", recorded_step)
     params = {"pretrain_n_epochs": 0, "n_epochs": 3, "learning_rate": 1e-2}
-    last = make(weight_average=None, **params).fit(images)
+    last = make(**params).fit(images)
     steps.clear()
     averaged = make(weight_average=0.7, **params).fit(images)
     # The steps are the same.
@@ -379,10 +385,9 @@ def test_saved_detector_scores_alike(images, objective, tmp_path):
 
 @pytest.mark.parametrize("objective", ["constrained", "naive"])
 def test_file_from_before_batch_norm(images, objective, tmp_path):
-    """It has no `batch_norm` and `weight_average`, and the code was of 16 by default."""
+    """It has no `batch_norm`, and the code was of 16 by default."""
     images = np.tile(images[:12], (1, 2, 2))[:, :24, :24]
-    params = {"objective": objective, "batch_norm": False, "weight_average": None}
-    detector = make(code_size=16, **params).fit(images)
+    detector = make(objective=objective, batch_norm=False, code_size=16).fit(images)
     path = tmp_path / "a.safetensors"
     skocc.save(detector, path)
     with safe_open(path, framework="pt") as file:
@@ -399,7 +404,6 @@ def test_file_from_before_batch_norm(images, objective, tmp_path):
         loaded.score_samples(images), detector.score_samples(images)
     )
     assert loaded.batch_norm is False
-    assert loaded.weight_average is None
     if objective == "naive":
         assert loaded.autoencoder_ is loaded.code_size_ is None
     else:

@@ -361,10 +361,12 @@ def test_such_layers_of_others_are_kept_out_of_one_layout(layer):
     body = nn.Sequential(layer, nn.Flatten()).to(memory_format=torch.channels_last)
     encoder = BackboneEncoder(body)
     seen = []
-    encoder.body[0].register_forward_hook(lambda m, args, out: seen.append(args[0]))
+    encoder.n_channels = layer.in_channels
+    handle = encoder.body[0].register_forward_hook(lambda m, x, out: seen.append(x[0]))
     batch = torch.rand(4, layer.in_channels, 6, 6).to(memory_format=torch.channels_last)
     expected = body.eval()(batch)
     torch.testing.assert_close(encoder(batch), expected)
+    handle.remove()
     assert is_plain(seen[0])
     assert is_plain(encoder.body[0].weight)
     copied = pickle.loads(pickle.dumps(copy.deepcopy(encoder)))
