@@ -143,6 +143,7 @@ def check_fitted_shape(estimator):
         Read from a file, which may hold anything.
     """
     shape = estimator.image_shape_
+    _check_intensity_range(_intensity_range(estimator))
     image_shape = _check_image_shape(estimator.image_shape)
     image_size = _check_image_size(estimator.image_size)
     is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
