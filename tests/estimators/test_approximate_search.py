@@ -1,13 +1,16 @@
 """The methods with a bank of patches, searched by a graph instead of exactly."""
 
 import numpy as np
+import pytest
 import torch
 from sklearn.base import clone
 
 import skocc
 
 
-# One test for both, since in each process the graph search is compiled for half a minute.
+# One test for both, since in each process the graph search is compiled for half a minute; it
+# is in the quick run once, in the tests of neighbours.
+@pytest.mark.slow
 def test_approximate_search_finds_nearly_the_same_also_after_loading(
     smooth_images, tmp_path
 ):

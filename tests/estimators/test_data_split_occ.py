@@ -438,6 +438,7 @@ def test_size_of_the_code(shape, params, size):
         assert detector.autoencoder_.encoder[-1].out_channels == size
 
 
+@pytest.mark.slow
 @pytest.mark.data
 def test_trousers_of_fashion_mnist(data_dir):
     with np.load(data_dir / "fashion_mnist.npz") as arrays:
