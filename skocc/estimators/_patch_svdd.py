@@ -525,7 +525,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
         learnt = [weight for weight in network.parameters() if weight.requires_grad]
         optimizer = torch.optim.Adam(
-            learnt, lr=self.learning_rate, weight_decay=self.weight_decay
+            learnt, lr=self.learning_rate, weight_decay=float(self.weight_decay)
         )
         history = train(
             network,
