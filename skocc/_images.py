@@ -351,6 +351,11 @@ class ItemImages:
                 f"{_described(item)} at index {index}. Wrap it in a Dataset that gives "
                 "images; pass rows as one array (n, d)."
             )
+        if not image.size:
+            raise ValueError(
+                f"An image must have pixels and channels. Got shape {image.shape} at index "
+                f"{index}. Leave it out."
+            )
         if image.ndim == 2:
             image = image[:, :, np.newaxis]
         elif is_tensor or (

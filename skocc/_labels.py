@@ -5,6 +5,7 @@ from numbers import Real
 import numpy as np
 from sklearn.utils import column_or_1d
 
+from skocc._arrays import as_array
 from skocc._warnings import warn
 
 
@@ -26,7 +27,7 @@ def anomaly_kinds(y):
     ValueError
         Labels are not of that form, or none is normal.
     """
-    y, normal, anomalous = _read(column_or_1d(y))
+    y, normal, anomalous = _read(as_array("y", y, read=column_or_1d))
     if not normal.any() or not (normal | anomalous).all():
         raise ValueError(
             "Labels must be +1 for normal samples and -1 for anomalies (or several "
@@ -50,8 +51,12 @@ def marked_anomalies(y):
     Returns
     -------
     marked : ndarray of shape (n_samples,), bool
+        Of shape (0,) where y is no array at all.
     """
-    return _read(y)[2]
+    try:
+        return _read(y)[2]
+    except ValueError:  # nothing that could be labels
+        return np.zeros(0, dtype=bool)
 
 
 def are_zeros_and_ones(y):
@@ -66,10 +71,11 @@ def are_zeros_and_ones(y):
     ambiguous : bool
         Here 1 is normal; for others, PyOD among them, it is an anomaly.
     """
-    y = np.asarray(y)
-    if y.dtype.kind == "O" and not all(isinstance(label, Real) for label in y.flat):
+    try:
+        y = _read(y)[0]
+    except ValueError:
         return False
-    return y.dtype.kind in "biufO" and np.unique(y.astype(float)).tolist() == [0, 1]
+    return y.dtype.kind in "biuf" and np.unique(y).tolist() == [0, 1]
 
 
 def marked_or_warned(y):
@@ -87,9 +93,9 @@ def marked_or_warned(y):
 
 def _read(y):
     """Return labels as an array, and which mean normal and which an anomaly."""
-    y = np.asarray(y).ravel()
+    y = as_array("y", y).ravel()
     if y.dtype.kind == "O" and all(isinstance(label, Real) for label in y):
-        y = y.astype(float)
+        y = as_array("y", y, np.float64)
     if y.dtype.kind in "iuf":
         return y, y == 1, y < 0
     normal = np.array([isinstance(label, str) and label == "good" for label in y], bool)

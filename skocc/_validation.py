@@ -6,6 +6,7 @@ Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
 """
 
 import os
+from collections import Counter
 from numbers import Integral, Real
 
 import numpy as np
@@ -165,9 +166,10 @@ def warn_about_anomalies(y):
     """Warn when labels say, or may say, that anomalies are among the training images."""
     if y is None:
         return
-    if n_anomalies := int(marked_anomalies(y).sum()):
+    marked = marked_anomalies(y)
+    if n_anomalies := int(marked.sum()):
         warn(
-            f"y labels {n_anomalies} of {len(y)} training images as anomalies, and "
+            f"y labels {n_anomalies} of {len(marked)} training images as anomalies, and "
             "they are being trained on as if they were normal: y is ignored in fit. "
             "Pass normal images only, for example X[y == 1].",
         )
@@ -176,8 +178,8 @@ def warn_about_anomalies(y):
         warn(
             "y holds 0 and 1 only, which has two readings, and all images are being "
             "trained on as if they were normal: y is ignored in fit. Got "
-            f"{n_ones} labels of 1 and {len(y) - n_ones} of 0. If 1 is an anomaly, as in "
-            "PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
+            f"{n_ones} labels of 1 and {len(marked) - n_ones} of 0. If 1 is an anomaly, as "
+            "in PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
             "np.where(y == 1, -1, 1), cannot be misread."
         )
 
@@ -227,10 +229,12 @@ def _check_image_size(image_size):
     if image_size is None:
         return None
     size = (image_size,) * 2 if isinstance(image_size, Integral) else tuple(image_size)
-    if len(size) != 2 or not all(isinstance(n, Integral) and n > 0 for n in size):
+    if len(size) != 2 or not all(
+        isinstance(n, Integral) and 0 < n <= _LONGEST_SIDE for n in size
+    ):
         raise ValueError(
-            "image_size must be one number of pixels or (H, W), both positive. Got "
-            f"{image_size!r}. Set for example image_size=(128, 128)."
+            "image_size must be one number of pixels or (H, W), both positive and at most "
+            f"{_LONGEST_SIDE}. Got {image_size!r}. Set for example image_size=(128, 128)."
         )
     return tuple(int(n) for n in size)
 
@@ -448,6 +452,12 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             "X['path'] of a DataFrame or X[:, 0] of an array."
         )
     _checked_numbers(values)
+    counts = Counter(getattr(X, "columns", ()))
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"The columns of X must have names of their own. Got {repeated[:5]} more than "
+            "once. Rename them, or pass X.to_numpy()."
+        )
     X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
     if image_shape is None:
         return ArrayImages(X, None, _intensity_range(estimator)), True

@@ -558,6 +558,17 @@ def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, digits):
     np.testing.assert_array_equal(other.score_samples(digits[1]), scores)
 
 
+def test_true_is_a_number_too(estimator_class, digits):
+    names = [n for n in estimator_class().get_params() if n.endswith("weight_decay")]
+    if not names:
+        pytest.skip("has no penalty")
+    scores = [
+        quick(estimator_class, **dict.fromkeys(names, value)).fit(digits[0]).train_scores_
+        for value in (True, 1.0)
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
 def test_no_layers_are_refused(estimator_class, digits):
     if "layers" not in estimator_class().get_params():
         pytest.skip("has no layers to choose")

@@ -60,3 +60,11 @@ def test_what_cannot_be_read_marks_nothing(y, marked):
 )
 def test_zeros_and_ones_have_two_readings(y, ambiguous):
     assert are_zeros_and_ones(y) is ambiguous
+
+
+@pytest.mark.parametrize("y", [[1, [2, 3]], [10**400, 1], [-(10**400)]])
+def test_what_cannot_be_labels_marks_nothing(y):
+    assert not marked_anomalies(y).any()
+    assert not are_zeros_and_ones(y)
+    with pytest.raises(ValueError, match=r"^y must be an array of"):
+        anomaly_kinds(y)

@@ -8,7 +8,9 @@ from PIL import Image
 from scipy import sparse
 from sklearn.base import BaseEstimator
 
+import skocc
 from skocc._validation import validate_images
+from tests.quick import quick
 
 
 class Probe(BaseEstimator):
@@ -510,3 +512,22 @@ def test_sixteen_bits_of_which_few_are_used_warn(X, tmp_path):
 def test_intensity_range_must_be_one(intensity_range):
     with pytest.raises(ValueError, match=r"must be two numbers.*Got .*Set for example"):
         read(GREY, intensity_range=intensity_range)
+
+
+def test_columns_with_one_name_are_refused():
+    table = pd.DataFrame(np.ones((5, 64)), columns=["a", "a", *range(62)])
+    with pytest.raises(ValueError, match=r"columns of X .*Got \['a'\] more than once"):
+        quick(skocc.DeepSVDD).fit(table)
+
+
+@pytest.mark.parametrize("size", [2**21, (8, 2**63)])
+def test_sizes_beyond_all_images_are_refused(size):
+    with pytest.raises(ValueError, match=r"image_size must be .*at most 1048576"):
+        quick(skocc.DeepSVDD, image_size=size).fit(np.ones((5, 8, 8)))
+
+
+@pytest.mark.parametrize("shape", [(0, 8), (8, 0), (8, 8, 0)])
+def test_items_without_pixels_are_refused(shape):
+    items = [np.ones(shape), np.ones((9, 9))]
+    with pytest.raises(ValueError, match=r"must have pixels and channels.*index 0"):
+        quick(skocc.DeepSVDD, image_size=8).fit(items)

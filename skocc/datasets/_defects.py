@@ -6,6 +6,7 @@ import numpy as np
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
+from skocc._arrays import as_array
 from skocc._sklearn import validate_params
 from skocc._warnings import warn
 
@@ -544,7 +545,7 @@ def _tint(image, mask, contrast, opacity):
 
 def _check_images(images):
     """Return images as an array, or say what is wrong with them."""
-    images = np.asarray(images)
+    images = as_array("images", images)
     if images.ndim == 4 and images.shape[3] not in (1, 2, 3, 4):
         raise ValueError(
             "images must have their channels last, at most 4. Got shape "

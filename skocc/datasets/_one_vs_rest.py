@@ -1,10 +1,12 @@
 import os
+from collections.abc import Hashable
 from numbers import Real
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, _safe_indexing
 
+from skocc._arrays import as_array
 from skocc._sklearn import Interval, validate_params
 
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
@@ -96,13 +98,14 @@ def one_vs_rest(
     (np.int64(55), np.int64(1614))
     """
     images, labels = _read("images", images, "labels", labels)
-    is_normal = _are_in(labels, normal)
-    if not all((labels == label).any() for label in np.atleast_1d(normal)):
+    wanted = as_array("normal", normal).ravel()
+    is_normal = _are_in(labels, wanted)
+    if not (len(wanted) and all(np.any(labels == label) for label in wanted)):
         held = list(dict.fromkeys(labels.tolist()))
         raise ValueError(
             f"normal must be a label, or a list of labels, of images to train on. Got "
-            f"normal={normal!r} and labels {held[:20]}. Pass one of these, of the same "
-            "type."
+            f"normal={normal!r} and labels {held[:20]}. Pass one of these, of the "
+            "same type."
         )
     if test_images is not None:
         test_images, test_labels = _read(
@@ -131,7 +134,7 @@ def one_vs_rest(
     return Bunch(
         train_images=_safe_indexing(images, train),
         test_images=test_images,
-        test_labels=np.where(_are_in(test_labels, normal), 1, -1),
+        test_labels=np.where(_are_in(test_labels, wanted), 1, -1),
         test_classes=test_labels,
     )
 
@@ -208,7 +211,7 @@ def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
 
 def _are_in(labels, normal):
     # Not np.isin: to that, 0 is the same as "0".
-    return np.any([labels == label for label in np.atleast_1d(normal)], axis=0)
+    return np.any([labels == label for label in normal], axis=0)
 
 
 def _read(images_name, images, labels_name, labels):
@@ -218,7 +221,13 @@ def _read(images_name, images, labels_name, labels):
             images, labels = np.asarray(images.data), images.targets
         else:
             images, labels = _read_pairs(images_name, images, labels_name)
-    labels = np.asarray(labels)
+    labels = as_array(labels_name, labels)
+    if labels.dtype.kind == "O" and not all(isinstance(x, Hashable) for x in labels.flat):
+        raise ValueError(
+            f"{labels_name} must hold numbers or names, one for each image. Got "
+            f"{[type(label).__name__ for label in labels.flat][:5]}. Pass for example "
+            f"list(map(str, {labels_name}))."
+        )
     if not hasattr(images, "__len__"):
         raise ValueError(
             f"{images_name} must be an array, a list or a data set. Got "

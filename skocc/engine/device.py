@@ -45,7 +45,7 @@ def resolve_device(device, *, fall_back=False) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         resolved = torch.device(device)
-    except (RuntimeError, TypeError) as error:
+    except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"device={device!r} is not the name of a device. Use 'cpu', 'cuda', "
             "'cuda:1', 'mps', or None to take the fastest there is."

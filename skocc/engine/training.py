@@ -246,8 +246,9 @@ def train_by_milestones(
     loss_curve : list of float
         Mean loss of the batches, per finished epoch.
     """
+    # To torch, True is not the number that it is to scikit-learn's checks.
     optimizer = torch.optim.Adam(
-        module.parameters(), lr=learning_rate, weight_decay=weight_decay
+        module.parameters(), lr=learning_rate, weight_decay=float(weight_decay)
     )
     history = train(
         module,

@@ -391,7 +391,9 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return self._errors(network(batch), batch).mean()
 
         optimizer = torch.optim.Adam(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            network.parameters(),
+            lr=self.learning_rate,
+            weight_decay=float(self.weight_decay),
         )
         return train(
             network,

@@ -758,7 +758,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         known = {id(weight) for weight in decayed}
         others = [p for p in network.parameters() if id(p) not in known]
         groups = [
-            {"params": decayed, "weight_decay": self.weight_decay},
+            {"params": decayed, "weight_decay": float(self.weight_decay)},
             {"params": others},
         ]
         return torch.optim.Adam(groups, lr=self.learning_rate)

@@ -457,7 +457,9 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return squared_error_map(network(features), features).mean()
 
         optimizer = torch.optim.Adam(
-            network.parameters(), lr=self.learning_rate, weight_decay=self.weight_decay
+            network.parameters(),
+            lr=self.learning_rate,
+            weight_decay=float(self.weight_decay),
         )
         return train(
             network,

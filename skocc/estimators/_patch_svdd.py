@@ -425,7 +425,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             self._make_banks(images, device, generator)
         train_scores = self._score(images, device)
         self._set_offset(train_scores)
-        spread = self.bank_small_.std(axis=0).mean() / np.abs(self.bank_small_).mean()
+        size = max(np.abs(self.bank_small_).mean(), 1e-30)
+        spread = self.bank_small_.std(axis=0).mean() / size
         # Features of a random encoder differ by 1e-3 of their size, and still rank images.
         self._set_collapsed(spread, train_scores, min_spread=1e-6)
         return self
@@ -524,7 +525,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
         learnt = [weight for weight in network.parameters() if weight.requires_grad]
         optimizer = torch.optim.Adam(
-            learnt, lr=self.learning_rate, weight_decay=self.weight_decay
+            learnt, lr=self.learning_rate, weight_decay=float(self.weight_decay)
         )
         history = train(
             network,

@@ -4,6 +4,7 @@ import numpy as np
 from scipy.integrate import trapezoid
 from sklearn.utils import column_or_1d
 
+from skocc._arrays import as_array
 from skocc._sklearn import validate_params
 
 # The mass from which on level sets count in the criterion of the excess mass.
@@ -199,7 +200,7 @@ def _check_scores(scores_normal, scores_uniform, volume):
     """Return both as sorted arrays, ascending, with NaN as -inf."""
     checked = []
     for name, scores in (("normal", scores_normal), ("uniform", scores_uniform)):
-        scores = column_or_1d(scores, dtype=np.float64)
+        scores = as_array(f"scores_{name}", scores, np.float64, read=column_or_1d)
         if not len(scores):
             raise ValueError(
                 f"scores_{name} must hold a score at least. Got an empty array. Pass "

@@ -5,6 +5,7 @@ from numbers import Real
 import numpy as np
 from scipy import ndimage
 
+from skocc._arrays import as_array
 from skocc._sklearn import validate_params
 
 # Values that are kept and values that wait to be thinned, both powers of two.
@@ -259,14 +260,14 @@ def _pairs(masks, maps):
                 f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
                 "the mask of an image without a defect."
             )
-        heat = np.asarray(heat, dtype=np.float32)
+        heat = as_array("maps", heat, np.float32)
         if heat.ndim != 2:
             raise ValueError(
                 f"A map must have the shape (H, W). Got {heat.shape} for map {i}. Pass "
                 "maps of shape (n, H, W), or one array (H, W) for each image."
             )
         heat = np.where(np.isnan(heat), np.float32(np.inf), heat)
-        mask = np.zeros(heat.shape, bool) if mask is None else np.asarray(mask)
+        mask = np.zeros(heat.shape, bool) if mask is None else as_array("masks", mask)
         if mask.shape != heat.shape:
             raise ValueError(
                 f"A mask must have the shape of its map. Got {mask.shape} for mask {i} and "

@@ -9,6 +9,7 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_consistent_length, column_or_1d
 
+from skocc._arrays import as_array
 from skocc._sklearn import validate_params
 
 
@@ -280,13 +281,13 @@ def recall_at_fpr(y_true, y_score, *, max_fpr=0.05):
 
 def _rank(y_true, y_score):
     """Return who is an anomaly, and ranks that are higher for more anomalous samples."""
-    y_true = column_or_1d(y_true)
-    y_score = column_or_1d(y_score, dtype=np.float64)
+    y_true = as_array("y_true", y_true, read=column_or_1d)
+    y_score = as_array("y_score", y_score, np.float64, read=column_or_1d)
     check_consistent_length(y_true, y_score)
     try:
         labels = np.unique(y_true)
     except TypeError:  # objects that have no order
-        labels = np.unique(y_true.astype(str))
+        labels = np.unique([str(label) for label in y_true])
     if y_true.dtype == bool or not np.isin(labels, (-1, 1)).all():
         shown = ", ".join(str(label) for label in labels[:5])
         raise ValueError(

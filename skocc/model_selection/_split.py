@@ -1,6 +1,6 @@
 import os
 import warnings
-from numbers import Real
+from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
@@ -11,8 +11,15 @@ from sklearn.model_selection import (
     StratifiedGroupKFold,
     StratifiedKFold,
 )
-from sklearn.utils import Bunch, check_consistent_length, check_random_state
+from sklearn.utils import (
+    Bunch,
+    check_consistent_length,
+    check_random_state,
+    column_or_1d,
+)
+from sklearn.utils.validation import _num_samples
 
+from skocc._arrays import as_array
 from skocc._images import is_data_set, read_image, to_pil
 from skocc._labels import anomaly_kinds
 from skocc._sklearn import validate_params
@@ -171,6 +178,14 @@ class OneClassSplit(GroupShuffleSplit):
 
     def __init__(self, n_splits=1, *, test_size=0.25, random_state=None):
         super().__init__(n_splits=n_splits, test_size=test_size, random_state=random_state)
+        _check_count("n_splits", n_splits, 1)
+        if isinstance(test_size, bool | np.bool_) or not (
+            isinstance(test_size, Real) and test_size > 0
+        ):
+            raise ValueError(
+                "test_size is a share of the normal samples in (0, 1), or their number. "
+                f"Got {test_size!r}. Set for example test_size=0.25."
+            )
 
     def split(self, X, y=None, groups=None):
         """Yield the indices of each split.
@@ -406,7 +421,7 @@ def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None
     See :class:`SyntheticSplit`.
     """
     X = _as_array(X)
-    groups = np.arange(len(X)) if groups is None else np.asarray(groups)
+    groups = np.arange(len(X)) if groups is None else as_array("groups", groups)
     check_consistent_length(X, groups)
     anomalies = _anomalies_of(X, make_anomalies, random_state)
     y = np.repeat([1, -1], len(X))
@@ -540,6 +555,13 @@ def report_split(
         )
     X_train, X_test = _as_array(X_train), _as_array(X_test)
     test_kinds, _ = _read(X_test, y_test, None)
+    are_files = [X.dtype == object for X in (X_train, X_test)]
+    if X_train.shape[1:] != X_test.shape[1:] or are_files[0] != are_files[1]:
+        raise ValueError(
+            "X_train and X_test must hold samples of one kind and shape. Got "
+            f"{X_train.shape} of {X_train.dtype} and {X_test.shape} of {X_test.dtype}. "
+            "Resize the images of one, or pass both as paths."
+        )
     n_train, n = len(X_train), len(X_train) + len(X_test)
     X = np.concatenate([X_train, X_test])
     kinds = np.concatenate([np.zeros(n_train, dtype=int), test_kinds])
@@ -583,10 +605,17 @@ def report_split(
 def _read(X, y, groups):
     """Return the kind of each sample, 0 for normal ones, and groups as codes or None."""
     check_consistent_length(X, y, groups)
-    n_samples = X.shape[0] if hasattr(X, "shape") else len(X)
+    n_samples = _num_samples(X)
     kinds = np.zeros(n_samples, dtype=int) if y is None else anomaly_kinds(y)
     if groups is not None:
-        groups = np.unique(np.asarray(groups), return_inverse=True)[1]
+        groups = as_array("groups", groups, read=column_or_1d)
+        try:
+            groups = np.unique(groups, return_inverse=True)[1]
+        except TypeError as error:  # values that have no order
+            raise ValueError(
+                "groups must hold numbers, or names, of one type. Got a mixture of types: "
+                f"{error}. Pass for example list(map(str, groups))."
+            ) from error
     return kinds, groups
 
 
@@ -624,13 +653,21 @@ def _check_parts(parts, kinds):
             )
 
 
+def _check_count(name, value, fewest):
+    if not isinstance(value, Integral) or isinstance(value, bool) or value < fewest:
+        raise ValueError(
+            f"{name} must be a whole number of at least {fewest}. Got {value!r}. Set for "
+            f"example {name}=5."
+        )
+
+
 def _describe(kinds):
     n_anomalies = int(np.count_nonzero(kinds))
     return f"{len(kinds) - n_anomalies} normal samples and {n_anomalies} anomalies"
 
 
 def _shown(values):
-    return "None" if values is None else f"{len(values)} values"
+    return "None" if values is None else f"a {type(values).__name__}"
 
 
 def _as_array(X):
@@ -648,7 +685,7 @@ def _as_array(X):
         for index, item in enumerate(items):  # NumPy would take a PIL image apart
             X[index] = item
     else:
-        X = np.asarray(X)
+        X = as_array("X", X)
     if X.ndim < 2 and X.dtype != object:
         raise ValueError(
             "X must be an array of samples, or a list of paths or PIL images. Got an array "
@@ -685,7 +722,13 @@ def _anomalies_of(X, make_anomalies, random_state):
 
 def _anomaly_of(image, make_anomalies, seed):
     # A copy, in case that it is changed in place.
-    anomaly, _ = make_anomalies(image.copy(), random_state=seed)
+    result = make_anomalies(image.copy(), random_state=seed)
+    if not (isinstance(result, tuple | list) and len(result) == 2):
+        raise ValueError(
+            "make_anomalies must return a pair, images and masks. Got a "
+            f"{type(result).__name__}. Return (images, None) where there are no masks."
+        )
+    anomaly = as_array("The images of make_anomalies", result[0])
     if anomaly.shape != image.shape or anomaly.dtype != image.dtype:
         raise ValueError(
             "make_anomalies must return images like those it is given, of shape "

@@ -13,6 +13,7 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import _num_samples, check_is_fitted
 
+from skocc._arrays import as_array
 from skocc._labels import anomaly_kinds, marked_or_warned
 from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context, validate_params
 from skocc.model_selection._indexing import take
@@ -178,7 +179,7 @@ def conformal_p_values(scores, calibration_scores):
     array([0.2, 0.6, 1. ])
     """
     calibration = np.sort(_finite_scores(calibration_scores))
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = as_array("scores", scores, np.float64)
     scores = np.where(np.isnan(scores), -np.inf, scores)
     not_above = np.searchsorted(calibration, scores, side="right")
     return (1 + not_above) / (len(calibration) + 1)
@@ -240,7 +241,7 @@ def benjamini_hochberg(p_values, *, rate=0.05):
     array([-1, -1,  1,  1])
     """
     _check_rate("rate", rate)
-    p_values = np.asarray(p_values, dtype=np.float64)
+    p_values = as_array("p_values", p_values, np.float64)
     if p_values.size == 0:
         return np.empty(0, dtype=int)
     if not (p_values.ndim == 1 and np.all((p_values >= 0) & (p_values <= 1))):
@@ -573,12 +574,12 @@ def _indexable(X):
     """Return X with rows that can be taken out."""
     if sparse.issparse(X):
         return X.tocsr()
-    return X if hasattr(X, "__getitem__") else np.asarray(X)
+    return X if hasattr(X, "__getitem__") else as_array("X", X)
 
 
 def _finite_scores(scores):
     """Return scores as a row of float64, refusing what has no place in an order."""
-    scores = np.asarray(scores, dtype=np.float64)
+    scores = as_array("scores", scores, np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError(
             "Scores to calibrate with must be a row of finite numbers, at least one. Got "
@@ -590,7 +591,7 @@ def _finite_scores(scores):
 
 def _checked_labels(y, n_samples):
     """Return labels of which there is one for each sample."""
-    y = np.asarray(y)
+    y = as_array("y", y)
     if y.shape[:1] != (n_samples,) or y.ndim > 2 or y.size != n_samples:
         raise ValueError(
             f"y must have one label for each sample of X. Got shape {y.shape} for "

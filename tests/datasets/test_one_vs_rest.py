@@ -184,3 +184,19 @@ def test_fetch_without_torchvision(monkeypatch):
 def test_fetch_unknown_name():
     with pytest.raises(ValueError, match="Got name='svhn'"):
         fetch_one_vs_rest("svhn", 1, "data")
+
+
+@pytest.mark.parametrize(
+    ("labels", "normal", "message"),
+    [
+        ([[1], 2, 3], 2, "labels must hold numbers or names"),
+        ([1, [2, 3], 3], 2, "labels must be an array of samples alike"),
+        ([1, 2, 3], [1, [2]], "normal must be an array"),
+        ([1, 2, 3], [], "normal must be a label"),
+    ],
+)
+def test_labels_that_are_none(labels, normal, message):
+    if message.startswith("labels must hold"):
+        labels = np.array(labels, dtype=object)
+    with pytest.raises(ValueError, match=message):
+        one_vs_rest(np.zeros((3, 8, 8)), labels, normal)

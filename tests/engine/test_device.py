@@ -22,6 +22,9 @@ def test_names_and_indices(monkeypatch):
         resolve_device("cuda:2")
     with pytest.raises(ValueError, match="'gpu' is not the name of a device"):
         resolve_device("gpu")
+    for number in (2**63, 2**70):
+        with pytest.raises(ValueError, match="is not"):
+            resolve_device(number)
 
 
 def test_fall_back_warns(monkeypatch):

@@ -2,10 +2,11 @@ import numpy as np
 import pytest
 import torch
 
-from skocc import PatchSVDD
+from skocc import CollapseWarning, PatchSVDD
 from skocc.estimators import _patch_svdd as module
 from skocc.maps import patch_scores_to_map
 from skocc.nets.patch_encoder import HierarchicalPatchEncoder, window_starts
+from tests.quick import quick
 
 
 @pytest.fixture(scope="module")
@@ -225,3 +226,9 @@ def test_images_that_a_patch_fills_warn(side, warns):
         detector.fit(images)
     # Where nothing is trained, positions do not matter.
     make(n_epochs=0).fit(images)
+
+
+def test_a_bank_of_zeros_has_collapsed():
+    images = np.ones((9, 16, 16), np.float32)
+    with pytest.warns(CollapseWarning, match="collapsed"):
+        quick(PatchSVDD, n_epochs=0).fit(images)

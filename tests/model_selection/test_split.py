@@ -734,3 +734,47 @@ def test_anomalies_of_deep_files_are_as_deep(tmp_path):
 
     X, _, _ = add_synthetic_anomalies([tmp_path / "a.png"], brighter)
     np.testing.assert_array_equal(np.asarray(X[1]), pixels + 100)
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        ({"n_splits": 0}, "n_splits must be a whole number of at least 1. Got 0"),
+        ({"n_splits": "x"}, "n_splits must be a whole number"),
+        ({"n_splits": True}, "n_splits must be a whole number"),
+        ({"test_size": (1, 2)}, r"test_size is a share .*Got \(1, 2\)"),
+        ({"test_size": -0.5}, "test_size is a share"),
+        ({"test_size": True}, "test_size is a share"),
+        ({"test_size": np.nan}, "test_size is a share"),
+    ],
+)
+def test_parameters_of_one_class_split_are_checked(params, message):
+    with pytest.raises(ValueError, match=message):
+        OneClassSplit(**params)
+
+
+@pytest.mark.parametrize(
+    "groups", [[1, [2]] * 4, np.zeros((8, 8)), np.array([1, "a"] * 4, dtype=object)]
+)
+@pytest.mark.parametrize("splitter", [OneClassKFold(2), OneClassSplit()])
+def test_groups_that_are_no_row_of_one_type(splitter, groups):
+    with pytest.raises(ValueError, match=r"^groups must"):
+        next(splitter.split(np.zeros(8), None, groups))
+
+
+def test_labels_without_a_length():
+    with pytest.raises(ValueError, match="groups=a list_iterator"):
+        next(SyntheticSplit().split(np.zeros(3), None, iter([1, 2, 3])))
+
+
+@pytest.mark.parametrize("result", [3, None, (1, 2, 3)])
+def test_what_makes_anomalies_returns_a_pair(result):
+    with pytest.raises(ValueError, match="make_anomalies must return a pair"):
+        add_synthetic_anomalies(np.ones((2, 8, 8)), lambda images, random_state: result)
+
+
+def test_parts_of_a_report_are_of_one_kind():
+    with pytest.raises(ValueError, match="must hold samples of one kind and shape"):
+        report_split(np.zeros((5, 8, 8)), np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
+    with pytest.raises(ValueError, match="must hold samples of one kind and shape"):
+        report_split(["a.png"] * 5, np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
