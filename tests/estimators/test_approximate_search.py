@@ -8,8 +8,8 @@ from sklearn.base import clone
 import skocc
 
 
-# One test for both, since in each process the graph search is compiled for half a minute; in
-# the quick run it is searched by in the tests of neighbours.
+# One test for both, since in each process the graph search is compiled for half a minute.
+# In the quick run, the tests of neighbours search by it.
 @pytest.mark.slow
 def test_approximate_search_finds_nearly_the_same_also_after_loading(
     smooth_images, tmp_path
