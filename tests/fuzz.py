@@ -60,7 +60,7 @@ from tests.quick import ESTIMATORS, quick
 from tests.test_feature_cache import Counting, batch_of, entries
 from tests.test_model_files import CLASSES, ModelFile
 
-SECONDS = 20
+SECONDS = 120
 # What a user can mend. NotFittedError is a ValueError.
 ALLOWED = (ValueError, TypeError, FloatingPointError, FileNotFoundError)
 SPOKEN = tuple(str(Path(package.__file__).parent) for package in (skocc, sklearn))
