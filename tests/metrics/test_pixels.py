@@ -166,5 +166,5 @@ def test_values_that_float32_has_not_rank_as_infinite(metric):
 
 
 def test_maps_that_are_none_are_named():
-    with pytest.raises(ValueError, match="^maps must be an array of real numbers"):
+    with pytest.raises(ValueError, match=r"^maps must be an array of real numbers"):
         pixel_auroc([np.ones((2, 2), bool)], [[["a", "b"], ["c", "d"]]])
