@@ -260,7 +260,8 @@ def _pairs(masks, maps):
                 f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
                 "the mask of an image without a defect."
             )
-        heat = as_array("maps", heat, np.float32)
+        with np.errstate(over="ignore"):  # what float32 has not ranks as infinite
+            heat = as_array("maps", heat, np.float32)
         if heat.ndim != 2:
             raise ValueError(
                 f"A map must have the shape (H, W). Got {heat.shape} for map {i}. Pass "

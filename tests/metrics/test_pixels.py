@@ -156,3 +156,15 @@ def test_what_is_refused(metric, masks, maps, message):
 def test_rate_that_is_refused(max_fpr):
     with pytest.raises(ValueError, match="max_fpr must be a rate"):
         aupro(*make(), max_fpr=max_fpr)
+
+
+@pytest.mark.parametrize("metric", [pixel_auroc, aupro])
+def test_values_that_float32_has_not_rank_as_infinite(metric):
+    masks = np.array([[[True, False, False], [False, False, False]]])
+    maps = np.array([[[1e300, 0.5, 0.2], [0.1, -1e300, 0.3]]])
+    assert metric(masks, maps) == metric(masks, np.clip(maps, -1e30, 1e30)) == 1.0
+
+
+def test_maps_that_are_none_are_named():
+    with pytest.raises(ValueError, match=r"^maps must be an array of real numbers"):
+        pixel_auroc([np.ones((2, 2), bool)], [[["a", "b"], ["c", "d"]]])
