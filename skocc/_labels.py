@@ -105,5 +105,6 @@ def _read(y):
 
 
 def _shown(y):
-    labels = list(dict.fromkeys(y.tolist()))
+    # By their text: there are labels that cannot be compared.
+    labels = list({repr(label): label for label in y.tolist()}.values())
     return repr(labels[:6]) + (" and more" if len(labels) > 6 else "")

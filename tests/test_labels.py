@@ -68,3 +68,9 @@ def test_what_cannot_be_labels_marks_nothing(y):
     assert not are_zeros_and_ones(y)
     with pytest.raises(ValueError, match=r"^y must be an array of"):
         anomaly_kinds(y)
+
+
+def test_labels_that_cannot_be_compared_are_shown():
+    y = np.array([[1], "good", None, 2], dtype=object)
+    with pytest.raises(ValueError, match=r"Got \[\[1\], 'good', None, 2\]"):
+        anomaly_kinds(y)

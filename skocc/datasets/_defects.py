@@ -479,6 +479,11 @@ def _apply(draw, images, n_defects, foreground, random_state):
     It gets a float image (H, W, C) in [0, 1] and returns a changed one and the mask.
     """
     images = _check_images(images)
+    if not isinstance(foreground, bool | np.bool_):
+        raise ValueError(
+            "foreground says whether defects lie on what is not background, True or False. "
+            f"Got a {type(foreground).__name__}. Pass foreground=True."
+        )
     low, high = _check_counts(n_defects)
     rng = check_rng(random_state)
     scale = _RANGES.get(images.dtype, 1)

@@ -1,10 +1,12 @@
 import os
 from collections.abc import Hashable
+from contextlib import suppress
 from numbers import Real
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, _safe_indexing
+from sklearn.utils.validation import _num_samples
 
 from skocc._arrays import as_array
 from skocc._sklearn import Interval, validate_params
@@ -100,7 +102,7 @@ def one_vs_rest(
     images, labels = _read("images", images, "labels", labels)
     wanted = as_array("normal", normal).ravel()
     is_normal = _are_in(labels, wanted)
-    if not (len(wanted) and all(np.any(labels == label) for label in wanted)):
+    if not (len(wanted) and all(_are_in(labels, [label]).any() for label in wanted)):
         held = list(dict.fromkeys(labels.tolist()))
         raise ValueError(
             f"normal must be a label, or a list of labels, of images to train on. Got "
@@ -211,7 +213,9 @@ def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
 
 def _are_in(labels, normal):
     # Not np.isin: to that, 0 is the same as "0".
-    return np.any([labels == label for label in normal], axis=0)
+    with suppress(OverflowError):  # an integer beyond all that labels can be
+        return np.any([labels == label for label in normal], axis=0)
+    return np.zeros(len(labels), dtype=bool)
 
 
 def _read(images_name, images, labels_name, labels):
@@ -233,9 +237,10 @@ def _read(images_name, images, labels_name, labels):
             f"{images_name} must be an array, a list or a data set. Got "
             f"{type(images).__name__}. Pass images that can be counted."
         )
-    if labels.ndim != 1 or len(labels) != len(images):
+    n_images = _num_samples(images)
+    if labels.ndim != 1 or len(labels) != n_images:
         raise ValueError(
-            f"There must be one label for each image. Got {len(images)} {images_name} and "
+            f"There must be one label for each image. Got {n_images} {images_name} and "
             f"{labels_name} of shape {labels.shape}. Pass them in the same order, one each."
         )
     return images, labels

@@ -607,6 +607,11 @@ def _read(X, y, groups):
     check_consistent_length(X, y, groups)
     n_samples = _num_samples(X)
     kinds = np.zeros(n_samples, dtype=int) if y is None else anomaly_kinds(y)
+    if n_samples == 0:
+        raise ValueError(
+            "There are no samples to split. Got an empty X (n_samples=0). Pass normal "
+            "ones, and anomalies beside them."
+        )
     if groups is not None:
         groups = as_array("groups", groups, read=column_or_1d)
         try:
@@ -672,21 +677,24 @@ def _shown(values):
 
 def _as_array(X):
     """Return X as an array, for paths and PIL images one of objects."""
-    if isinstance(X, np.ndarray) and X.ndim > 1:
+    if isinstance(X, np.ndarray) and X.ndim > 1 and X.dtype != object:
         return X
     if is_data_set(X):
         raise ValueError(
             "Anomalies are added to images in files or in memory. Got a "
             f"{type(X).__name__}. Pass the paths of its files, or its images as one array."
         )
-    items = list(X)
+    try:
+        items = list(X)
+    except TypeError:  # a single number, say
+        items = []
     if items and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items):
         X = np.empty(len(items), dtype=object)
         for index, item in enumerate(items):  # NumPy would take a PIL image apart
             X[index] = item
-    else:
-        X = as_array("X", X)
-    if X.ndim < 2 and X.dtype != object:
+        return X
+    X = as_array("X", X)
+    if X.ndim < 2 or X.dtype == object:
         raise ValueError(
             "X must be an array of samples, or a list of paths or PIL images. Got an array "
             f"of shape {X.shape}. For one image pass image[np.newaxis]."

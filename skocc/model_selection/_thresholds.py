@@ -111,16 +111,25 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     if y is not None:
         anomalous = anomaly_kinds(_checked_labels(y, len(scores))) > 0
     normal = scores[~anomalous]
-    if rule == "median":
-        return float(np.median(normal))
-    if rule == "percentile":
-        return float(np.quantile(normal, false_alarm_rate))
-    if rule == "std":
-        return float(np.mean(normal) - k * np.std(normal))
     if rule == "f1":
         return _f1_optimal(scores, anomalous)
-    rank = _conformal_rank(len(normal), false_alarm_rate)
-    return float(np.sort(normal)[rank - 1])
+    if rule == "conformal":
+        rank = _conformal_rank(len(normal), false_alarm_rate)
+        return float(np.sort(normal)[rank - 1])
+    with np.errstate(over="ignore", invalid="ignore"):
+        if rule == "median":
+            offset = np.median(normal)
+        elif rule == "percentile":
+            offset = np.quantile(normal, false_alarm_rate)
+        else:
+            offset = np.mean(normal) - k * np.std(normal)
+    if not np.isfinite(offset):
+        raise ValueError(
+            f"The scores, or k, are too large for rule={rule!r}: the threshold is not "
+            f"finite. Got scores from {normal.min():.3g} to {normal.max():.3g}, k={k!r}. "
+            "Divide the scores by a number, or set rule='conformal'."
+        )
+    return float(offset)
 
 
 @validate_params(

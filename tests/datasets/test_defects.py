@@ -353,3 +353,9 @@ def test_unusable_kinds_and_numbers(make):
         make(0)
     with pytest.raises(ValueError, match="Got n_images=3 and size=7"):
         make(3, size=7)
+
+
+@pytest.mark.parametrize("foreground", ["x", None, np.eye(3), 2])
+def test_foreground_is_a_truth_value(foreground):
+    with pytest.raises(ValueError, match="foreground says whether"):
+        make_defects(np.zeros((1, 24, 24)), foreground=foreground)

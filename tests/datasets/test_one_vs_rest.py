@@ -193,6 +193,7 @@ def test_fetch_unknown_name():
         ([1, [2, 3], 3], 2, "labels must be an array of samples alike"),
         ([1, 2, 3], [1, [2]], "normal must be an array"),
         ([1, 2, 3], [], "normal must be a label"),
+        ([1.0, 2.5, 3.0], 10**400, "normal must be a label"),
     ],
 )
 def test_labels_that_are_none(labels, normal, message):

@@ -778,3 +778,21 @@ def test_parts_of_a_report_are_of_one_kind():
         report_split(np.zeros((5, 8, 8)), np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
     with pytest.raises(ValueError, match="must hold samples of one kind and shape"):
         report_split(["a.png"] * 5, np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
+
+
+@pytest.mark.parametrize("X", [np.full((3, 8, 8), None), np.array([1, None, "a"], object)])
+def test_objects_that_are_no_files_are_refused(X):
+    with pytest.raises(ValueError, match="X must be an array of samples, or a list of"):
+        add_synthetic_anomalies(X, invert_a_square)
+
+
+@pytest.mark.parametrize("splitter", [OneClassKFold(2), OneClassSplit()])
+def test_no_samples_cannot_be_split(splitter):
+    for groups in (None, []):
+        with pytest.raises(ValueError, match="no samples to split"):
+            next(splitter.split([], None, groups))
+
+
+def test_a_single_number_is_no_data_set():
+    with pytest.raises(ValueError, match="X must be an array of samples"):
+        add_synthetic_anomalies(np.array(1.5), invert_a_square)

@@ -395,3 +395,12 @@ def test_docstrings_are_complete():
         doc = FunctionDoc(getattr(skocc.model_selection, name))
         for section in ["Parameters", "Returns", "Raises", "See Also", "Notes", "Examples"]:
             assert doc[section], (name, section)
+
+
+@pytest.mark.parametrize("rule", ["median", "percentile", "std"])
+def test_thresholds_beyond_all_floats_are_refused(rule):
+    scores = [-1.7e308, 1.7e308] if rule == "std" else [1.7e308, 1.7e308]
+    if rule == "percentile":
+        scores = [-1.7e308, 1.7e308]
+    with pytest.raises(ValueError, match=f"too large for rule='{rule}'.*Divide"):
+        threshold(scores, rule=rule)
