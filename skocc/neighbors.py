@@ -5,11 +5,13 @@ by 1e-4 of their size, still rank images.
 """
 
 import math
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
+from tqdm import tqdm
 
 # Candidates beyond the neighbours asked for. The more there are, the more often the error
 # bound separates them from the rest of the bank; each costs one exact distance.
@@ -348,27 +350,40 @@ class ApproximateIndex:
         take longer to build.
     random_state : int, default=0
         The graph is built from random trees.
+    verbose : int, default=0
+        If positive, say on stderr that a graph is being built.
 
     Raises
     ------
     ImportError
         pynndescent is not installed. It is imported here, not with skocc: that takes
         seconds.
+
+    Notes
+    -----
+    The first graph of a process takes a minute or two however small it is: pynndescent is
+    compiled for it, and numba keeps only a part of that for other processes.
     """
 
-    def __init__(self, bank, bank_groups=None, *, graph_n_neighbors=30, random_state=0):
+    def __init__(
+        self, bank, bank_groups=None, *, graph_n_neighbors=30, random_state=0, verbose=0
+    ):
         self.bank = bank.cpu()
         self.bank_groups = None if bank_groups is None else bank_groups.cpu()
         # A graph on features that differ only in their last digits would be of rounding
         # errors.
         self._center = self.bank.double().mean(dim=0)
-        with _threads_kept():
+        stage = "Graph of neighbours"
+        if "pynndescent" not in sys.modules:
+            stage += " (compiles first, which takes a minute or two)"
+        with _threads_kept(), tqdm(total=1, desc=stage, disable=not verbose) as progress:
             self._index = _import_pynndescent().NNDescent(
                 self._centered(self.bank),
                 n_neighbors=min(graph_n_neighbors, len(bank) - 1),
                 random_state=random_state,
             )
             self._index.prepare()
+            progress.update()
 
     def _centered(self, vectors):
         return (vectors.double() - self._center).float().numpy()

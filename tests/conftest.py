@@ -39,8 +39,14 @@ def device(request):
 
 
 @pytest.fixture(scope="session")
-def digits():
-    """Images (n, 8, 8) of one digit and of the others, in [0, 1]."""
+def digits(all_digits):
+    """Images (60, 8, 8) of one digit and (120, 8, 8) of the others, in [0, 1]."""
+    return all_digits[0][:60], all_digits[1][:120]
+
+
+@pytest.fixture(scope="session")
+def all_digits():
+    """Images (178, 8, 8) of one digit and (1619, 8, 8) of the others, in [0, 1]."""
     bunch = load_digits()
     images = (bunch.images / 16).astype(np.float32)
     return images[bunch.target == 0], images[bunch.target != 0]

@@ -21,7 +21,9 @@ def quick(estimator_class, **params):
     small |= {"random_state": 0, "device": "cpu", "batch_size": 50}
     by_name = {
         "patch_size": 8,
-        "n_pairs": 8,
+        "strides": (2, 4),
+        "filter_init": "random",
+        "n_pairs": 2,
         "max_bank_bytes": 2**18,
         "augmentation": False,
         "width": 4,
@@ -32,6 +34,8 @@ def quick(estimator_class, **params):
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}
         small["image_size"] = None
         by_name["latent_dim"] = 32
+    if "code_size" in estimator.get_params():
+        by_name["widths"] = (4, 12, 24, 16, 16)
     if estimator.get_params().get("patch_size") is None:
         del by_name["patch_size"]  # whole images
     small |= {name: by_name[name] for name in by_name.keys() & estimator.get_params()}

@@ -63,14 +63,9 @@ def test_sklearn_suite_on_flattened_images(estimator_class):
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_sklearn_suite_on_rows(estimator_class):
-    if estimator_class.__name__ not in ROW_ESTIMATORS:
-        pytest.skip("works on images only")
-    assert_check_estimator_passes(quick(estimator_class))
-
-
-@pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("image_shape", [None, (1, -1)])
+@pytest.mark.parametrize(
+    "image_shape", [None, pytest.param((1, -1), marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize(
     "params", [SHORTENED, pytest.param({}, marks=pytest.mark.slow)], ids=["short", "full"]
 )
@@ -332,9 +327,9 @@ def test_nan_score_is_an_anomaly(estimator_class, digits, monkeypatch):
     np.testing.assert_array_equal(estimator.predict(digits[0][:2]), [-1, 1])
 
 
-def test_anomalies_score_lower_and_scores_vary(estimator_class, digits):
+def test_anomalies_score_lower_and_scores_vary(estimator_class, all_digits):
     """Fails for a flipped sign, for constant scores, and for an untrained threshold."""
-    normal, others = digits
+    normal, others = all_digits
     params = {
         name: 40 for name in estimator_class().get_params() if name.endswith("n_epochs")
     }
@@ -354,7 +349,7 @@ def test_anomalies_score_lower_and_scores_vary(estimator_class, digits):
         # Twelve atypical images are too few to learn from, and an autoencoder that knows
         # all normal images by heart splits them at random.
         params |= {"atypical_fraction": 0.3, "learning_rate": 1e-3, "code_size": 2}
-        params |= {"pretrain_n_epochs": 20, "n_epochs": 20}
+        params |= {"pretrain_n_epochs": 20, "n_epochs": 20, "widths": None}
         # Over ten seeds the AUROC is 0.935 +- 0.048, over three with other kernels 0.962 +-
         # 0.008: those are as good as another seed.
         bound = 0.75
@@ -416,14 +411,14 @@ def test_labels_of_anomalies_warn(estimator_class, digits):
     y = np.ones(len(normal), dtype=int)
     quick(estimator_class).fit(normal, y)
     y[:3] = -1
-    with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
+    with pytest.warns(UserWarning, match="y labels 3 of 60 training images as anomalies"):
         quick(estimator_class).fit(normal, y)
     names = np.where(y == 1, "good", "crack")
-    with pytest.warns(UserWarning, match="y labels 3 of 178 training images as anomalies"):
+    with pytest.warns(UserWarning, match="y labels 3 of 60 training images as anomalies"):
         quick(estimator_class).fit(normal, names)
     quick(estimator_class).fit(normal, np.arange(len(normal)) % 3)  # classes of any sort
     with pytest.warns(
-        UserWarning, match=r"two readings.*3 labels of 1 and 175 of 0"
+        UserWarning, match=r"two readings.*3 labels of 1 and 57 of 0"
     ) as seen:
         quick(estimator_class).fit(normal, (y == -1).astype(int))
     assert seen[0].filename == __file__
@@ -640,7 +635,7 @@ def test_interrupt_keeps_what_was_learnt(estimator_class, digits, monkeypatch):
     def interrupted_step(self, *args, **kwargs):
         nonlocal n_steps
         n_steps += 1
-        if n_steps == 30:
+        if n_steps == 15:
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 

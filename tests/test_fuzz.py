@@ -1,4 +1,4 @@
-"""As many odd cases as there is time for; ``python -m tests.fuzz`` tries others."""
+"""A few odd cases; more of them are slow, and ``python -m tests.fuzz`` tries others."""
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,10 +20,11 @@ def test_every_kind_is_tried():
 
 
 @pytest.mark.filterwarnings("ignore:Patches of 8 pixels")
+@pytest.mark.parametrize("part", [0.1, pytest.param(1, marks=pytest.mark.slow)])
 @pytest.mark.parametrize("kind", N_CASES)
-def test_odd_cases(kind):
+def test_odd_cases(kind, part):
     @settings(
-        max_examples=N_CASES[kind],
+        max_examples=round(part * N_CASES[kind]),
         derandomize=True,
         database=None,
         deadline=None,

@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -294,22 +291,6 @@ def test_subset_of_the_wrong_size():
         random_subset(10, 11, generator)
     with pytest.raises(ValueError, match=r"size=0 of 10 vectors\. Choose"):
         greedy_coreset(torch.zeros(10, 2), 0, generator)
-
-
-def test_pynndescent_is_imported_on_use():
-    code = (
-        "import sys, torch, skocc.neighbors as neighbors\n"
-        "neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))\n"
-        "assert not {'pynndescent', 'numba'} & set(sys.modules)\n"
-        "sys.modules['pynndescent'] = None\n"
-        "try:\n"
-        "    neighbors.ApproximateIndex(torch.rand(9, 2))\n"
-        "except ImportError as error:\n"
-        "    assert 'pip install pynndescent' in str(error)\n"
-        "else:\n"
-        "    raise AssertionError('no ImportError')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 @pytest.mark.slow

@@ -109,7 +109,9 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         the scores beyond the border being those within it, mirrored. With "mean" the border
         varies more, and has most of the maxima of images that are all texture.
     search : {"exact", "approximate"}, default="exact"
-        "approximate" searches a graph made by pynndescent, for large banks on a CPU.
+        "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
+        first graph of a process compiles for a minute or two, also one of few images;
+        `verbose` says so.
     max_bank_bytes : int or None, default=16777216
         Bytes that the vectors of both banks take at most. None: all patches are kept. See
         :meth:`bank_bytes`.
@@ -671,7 +673,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         if self.search == "exact":
             return [bank_search(*(part.to(device) for part in bank)) for bank in banks]
         if self._indices is None:
-            self._indices = [ApproximateIndex(*bank) for bank in banks]
+            self._indices = [ApproximateIndex(*bank, verbose=self.verbose) for bank in banks]
         return [
             bank_search(*bank, index)
             for bank, index in zip(banks, self._indices, strict=True)

@@ -88,7 +88,9 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         The score of a cell: its distance to the nearest vector of the bank, or the mean
         distance to `n_neighbors`.
     search : {"exact", "approximate"}, default="exact"
-        "approximate" searches a graph made by pynndescent, for large banks on a CPU.
+        "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
+        first graph of a process compiles for a minute or two, also one of few images;
+        `verbose` says so.
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if not all are: any, or by greedy k-centre those that leave
         no other far from all of them, which takes much longer.
@@ -508,7 +510,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         recognize = recognizer([digest.tobytes() for digest in self._digests])
         bank = tensor_view(self.bank_), tensor_view(self._bank_images)
         if self.search == "approximate":
-            self._index = self._index or ApproximateIndex(*bank)
+            self._index = self._index or ApproximateIndex(*bank, verbose=self.verbose)
             search = bank_search(*bank, self._index)
         else:
             search = bank_search(*(part.to(device) for part in bank))

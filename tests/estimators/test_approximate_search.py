@@ -12,7 +12,7 @@ import skocc
 # In the quick run, the tests of neighbours search by it.
 @pytest.mark.slow
 def test_approximate_search_finds_nearly_the_same_also_after_loading(
-    smooth_images, tmp_path
+    smooth_images, tmp_path, capsys
 ):
     images, common = smooth_images, {"random_state": 0, "device": "cpu"}
     patches = skocc.PatchSVDD(
@@ -26,6 +26,7 @@ def test_approximate_search_finds_nearly_the_same_also_after_loading(
         exact.fit(images[:8])
         detector = clone(exact).set_params(search="approximate").fit(images[:8])
         scores = detector.score_samples(images)
+        assert capsys.readouterr().err == ""
         np.testing.assert_allclose(scores, exact.score_samples(images), rtol=0.02)
         np.testing.assert_allclose(detector.train_scores_, exact.train_scores_, rtol=0.02)
         path = tmp_path / f"{type(exact).__name__}.safetensors"
@@ -35,6 +36,7 @@ def test_approximate_search_finds_nearly_the_same_also_after_loading(
         np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
         # numba sets the number of threads for OpenMP, and so for torch.
         torch.set_num_threads(2)
-        loaded.score_samples(images)
+        loaded.set_params(verbose=1).score_samples(images)
+        assert "Graph of neighbours" in capsys.readouterr().err
         assert torch.get_num_threads() == 2
         torch.set_num_threads(1)

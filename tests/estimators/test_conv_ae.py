@@ -1,6 +1,3 @@
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -227,21 +224,3 @@ def test_state_of_another_fit_is_an_error(images, tmp_path):
     warm = make(warm_start=True).fit(images)
     with pytest.raises(ValueError, match=r"Got both.*checkpoint_dir=None"):
         warm.set_params(checkpoint_dir=tmp_path).fit(images)
-
-
-def test_works_without_torchvision_when_nothing_is_augmented(tmp_path):
-    (tmp_path / "torchvision.py").write_text("raise RuntimeError('no operator nms')")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import numpy as np, skocc\n"
-        "X = np.random.default_rng(0).random((6, 16, 16))\n"
-        "params = dict(width=2, n_epochs=1, device='cpu')\n"
-        "skocc.ConvAE(augmentation=False, **params).fit(X).predict(X)\n"
-        "try:\n"
-        "    skocc.ConvAE(**params).fit(X)\n"
-        "except ImportError as error:\n"
-        "    assert 'or set augmentation=False' in str(error)\n"
-        "else:\n"
-        "    raise AssertionError('no ImportError')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

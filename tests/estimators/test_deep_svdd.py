@@ -127,7 +127,7 @@ def test_gradients_of_the_objective_reach_every_layer(digits):
     [
         ({}, {"widths": (4,)}),
         ({}, {"latent_dim": 7}),
-        ({}, {"filter_init": "random"}),
+        ({}, {"filter_init": "dictionary"}),
         ({}, {"normalization": None}),
         ({}, {"pretrain_n_epochs": 1}),
         ({}, {"pretrain_learning_rate": 1e-2}),
@@ -167,10 +167,11 @@ def test_nets_by_kind_of_input(digits, rgb):
 
 def test_filters_start_from_a_dictionary(digits):
     params = {"pretrain_n_epochs": 0, "n_epochs": 0}
-    learnt = quick(DeepSVDD, **params).fit(digits[0]).network_.encoder.filters
+    learnt = quick(DeepSVDD, filter_init="dictionary", **params)
+    learnt = learnt.fit(digits[0]).network_.encoder.filters
     norms = learnt.flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-3, atol=1e-3)
-    drawn = quick(DeepSVDD, filter_init="random", **params).fit(digits[0])
+    drawn = quick(DeepSVDD, **params).fit(digits[0])
     assert not torch.allclose(drawn.network_.encoder.filters, learnt)
 
 

@@ -355,15 +355,15 @@ def test_a_warm_start_may_change_the_layers(digits):
     np.testing.assert_allclose(detector.centers_[0][far], mean[far], rtol=1e-4)
 
 
-def test_a_warm_start_goes_on_with_the_warm_up(digits):
+def test_a_warm_start_goes_on_with_the_warm_up(all_digits):
     detector = quick(MOCCA, n_epochs=1, warm_up_n_epochs=2, warm_start=True)
-    detector.fit(digits[0]).fit(digits[0])
+    detector.fit(all_digits[0]).fit(all_digits[0])
     # In the warm-up the radii are 0, and the loss is that of a hard boundary over nu.
     assert len(detector.loss_curve_) == 2
     radii = detector.radii_
-    d = squared_distances(detector, normalized(detector, digits[0]))
+    d = squared_distances(detector, normalized(detector, all_digits[0]))
     np.testing.assert_allclose(radii, np.quantile(np.sqrt(d), 0.9, axis=0), rtol=1e-4)
-    detector.fit(digits[0])
+    detector.fit(all_digits[0])
     assert detector.loss_curve_[2] < 0.5 * detector.loss_curve_[1]
 
 

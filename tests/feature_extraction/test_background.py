@@ -1,7 +1,5 @@
 import importlib.util
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pytest
@@ -95,19 +93,3 @@ def test_saving_pickling_and_errors(video, tmp_path):
         BackgroundRemoval(image_shape=(20, 24, 2)).fit(video[..., :2])
     with pytest.raises(ValueError, match="fitted on"):
         removal.transform(video[:, :10])
-
-
-def test_without_opencv(tmp_path):
-    (tmp_path / "cv2.py").write_text("raise ImportError('none here')")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import numpy as np\n"
-        "from skocc.feature_extraction import BackgroundRemoval\n"
-        "try:\n"
-        "    BackgroundRemoval().fit(np.zeros((3, 4, 4)))\n"
-        "except ImportError as error:\n"
-        "    assert 'none here' in str(error) and 'skocc[video]' in str(error)\n"
-        "else:\n"
-        "    raise AssertionError('no ImportError')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
@@ -218,13 +216,3 @@ def test_documentation(digits):
     documented = {attribute.name for attribute in doc["Attributes"]}
     assert documented - fitted == {"feature_names_in_"}
     assert fitted <= documented
-
-
-def test_the_subpackage_is_lazy():
-    code = (
-        "import sys, skocc.feature_extraction as e; "
-        "assert 'torch' not in sys.modules; "
-        "e.DeepFeatures; "
-        "assert 'torchvision' not in sys.modules"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)

@@ -1,6 +1,4 @@
 import pickle
-import subprocess
-import sys
 
 import joblib
 import numpy as np
@@ -432,23 +430,6 @@ def test_another_size_later_is_an_error(colour_images):
     features = DirectFeatures().fit(colour_images)
     with pytest.raises(ValueError, match=r"\(20, 8, 3\).*fitted on.*\(20, 16, 3\)"):
         features.transform(colour_images[:, :, :8])
-
-
-def test_missing_scikit_image_is_named(tmp_path):
-    (tmp_path / "skimage.py").write_text("raise ImportError('none here')")
-    code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
-        "import numpy as np, skocc\n"
-        "features = skocc.feature_extraction.DirectFeatures()\n"
-        "assert 'torch' not in sys.modules\n"
-        "try:\n"
-        "    features.fit(np.zeros((2, 8, 8)))\n"
-        "except ImportError as error:\n"
-        "    assert 'pip install \"skocc[direct]\"' in str(error), error\n"
-        "else:\n"
-        "    raise AssertionError('no ImportError')\n"
-    )
-    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_documentation_belongs_to_the_code(image_files):

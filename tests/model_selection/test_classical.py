@@ -191,8 +191,8 @@ def test_random_state(zeros):
     np.testing.assert_array_equal(first, scores_of("IsolationForest", point, zeros))
 
 
-def test_features_in_front(digits):
-    images, others = digits
+def test_features_in_front(all_digits):
+    images, others = all_digits
     features = DirectFeatures()
     detectors = classical_detectors(features=features)
     assert len({id(detector["features"]) for detector, _ in detectors.values()}) == 4

@@ -40,6 +40,16 @@ ARRANGEMENTS = ["k_fold", "split", "synthetic_split", "original", "synthetic"]
 N_NORMAL, N_ANOMALIES = 21, 5
 
 
+def in_pairs(values):
+    """Return parameters: each value with an arrangement; all with all are slow."""
+    n = len(ARRANGEMENTS)
+    return [
+        pytest.param(value, kind, marks=() if j == i % n else pytest.mark.slow)
+        for i, value in enumerate(values)
+        for j, kind in enumerate(ARRANGEMENTS)
+    ]
+
+
 def invert_a_square(images, random_state):
     """Invert 4 x 4 pixels, at another place for another seed."""
     rng = np.random.default_rng(random_state)
@@ -98,8 +108,7 @@ def arrange(X, arrangement):
     return parts.X, parts.y, None, parts.cv
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-@pytest.mark.parametrize("estimator_class", ESTIMATORS)
+@pytest.mark.parametrize(("estimator_class", "arrangement"), in_pairs(ESTIMATORS))
 def test_search_of_each_method(estimator_class, arrangement, images, paths):
     best = []
     for data in [images, paths]:
@@ -117,8 +126,7 @@ def test_search_of_each_method(estimator_class, arrangement, images, paths):
     assert best[0] == best[1]
 
 
-@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
-@pytest.mark.parametrize("name", classical_detectors())
+@pytest.mark.parametrize(("name", "arrangement"), in_pairs(classical_detectors()))
 def test_search_of_each_classical_detector(name, arrangement, images, paths):
     params = {"n_components": 2, "n_samples": 9, "random_state": 0}
     on_rows, grid = classical_detectors(**params)[name]
@@ -419,19 +427,21 @@ def test_halving_by_epochs(splitter, as_paths, images, paths):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-def rows_of(digits):
+def rows_of(all_digits):
     """Return rows of one digit and of fewer others, with labels."""
-    normal, others = digits
+    normal, others = all_digits
     X = np.concatenate([normal[:90], others[:45]]).reshape(135, -1)
     return X, np.repeat([1, -1], [90, 45])
 
 
 @pytest.mark.parametrize("splitter_class", SPLITTERS)
-def test_halving_by_samples(splitter_class, digits):
-    X, y = rows_of(digits)
+def test_halving_by_samples(splitter_class, all_digits):
+    X, y = rows_of(all_digits)
     groups = None
     if splitter_class is SyntheticSplit:
-        X, y, groups = add_synthetic_anomalies(digits[0], invert_a_square, random_state=0)
+        X, y, groups = add_synthetic_anomalies(
+            all_digits[0], invert_a_square, random_state=0
+        )
         X = X.reshape(len(X), -1)
     search = HalvingGridSearchCV(
         OneClassSVM(), {"nu": [0.1, 0.3, 0.5]}, min_resources=50, factor=2, random_state=0,
@@ -443,8 +453,8 @@ def test_halving_by_samples(splitter_class, digits):
     assert np.isfinite(search.cv_results_["mean_test_score"]).all()
 
 
-def test_halving_asks_for_folds_that_stay(digits):
-    X, y = rows_of(digits)
+def test_halving_asks_for_folds_that_stay(all_digits):
+    X, y = rows_of(all_digits)
     search = HalvingGridSearchCV(
         OneClassSVM(), {"nu": [0.1]}, cv=OneClassKFold(2), scoring="roc_auc"
     )
@@ -455,8 +465,8 @@ def test_halving_asks_for_folds_that_stay(digits):
 @pytest.mark.parametrize(
     "detector", [OneClassSVM(), IsolationForest(n_estimators=5, random_state=0)]
 )
-def test_search_in_two_processes(detector, digits):
-    X, y = rows_of(digits)
+def test_search_in_two_processes(detector, all_digits):
+    X, y = rows_of(all_digits)
     grid = (
         {"nu": [0.1, 0.5]}
         if "nu" in detector.get_params()
@@ -490,8 +500,8 @@ def test_nested_search_without_labels_inside(images):
     assert np.isfinite(scores["test_score"]).all()
 
 
-def test_nested_search_with_labelled_anomalies(digits, paths):
-    X, y = rows_of(digits)
+def test_nested_search_with_labelled_anomalies(all_digits, paths):
+    X, y = rows_of(all_digits)
     for detector, grid, data, target in [
         (OneClassSVM(), {"nu": [0.1, 0.5]}, X, y),
         (quick(skocc.DeepSVDD), {"batch_size": [4, 8]}, paths, labels()),
@@ -509,8 +519,8 @@ def test_nested_search_with_labelled_anomalies(digits, paths):
             assert np.isfinite(search.best_score_)
 
 
-def test_nested_search_with_synthetic_anomalies(digits):
-    X, y, groups = add_synthetic_anomalies(digits[0], invert_a_square, random_state=0)
+def test_nested_search_with_synthetic_anomalies(all_digits):
+    X, y, groups = add_synthetic_anomalies(all_digits[0], invert_a_square, random_state=0)
     X = X.reshape(len(X), -1)
     with sklearn.config_context(enable_metadata_routing=True):
         inner = GridSearchCV(
