@@ -29,11 +29,15 @@ DETECTOR_CONSTRAINTS = {
     **IMAGE_CONSTRAINTS,
     "contamination": [StrOptions({"auto"}), Interval(Real, 0, 0.5, closed="right")],
 }
+# Beyond that the first step of Adam, ten times as large, overflows float32.
+_LARGEST = 1e37
+LEARNING_RATE = [Interval(Real, 0, _LARGEST, closed="right")]
+WEIGHT_DECAY = [Interval(Real, 0, _LARGEST, closed="both")]
 SHARED_CONSTRAINTS = {
     **DETECTOR_CONSTRAINTS,
     "n_epochs": [Interval(Integral, 0, None, closed="left")],
-    "learning_rate": [Interval(Real, 0, None, closed="neither")],
-    "weight_decay": [Interval(Real, 0, None, closed="left")],
+    "learning_rate": LEARNING_RATE,
+    "weight_decay": WEIGHT_DECAY,
     "warm_start": ["boolean"],
 }
 

@@ -62,7 +62,7 @@ from tests.test_model_files import CLASSES, ModelFile
 
 SECONDS = 120
 # What a user can mend. NotFittedError is a ValueError.
-ALLOWED = (ValueError, TypeError, FloatingPointError, FileNotFoundError)
+ALLOWED = (ValueError, TypeError, FloatingPointError, FileNotFoundError, MemoryError)
 SPOKEN = tuple(str(Path(package.__file__).parent) for package in (skocc, sklearn))
 # NumPy says of a seed what is wrong with it.
 SPOKEN += (__file__, os.path.join("numpy", "random"))

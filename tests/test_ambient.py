@@ -286,7 +286,14 @@ def search(estimator_class, X, y, split, backend):
     return cv_search.cv_results_["mean_test_score"]
 
 
-@every_estimator
+# The fits of a search in threads are those of the test above; the rest is scikit-learn's.
+@pytest.mark.parametrize(
+    "estimator_class",
+    [
+        c if c is skocc.MOCCA else pytest.param(c, marks=pytest.mark.slow)
+        for c in ESTIMATORS
+    ],
+)
 def test_searches_in_threads_find_the_same(estimator_class, digits):
     X = np.concatenate([digits[0][:30], digits[1][:15]])
     y = np.r_[np.ones(30, dtype=int), np.full(15, -1)]

@@ -430,9 +430,8 @@ def test_search_pipeline_and_clone(estimator_class, digits):
     split = [(np.arange(30), np.arange(30, 60)), (np.arange(10, 40), np.r_[0:10, 40:60])]
     detector = quick(estimator_class)
     for data in [X, torch.from_numpy(X[:, np.newaxis]), [Image.fromarray(x) for x in X]]:
-        search = GridSearchCV(
-            detector, {"batch_size": [10, 20]}, cv=split, scoring="roc_auc"
-        )
+        grid = {"batch_size": [10, 20] if data is X else [20]}
+        search = GridSearchCV(detector, grid, cv=split, scoring="roc_auc")
         # Refitting the winner on all of X trains on the labelled anomalies, and says so.
         with pytest.warns(UserWarning, match="20 of 60 training images as anomalies"):
             search.fit(data, y)
@@ -540,9 +539,12 @@ def test_parameters_out_of_range(estimator_class, params, message, digits):
         quick(estimator_class, **params).fit(digits[0])
 
 
-def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, digits):
+@pytest.mark.parametrize("integer", [np.min_scalar_type, np.dtype], ids=["u1", "u8"])
+def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, integer, digits):
+    """Also those of eight bits, whose sums and products overflow."""
     estimator = quick(estimator_class)
-    kinds = {bool: np.bool_, int: np.int64, float: np.float64}
+    kinds = {bool: np.bool_, float: np.float64}
+    kinds[int] = lambda n: integer(n if integer is np.min_scalar_type else "u8").type(n)
     params = {
         name: kinds[type(value)](value)
         for name, value in estimator.get_params().items()
@@ -563,6 +565,22 @@ def test_true_is_a_number_too(estimator_class, digits):
         for value in (True, 1.0)
     ]
     np.testing.assert_array_equal(*scores)
+
+
+def test_far_too_large_a_network_is_a_memory_error(estimator_class, digits):
+    names = {"latent_dim", "width"} & estimator_class().get_params().keys()
+    if not names:
+        pytest.skip("has no size of a network to choose")
+    for name in names:
+        with pytest.raises(MemoryError, match=r"not enough memory.*Set a smaller"):
+            quick(estimator_class, **{name: 10**12}).fit(digits[0])
+
+
+def test_step_sizes_that_float32_has_not_are_refused(estimator_class, digits):
+    for name in estimator_class().get_params():
+        if name.endswith(("learning_rate", "weight_decay")):
+            with pytest.raises(ValueError, match=rf"'{name}' parameter.*Got 1e\+39"):
+                quick(estimator_class, **{name: 1e39}).fit(digits[0])
 
 
 def test_no_layers_are_refused(estimator_class, digits):

@@ -31,7 +31,16 @@ from skocc import (
     spheres,
 )
 from skocc._images import ArrayImages
-from skocc.engine import ambient, batches, checkpoints, device, inference, seeding, training
+from skocc.engine import (
+    ambient,
+    batches,
+    checkpoints,
+    device,
+    inference,
+    memory,
+    seeding,
+    training,
+)
 from skocc.feature_extraction import DeepFeatures
 from skocc.nets import (
     alexnet,
@@ -87,6 +96,7 @@ WITHOUT_TENSORS = {
     ambient.isolated,
     ambient.own_settings,
     ambient.without_modes,
+    memory.memory_errors_named,
     backbones.keep_strided_layers_safe,
     banks.Bank,
     banks.kept_under_budget,

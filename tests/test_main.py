@@ -61,23 +61,17 @@ def test_score_prints_a_table(folder, model, capsys):
     assert "40 images:" in shown.err
 
 
-def test_in_a_process_of_its_own(folder, model, tmp_path):
+def test_a_table_with_a_broken_file(folder, model, tmp_path, capsys):
     broken = tmp_path / "new"
     broken.mkdir()
     Image.fromarray(np.full((8, 8), 255, dtype=np.uint8)).save(broken / "a.png")
     (broken / "b.png").write_bytes(b"no image")
     table = tmp_path / "table.csv"
-    command = [sys.executable, "-m", "skocc", "score", model, broken, "--output", table]
-    done = subprocess.run(
-        command,
-        check=True,
-        capture_output=True,
-        text=True,
-        cwd=Path(skocc.__file__).parents[1],
-    )
-    assert done.stdout == ""
-    assert "2 images:" in done.stderr
-    assert "1 that cannot be scored" in done.stderr
+    assert main(["score", str(model), str(broken), "--output", str(table)]) == 0
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert "2 images:" in shown.err
+    assert "1 that cannot be scored" in shown.err
     read = pd.read_csv(table)
     assert read["path"].tolist() == [str(broken / "a.png"), str(broken / "b.png")]
     assert read["error"].notna().tolist() == [False, True]
@@ -256,6 +250,7 @@ def test_names_are_escaped_and_can_be_had_back(model, tmp_path, encoding, monkey
 
 
 def test_no_traceback_when_nobody_reads(model, folder):
+    """In a process of its own, where ``python -m skocc`` is the command."""
     read, write = os.pipe()
     os.close(read)
     with os.fdopen(write, "w") as pipe:

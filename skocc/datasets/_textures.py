@@ -116,9 +116,17 @@ def _make(kinds, n_images, kind, size, random_state):
             "n_images must be at least 1 and size at least 8. Got "
             f"n_images={n_images} and size={size}. Pass larger numbers."
         )
+    try:
+        images = np.empty((n_images, size, size))
+    except (MemoryError, OverflowError, ValueError) as error:
+        raise ValueError(
+            f"There is no room for so many pixels. Got n_images={n_images} and "
+            f"size={size}. Pass smaller numbers."
+        ) from error
     rng = check_rng(random_state)
     rows, columns = np.mgrid[:size, :size]
-    images = np.stack([kinds[kind](rows, columns, rng) for _ in range(n_images)])
+    for image in images:
+        image[:] = kinds[kind](rows, columns, rng)
     images += rng.normal(scale=0.03, size=images.shape)
     return images.clip(0, 1).astype(np.float32)
 

@@ -15,6 +15,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from skocc._warnings import warn
+from skocc.engine.memory import memory_errors_named
 
 # Makers of tensors whose dtype is the default one unless it is given, ...
 _FLOAT_MAKERS = frozenset(
@@ -109,11 +110,14 @@ def own_settings():
 
 
 def isolated(function: Callable) -> Callable:
-    """Decorate a function to run in a block of :func:`own_settings`."""
+    """Decorate a function to run in a block of :func:`own_settings`.
+
+    Where memory runs out, it raises a MemoryError that says what to do.
+    """
 
     @wraps(function)
     def run(*args, **kwargs):
-        with own_settings():
+        with own_settings(), memory_errors_named():
             return function(*args, **kwargs)
 
     return run

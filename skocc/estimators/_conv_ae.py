@@ -69,7 +69,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         square). Switch it off where the orientation is part of what is normal.
     n_augmented : int, default=1500
         Copies in an epoch, about: the images are gone over as often as comes closest to
-        it, at least once. Without augmentation an epoch has each image once.
+        it, at least once. Without augmentation an epoch has each image once. A hundred
+        million at most.
     patience : int or None, default=5
         Epochs without a lower error on the images themselves after which the training
         ends. None: it never ends early.
@@ -199,7 +200,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "crop": [None, Interval(Integral, 0, None, closed="left")],
         "augmentation": ["boolean"],
         "rotations": ["boolean"],
-        "n_augmented": [Interval(Integral, 1, None, closed="left")],
+        "n_augmented": [Interval(Integral, 1, 10**8, closed="both")],
         "patience": [None, Interval(Integral, 1, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],

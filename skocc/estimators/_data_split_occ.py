@@ -10,7 +10,13 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import SHARED_CONSTRAINTS, OneClassMixin, unchanged_on_error
+from skocc._one_class import (
+    LEARNING_RATE,
+    SHARED_CONSTRAINTS,
+    WEIGHT_DECAY,
+    OneClassMixin,
+    unchanged_on_error,
+)
 from skocc._sklearn import Interval, StrOptions, fit_context
 from skocc._validation import (
     check_integers,
@@ -294,8 +300,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         "code_size": [None, Interval(Integral, 1, None, closed="left")],
         "spatial_code": ["boolean"],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
-        "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
+        "pretrain_learning_rate": LEARNING_RATE,
+        "pretrain_weight_decay": WEIGHT_DECAY,
         "tol": [None, Interval(Real, 0, None, closed="left")],
         "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "weight_average": [None, Interval(Real, 0, 1, closed="neither")],

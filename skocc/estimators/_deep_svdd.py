@@ -10,7 +10,9 @@ from torch import nn
 
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
+    LEARNING_RATE,
     SHARED_CONSTRAINTS,
+    WEIGHT_DECAY,
     OneClassMixin,
     check_finite,
     unchanged_on_error,
@@ -245,8 +247,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         "filter_init": [StrOptions({"dictionary", "random"})],
         "normalization": [None, StrOptions({"auto", "gcn", "imagenet"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
-        "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
+        "pretrain_learning_rate": LEARNING_RATE,
+        "pretrain_weight_decay": WEIGHT_DECAY,
         "pretrain_milestones": [tuple, list],
         "milestones": [tuple, list],
     }

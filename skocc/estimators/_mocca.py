@@ -12,7 +12,9 @@ from torch import nn
 
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._one_class import (
+    LEARNING_RATE,
     SHARED_CONSTRAINTS,
+    WEIGHT_DECAY,
     AnomalyMapMixin,
     OneClassMixin,
     check_finite,
@@ -145,7 +147,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         Side in pixels of the patches that textures are cut into: at random places in
         training, side by side to be scored. The paper has 64. None: whole images.
     n_crops : int, default=8
-        Patches that are drawn from an image in an epoch.
+        Patches that are drawn from an image in an epoch, a million at most.
     clip_length : int, default=None
         Frames of the clips that videos are cut into. The paper has 16. X is then a list of
         videos, see `fit`. None: X is no video, or clips that are cut already.
@@ -350,7 +352,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "widths": [None, tuple, list],
         "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
-        "n_crops": [Interval(Integral, 1, None, closed="left")],
+        "n_crops": [Interval(Integral, 1, 10**6, closed="both")],
         "clip_length": [None, Interval(Integral, 1, None, closed="left")],
         "clip_stride": [Interval(Integral, 1, None, closed="left")],
         "n_clips": [None, Interval(Integral, 2, None, closed="left")],
@@ -359,8 +361,8 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         "normalization": [None, StrOptions({"auto", "gcn", "symmetric", "local_contrast"})],
         "freeze_bn": ["boolean"],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
-        "pretrain_learning_rate": [Interval(Real, 0, None, closed="neither")],
-        "pretrain_weight_decay": [Interval(Real, 0, None, closed="left")],
+        "pretrain_learning_rate": LEARNING_RATE,
+        "pretrain_weight_decay": WEIGHT_DECAY,
         "pretrain_milestones": [tuple, list],
         "milestones": [tuple, list],
     }

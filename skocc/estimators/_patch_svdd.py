@@ -508,7 +508,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                     contrast,
                     MeanSubtraction(torch.zeros(n_channels, height, width), in_channels),
                 ),
-                "encoder": HierarchicalPatchEncoder(dim, self.patch_size, in_channels),
+                "encoder": HierarchicalPatchEncoder(dim, int(self.patch_size), in_channels),
                 "classify_small": PositionClassifier(dim, self.train_head),
                 "classify_big": PositionClassifier(dim, self.train_head),
             }
@@ -673,7 +673,9 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         if self.search == "exact":
             return [bank_search(*(part.to(device) for part in bank)) for bank in banks]
         if self._indices is None:
-            self._indices = [ApproximateIndex(*bank, verbose=self.verbose) for bank in banks]
+            self._indices = [
+                ApproximateIndex(*bank, verbose=self.verbose) for bank in banks
+            ]
         return [
             bank_search(*bank, index)
             for bank, index in zip(banks, self._indices, strict=True)

@@ -208,7 +208,9 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         # Zero iterations would be as many as change anything.
         if self.n_dilations > 0:
             cross = ndimage.generate_binary_structure(2, 1)[np.newaxis]
-            masks = ndimage.binary_dilation(masks, cross, iterations=self.n_dilations)
+            # More than that change nothing.
+            n = min(self.n_dilations, masks.shape[1] + masks.shape[2])
+            masks = ndimage.binary_dilation(masks, cross, iterations=n)
         return frames * masks[..., np.newaxis]
 
 

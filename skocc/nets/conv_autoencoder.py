@@ -57,6 +57,7 @@ class ConvAutoencoder(nn.Module):
 
     def __init__(self, n_channels: int = 3, width: int = 32):
         super().__init__()
+        width = int(width)  # products of NumPy's small integers overflow
         self.encoder = nn.Sequential(
             *_halve(n_channels, width),
             *_halve(width, 2 * width),

@@ -19,6 +19,7 @@ class FeatureAutoencoder(nn.Module):
 
     def __init__(self, n_channels: int, latent_dim: int = 100):
         super().__init__()
+        latent_dim = int(latent_dim)  # products of NumPy's small integers overflow
         self.encoder = nn.Sequential(
             *_layers(n_channels, 4 * latent_dim),
             *_layers(4 * latent_dim, 2 * latent_dim),

@@ -353,6 +353,9 @@ def test_unusable_kinds_and_numbers(make):
         make(0)
     with pytest.raises(ValueError, match="Got n_images=3 and size=7"):
         make(3, size=7)
+    for n in (10**13, 10**30):
+        with pytest.raises(ValueError, match=f"no room.*n_images={n} and size=96"):
+            make(n)
 
 
 @pytest.mark.parametrize("foreground", ["x", None, np.eye(3), 2])

@@ -51,7 +51,9 @@ def colour_images():
 
 
 @pytest.mark.filterwarnings("ignore")
-@pytest.mark.parametrize("pixels", [False, True, 2])
+@pytest.mark.parametrize(
+    "pixels", [True, *(pytest.param(value, marks=pytest.mark.slow) for value in (False, 2))]
+)
 def test_sklearn_suite(pixels):
     transformer = DirectFeatures(image_shape=(1, -1), pixels=pixels)
     results = check_estimator(transformer, on_fail=None, on_skip=None)
