@@ -117,7 +117,7 @@ def _make(kinds, n_images, kind, size, random_state):
             f"n_images={n_images} and size={size}. Pass larger numbers."
         )
     try:
-        images = np.empty((n_images, size, size))
+        images = np.empty((int(n_images), int(size), int(size)))
     except (MemoryError, OverflowError, ValueError) as error:
         raise ValueError(
             f"There is no room for so many pixels. Got n_images={n_images} and "
