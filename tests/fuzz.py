@@ -508,7 +508,8 @@ def _choices(estimator_class, name):
             edge = getattr(constraint, end, None)
             if isinstance(edge, int | float):
                 found += [repr(edge), repr(edge + 1), f"{edge} - 1", f"{edge} + 1e-3"]
-                found += [f"np.int64({edge} + 1)", f"np.float32({edge})", repr(edge + 0.25)]
+                found += [f"np.float32({edge})", repr(edge + 0.25)]
+                found += [f"np.int64({edge} + 1)"] if abs(edge) < 2**62 else []
         if constraint == "boolean":
             found += ["True", "False", "np.True_"]
     return [text for text in found if "<" not in text]

