@@ -101,6 +101,8 @@ def test_what_a_list_of_paths_may_hold(detector, image_files, tmp_path):
     whole = predict_table(detector, paths)
     expected = whole["score"][[0, 0, 0, 1]]
     np.testing.assert_allclose(table["score"][~failed], expected, rtol=1e-6)
+    # The csv module of Python 3.10 writes no NUL.
+    table = table[table["path"].map(lambda path: "\0" not in str(path))]
     table.to_csv(tmp_path / "table.csv", errors="surrogateescape", index=False)
     assert copy in (tmp_path / "table.csv").read_bytes()
 

@@ -600,7 +600,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         shape, backbone = self.image_shape_, self.backbone
         in_shape = (shape[2], *shape[:2]) if len(shape) == 3 else shape
         if backbone is None and len(shape) == 1:
-            n_features = self.latent_dim or 32
+            n_features = int(self.latent_dim or 32)
             sizes = (*shape, *self._row_widths(), n_features)
             layers = dense_layers(sizes, self.dropout)
             return initialize_glorot(nn.Sequential(*layers)), n_features
@@ -615,7 +615,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             )
         if backbone == "compact":
             widths = self._image_widths()
-            n_features = self.latent_dim or 2 * widths[-1]
+            n_features = int(self.latent_dim or 2 * widths[-1])
             # Of colour, BatchNorm has not been seen to make more.
             batch_norm = shape[2] == 1 if self.batch_norm is None else self.batch_norm
             extractor = CompactAlexNet(
@@ -649,7 +649,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     def _get_code_size(self):
         shape = self.image_shape_
         if self.code_size is not None:
-            return self.code_size
+            return int(self.code_size)  # True is a number too
         if len(shape) == 1:
             return max(1, min(32, shape[0] // 4))
         return alexnet_code_size(shape[2], *shape[:2], self.spatial_code)

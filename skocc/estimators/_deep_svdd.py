@@ -469,12 +469,12 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
 
     def _mlp_sizes(self):
         widths = (128, 64) if self.widths is None else tuple(self.widths)
-        return (*self.image_shape_, *widths, self.latent_dim or 32)
+        return (*self.image_shape_, *widths, int(self.latent_dim or 32))
 
     def _lenet_arguments(self):
         height, width, channels = self.image_shape_
         widths = self.widths or lenet_widths(height, width)
-        latent_dim = self.latent_dim or lenet_latent_dim(widths)
+        latent_dim = int(self.latent_dim or lenet_latent_dim(widths))
         return (channels, height, width), latent_dim, tuple(widths)
 
     def _build_decoder(self):

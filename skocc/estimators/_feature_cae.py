@@ -498,7 +498,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         cells = maps[:, rows, columns].flatten(1).double()
         if self.aggregation == "mean":
             return cells.mean(dim=1)
-        n_top = 1 if self.aggregation == "max" else min(self.n_top, cells.shape[1])
+        n_top = 1 if self.aggregation == "max" else min(int(self.n_top), cells.shape[1])
         return cells.topk(n_top).values.mean(dim=1)
 
     def _borders(self):

@@ -708,6 +708,7 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _architecture(self):
         """Return how the network for such pieces is built."""
         shape = self._pieces().shape
+        latent_dim = self.latent_dim and int(self.latent_dim)  # True is a number too
         if len(shape) != 3:
             if self.architecture != "auto":
                 raise ValueError(
@@ -715,12 +716,12 @@ class MOCCA(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                     f"{_name(shape)}, or architecture='auto'."
                 )
             if len(shape) == 4:
-                return _video(shape, self.latent_dim)
-            return _mlp(shape, self.widths, self.latent_dim)
+                return _video(shape, latent_dim)
+            return _mlp(shape, self.widths, latent_dim)
         is_large = min(shape[:2]) >= _RESIDUAL_SIZE
         if self.architecture == "lenet" or (self.architecture == "auto" and not is_large):
-            return _lenet(shape, self.widths, self.latent_dim)
-        return _residual(shape, self.widths, self.latent_dim, self.selectors)
+            return _lenet(shape, self.widths, latent_dim)
+        return _residual(shape, self.widths, latent_dim, self.selectors)
 
     def _check_layers(self, n_layers, architecture):
         """Return the layers as numbers from 0 on, ascending."""

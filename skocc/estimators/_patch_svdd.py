@@ -435,7 +435,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _check_parameters(self, n_images):
         """Raise a ValueError for what the images or the other parameters do not allow."""
-        size = self.patch_size
+        size = self._int_patch_size()
         if size % 8 or (size > 64 and size & (size - 1)):
             raise ValueError(
                 "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
@@ -466,11 +466,19 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                 f"image_size of at least {7 * size // 4}, where every neighbour fits."
             )
 
+    # Sums and products of NumPy's small integers overflow.
+    def _int_patch_size(self):
+        return int(self.patch_size)
+
+    def _int_strides(self):
+        strides = self.strides or _default_strides(self._int_patch_size())
+        return tuple(map(int, strides))
+
     def _grids(self, image_size=None):
         """Return where the rows and columns of small and of big patches start."""
-        size, image_size = self.patch_size, image_size or self.image_shape_[:2]
+        size, image_size = self._int_patch_size(), image_size or self.image_shape_[:2]
         sides = (size // 2, size)
-        strides = self.strides or _default_strides(size)
+        strides = self._int_strides()
         return [
             [window_starts(n, side, stride) for n in image_size]
             for side, stride in zip(sides, strides, strict=True)
@@ -497,7 +505,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Return the module of a fitted attribute before its weights are loaded."""
         height, width, n_channels = self.image_shape_
         in_channels = 3 if n_channels == 1 else n_channels
-        dim = self.embedding_dim
+        dim, patch_size = int(self.embedding_dim), self._int_patch_size()
         contrast = nn.Identity()
         if self.normalization == "local_contrast":
             sigma = min(height, width) / 16
@@ -508,7 +516,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                     contrast,
                     MeanSubtraction(torch.zeros(n_channels, height, width), in_channels),
                 ),
-                "encoder": HierarchicalPatchEncoder(dim, int(self.patch_size), in_channels),
+                "encoder": HierarchicalPatchEncoder(dim, patch_size, in_channels),
                 "classify_small": PositionClassifier(dim, self.train_head),
                 "classify_big": PositionClassifier(dim, self.train_head),
             }
@@ -551,7 +559,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             (encoder, network.classify_big),
         )
         # Room for a patch and its farthest neighbour.
-        crop_size = tuple(min(n, 2 * self.patch_size) for n in self.image_shape_[:2])
+        crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
 
         def loss_fn(batch):
             images = network.normalize(batch)
@@ -560,7 +568,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             else:
                 patches = CutPatches(images, self.noise, generator)
             image = torch.arange(len(batch), device=batch.device)
-            image = image.repeat_interleave(self.n_pairs)
+            image = image.repeat_interleave(int(self.n_pairs))
             return sum(self._scale_loss(patches, *s, image, generator) for s in scales)
 
         return loss_fn
@@ -588,7 +596,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""
         images = network.normalize(batch.to(next(network.parameters()).dtype))
-        strides = self.strides or _default_strides(self.patch_size)
+        strides = self._int_strides()
         # Each big patch is made of four small ones.
         n_rows, n_columns = (
             len(small) + 2 * len(big) for small, big in zip(*self._grids(), strict=True)
@@ -645,7 +653,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""
         network, searches = self._network_on(device), self._searches(device)
         grids, size = self._grids(), self.image_shape_[:2]
-        sides = (self.patch_size // 2, self.patch_size)
+        sides = (self._int_patch_size() // 2, self._int_patch_size())
         recognize = recognizer([digest.tobytes() for digest in self._digests])
 
         def measure(batch):
@@ -654,7 +662,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                 self._embed(network, batch), grids, sides, searches, strict=True
             ):
                 groups = image.repeat_interleave(z[0, 0].numel())
-                distances, _ = search(to_rows(z), groups, self.n_neighbors)
+                distances, _ = search(to_rows(z), groups, int(self.n_neighbors))
                 scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
                 product = product * patch_scores_to_map(
                     scores, *grid, side, size, self.border

@@ -440,7 +440,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             )
 
     def _n_neighbors(self):
-        return self.n_neighbors if self.aggregation == "mean" else 1
+        return int(self.n_neighbors) if self.aggregation == "mean" else 1
 
     def _build_network(self, weights):
         if self.pooling == "average":
