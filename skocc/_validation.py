@@ -5,6 +5,7 @@ Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
 :class:`~skocc._images.FileImages` or :class:`~skocc._images.ItemImages`.
 """
 
+import math
 import os
 from collections import Counter
 from numbers import Integral, Real
@@ -73,7 +74,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
         # Files, and images one by one. Other lists have become arrays in _unwrap.
         _check_sample_count(estimator, len(X), min_samples)
         images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
-        n_features = int(np.prod(images.shape[1:]))
+        n_features = math.prod(images.shape[1:])
         checked = False
     elif len(X.shape) == 2:
         images, checked = _from_table(
@@ -82,7 +83,7 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
         n_features = X.shape[1]
     else:
         images = _from_image_array(estimator, X, image_shape, image_size, reset)
-        n_features = int(np.prod(X.shape[1:]))
+        n_features = math.prod(X.shape[1:])
         checked = False
 
     _check_sample_count(estimator, len(images), min_samples)
@@ -462,7 +463,7 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
     if image_shape is None:
         return ArrayImages(X, None, _intensity_range(estimator)), True
     n_features = X.shape[1]
-    known = -int(np.prod(image_shape)) if -1 in image_shape else np.prod(image_shape)
+    known = abs(math.prod(map(int, image_shape)))  # without the one that is -1
     if n_features % known or (-1 not in image_shape and n_features != known):
         raise ValueError(
             f"Rows of {n_features} values cannot be read as images of "

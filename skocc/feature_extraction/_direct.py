@@ -1,3 +1,4 @@
+import math
 from itertools import chain
 from numbers import Integral
 
@@ -364,7 +365,9 @@ def _check_skimage():
 
 
 def _n_columns(pixel_size):
-    return len(STATISTICS) + (0 if pixel_size is None else 3 * int(np.prod(pixel_size)))
+    return len(STATISTICS) + (
+        0 if pixel_size is None else 3 * math.prod(map(int, pixel_size))
+    )
 
 
 def _to_bytes(image):
