@@ -264,6 +264,13 @@ def test_rows_are_refused_where_the_method_needs_images():
         read(GREY.reshape(5, -1), rows=False)
 
 
+def test_image_shapes_of_more_pixels_than_integers_count():
+    with pytest.raises(ValueError, match="Rows of 64 values cannot be read as images"):
+        read(np.zeros((9, 64)), image_shape=(2**40, 2**40))
+    images, _ = read(np.zeros((9, 256)), image_shape=(np.uint8(16), np.uint8(16)))
+    assert images.shape == (9, 16, 16, 1)
+
+
 @pytest.mark.parametrize(
     ("X", "params", "message"),
     [
@@ -278,13 +285,6 @@ def test_rows_are_refused_where_the_method_needs_images():
         (GREY, {"image_size": (1, 2, 3)}, "one number of pixels or"),
     ],
 )
-def test_image_shapes_of_more_pixels_than_integers_count():
-    with pytest.raises(ValueError, match="Rows of 64 values cannot be read as images"):
-        read(np.zeros((9, 64)), image_shape=(2**40, 2**40))
-    images, _ = read(np.zeros((9, 256)), image_shape=(np.uint8(16), np.uint8(16)))
-    assert images.shape == (9, 16, 16, 1)
-
-
 def test_image_shape_and_size_must_fit(X, params, message):
     with pytest.raises(ValueError, match=message):
         read(X, **params)
