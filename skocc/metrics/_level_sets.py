@@ -207,9 +207,10 @@ def _check_scores(scores_normal, scores_uniform, volume):
                 f"detector.score_samples(X) for {name} samples X."
             )
         checked.append(np.sort(np.where(np.isnan(scores), -np.inf, scores)))
-    if not 0 < volume < np.inf:
+    # Masses over volumes must be numbers as well.
+    if not 1e-290 < volume < 1e290:
         raise ValueError(
-            "volume must be positive and finite. Got "
+            "volume must be positive and finite, from 1e-290 to 1e290. Got "
             f"{volume!r}. Pass that of the region of the uniform samples, or 1.0."
         )
     return checked

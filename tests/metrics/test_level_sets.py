@@ -90,6 +90,8 @@ def test_what_is_refused(area):
         area([1.0], [])
     with pytest.raises(ValueError, match="volume must be positive"):
         area([1.0], [1.0], volume=0)
+    with pytest.raises(ValueError, match=r"volume must be positive.*Got 5e-324"):
+        area([1.0], [1.0], volume=5e-324)
     with pytest.raises(ValueError, match=r"Got 3 uniform samples\. Draw more"):
         area([1.0, 2.0], [0.0, 0.5, -1.0])
 
