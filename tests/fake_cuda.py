@@ -26,6 +26,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
+from skocc.engine import seeding
+
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)
 
@@ -59,7 +61,7 @@ class _FakeCuda(TorchDispatchMode):
         if func in (aten.index.Tensor, aten.index_put_.default, aten.index_put.default):
             args = (args[0], self._check_indices(*args[:2]), *args[2:])
         for generator in tree_leaves((args, kwargs)):
-            if isinstance(generator, torch.Generator) and generator.device.type != "cuda":
+            if isinstance(generator, torch.Generator) and not _is_there(generator):
                 raise RuntimeError("numbers on cuda:0 need a generator there")
         with unset_fake_temporarily():
             args, kwargs = tree_map(_detached, (args, kwargs))
@@ -101,6 +103,11 @@ class _FakeCuda(TorchDispatchMode):
             else:
                 checked.append(index)
         return checked
+
+
+def _is_there(generator):
+    own = {known._cdata for known in _generators}
+    return generator.device.type == "cuda" or generator._cdata in own
 
 
 _backward = torch.Tensor.backward
@@ -185,6 +192,18 @@ def _apply(module, function, recurse=True):
     return module
 
 
+_generators = []  # that pass for generators of the card
+_on = seeding._Streams.on
+
+
+def _stream_on(streams, kind):
+    """Stand in for a method that makes generators, which torch has for a card it sees."""
+    if kind != "cuda":
+        return _on(streams, kind)
+    _generators.append(torch.Generator())
+    return _generators[-1]
+
+
 @contextlib.contextmanager
 def fake_cuda():
     """Let ``device="cuda"`` be used, and yield the counter of waits."""
@@ -200,6 +219,7 @@ def fake_cuda():
             (nn.Module, "_apply", _apply),
             (torch.Tensor, "backward", _backward_without_engine),
             (torch, "load", _real(torch.load)),
+            (seeding._Streams, "on", _stream_on),
             (nn.RNNBase, "flatten_parameters", lambda network: None),
         ):
             stack.enter_context(mock.patch.object(target, name, stand_in))

@@ -140,12 +140,12 @@ class _Streams(TorchFunctionMode):
         name = getattr(func, "__name__", "")
         if name not in _DRAWS or kwargs.get("generator") is not None:
             return func(*args, **kwargs)
+        if name in _TAKES_NONE and not _may_draw(name, args, kwargs):
+            return func(*args, **kwargs)
         generator = self.on(_kind_of_device(args, kwargs))
         if name in _DROPOUTS:
             return _dropout(generator, *args, **kwargs)
         if name in _TAKES_NONE:
-            if not _may_draw(name, args, kwargs):
-                return func(*args, **kwargs)
             with _as_that_of_process(generator):
                 return func(*args, **kwargs)
         return func(*args, **{**kwargs, "generator": generator})
