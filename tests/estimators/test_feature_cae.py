@@ -294,4 +294,5 @@ def test_defects_of_tiles_are_found(data_dir):
     )
     detector.fit(tiles.train_paths[::4])
     scores = detector.score_samples(tiles.test_paths[::4])
+    # Over five seeds 0.762 +- 0.006.
     assert roc_auc_score(tiles.test_labels[::4], scores) > 0.7
