@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
-from skocc import MOCCA
+from skocc import VideoMOCCA
 
 SIZE = 16
 # Of a sprite, in pixels.
@@ -80,10 +80,10 @@ def draw_walk(frames, top, start, speed, rng):
 
 
 def make_detector(random_state):
-    return MOCCA(
+    return VideoMOCCA(
         clip_length=8,
         # Of such small frames, the first blocks see best how something moves, and soon. The
-        # code and the reconstruction take a training of many minutes, as MOCCA's own
+        # code and the reconstruction take a training of many minutes, as the
         # defaults are for: their curves would only blur this one.
         layers=(0, 1, 2),
         reconstruction_weight=0,

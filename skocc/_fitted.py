@@ -16,9 +16,8 @@ class Fitted(NamedTuple):
     kind : str
         "network", a module that ``_empty_network`` builds; "float", which is finite;
         "bool"; "count", an int of at least 0; "integers", a tuple; "losses", a list of
-        floats, and "loss lists", a list of these; "text", an array; "rebuilt", which is
-        made again on first use, and None until then. Or, with `axes`, the dtype of an
-        array.
+        floats, and "loss lists", a list of these; "text", an array; "bank", a memory bank
+        whose vectors have `axes`. Or, with `axes`, the dtype of an array.
     axes : tuple of str and int, default=()
         Sizes of the axes of an array, all at least 1. A name stands for the same size in
         all attributes; ``_check_loaded`` may say which.
@@ -47,7 +46,7 @@ IMAGE_ATTRIBUTES = {
     "n_features_in_": Fitted("count", optional=True),
     "feature_names_in_": Fitted("text", optional=True),
 }
-# Of detectors: what `_set_offset` and `_set_collapsed` set.
+# Of detectors: what `fit` of the base class sets.
 DETECTOR_ATTRIBUTES = {
     **IMAGE_ATTRIBUTES,
     "offset_": Fitted("float"),

@@ -1,19 +1,17 @@
 """Image sources: arrays, files or data sets behind one interface, read a batch at a time.
 
-A source has ``len(source)``, ``source.shape`` and ``source.load(indices)``, which returns
-the images at ``indices`` as one array, uint8 (0 to 255) or float32. Nothing downstream
-knows whether the pixels were in memory or on disk. ``source.original_size`` is the (H, W)
-that the images had before they were resized, None where they differ in it, and
-``source.is_deep`` says whether there are integers of 16 bits, divided by the whole of
-their range. NumPy and Pillow only: converting to tensors is the engine's work.
+Nothing downstream knows whether pixels are in memory or on disk. NumPy and Pillow only:
+the engine converts to tensors.
 """
 
+import math
 import os
 import stat
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import repeat
+from typing import Any, Protocol
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -38,6 +36,53 @@ _TRANSPOSITIONS = {
 }
 
 
+class ImageSource(Protocol):
+    """Images, rows or clips that are loaded a batch at a time.
+
+    Attributes
+    ----------
+    shape : tuple
+        (n, H, W, C), (n, d) or (n, T, H, W, C); H and W are -1 where images differ in size.
+    dtype : numpy.dtype
+        What `load` gives: uint8, from 0 to 255, or float32.
+    is_lazy : bool
+        Whether loading takes long enough to be worth doing ahead, in a thread.
+    original_size : tuple (H, W) or None
+        Of the images before they were resized; None where they differ in it, and for rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    is_lazy: bool
+
+    @property
+    def original_size(self) -> tuple[int, int] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices) -> Any:
+        """Return the samples at `indices`, a slice or an array of int, as one batch.
+
+        An ndarray (b, H, W, C), (b, d) or (b, T, H, W, C), or a tensor like it on the
+        device where the source keeps its samples.
+        """
+
+
+class ReadImages(ImageSource, Protocol):
+    """What is made of X.
+
+    Attributes
+    ----------
+    n_features : int or None
+        Values of a sample, ``n_features_in_``; None where samples differ in it.
+    is_table : bool
+        Whether X had rows and columns.
+    """
+
+    n_features: int | None
+    is_table: bool
+
+
 class ArrayImages:
     """Images, or plain rows, that are already in memory.
 
@@ -50,12 +95,20 @@ class ArrayImages:
     intensity_range : tuple (low, high), default=None
         What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
         numbers as they are.
+    is_table : bool, default=False
+        Whether the array was given as rows and columns.
+
+    Attributes
+    ----------
+    is_deep : bool
+        Whether there are integers of 16 bits, divided by the whole of their range.
     """
 
     is_lazy = False
 
-    def __init__(self, array, image_size=None, intensity_range=None):
+    def __init__(self, array, image_size=None, intensity_range=None, is_table=False):
         self._array, self._intensity_range = array, intensity_range
+        self.is_table, self.n_features = is_table, math.prod(array.shape[1:])
         same_size = image_size is None or tuple(image_size) == array.shape[1:3]
         self._image_size = None if same_size else tuple(image_size)
         sample_shape = array.shape[1:]
@@ -106,8 +159,7 @@ class FileImages:
         numbers as they are.
     """
 
-    # Loading takes long enough to be worth doing ahead, in a thread.
-    is_lazy = True
+    is_lazy, is_table = True, False
 
     def __init__(
         self,
@@ -142,6 +194,7 @@ class FileImages:
             *(self._sizes[0] if one_size else (-1, -1)),
             n_channels,
         )
+        self.n_features = math.prod(self.shape[1:]) if one_size else None
         self.is_deep = intensity_range is None and bool(modes & (_DEEP_MODES - {"F"}))
         is_bytes = intensity_range is None and not modes & _DEEP_MODES
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
@@ -247,7 +300,7 @@ class ItemImages:
         numbers as they are.
     """
 
-    is_lazy = True
+    is_lazy, is_table = True, False
 
     def __init__(
         self,
@@ -273,6 +326,7 @@ class ItemImages:
             for index, size in enumerate(sizes):
                 self._check_size(index, size)
         self.shape = (len(items), *self._size, self._n_channels)
+        self.n_features = None if -1 in self._size else math.prod(self.shape[1:])
 
     def __len__(self):
         return self.shape[0]

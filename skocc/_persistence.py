@@ -16,7 +16,8 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 import skocc
-from skocc._fitted import FittedMixin, warn_about_version
+from skocc._base.old_files import current_form
+from skocc._fitted import Fitted, FittedMixin, warn_about_version
 from skocc._validation import check_fitted_shape
 from skocc._versions import installed_versions
 from skocc._whole_files import read_tensors, write_tensors
@@ -26,8 +27,8 @@ _PACKAGES = (
     (skocc, "skocc.estimators."),
     (skocc.feature_extraction, "skocc.feature_extraction."),
 )
-# 1, of skocc 0.1.0, has no digest.
-_FORMAT = 2
+# 1 and 2 are of skocc 0.1, and 1 has no digest.
+_FORMAT = 3
 # Parameters of a running program, which say nothing of a model: neither saved nor loaded.
 _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 # Entries of a tuple or list that is a parameter, and digits of an int: beyond all use.
@@ -157,6 +158,8 @@ def load(path):
     try:
         header, arrays = _read(path)
         version = _check_origin(header, arrays)
+        if int(header["format"]) < 3:
+            header, arrays = current_form(header, arrays)
         estimator = _put_together(header, arrays)
         with torch.inference_mode(False):  # else what is read could not be trained
             _fill(estimator, arrays)
@@ -195,8 +198,11 @@ def _take_apart(estimator):
                 f"attribute {name!r} besides. Use joblib.dump, or delete it before."
             )
         kind = estimator._fitted_attributes[name]
-        if value is None or kind.kind == "rebuilt":
+        if value is None:
             values[name] = None
+        elif kind.kind == "bank":
+            for part in _bank_kinds(kind):
+                arrays[f"{name}/{part}"] = getattr(value, part)
         elif kind.kind == "network":
             for entry, tensor in value.state_dict().items():
                 arrays[f"{name}/{entry}"] = tensor.cpu().numpy()
@@ -279,11 +285,13 @@ def _put_together(header, arrays):
     networks, n_bytes = [], sum(array.nbytes for array in arrays.values())
     for name, kind in attributes.items():
         if name in values and (value := values[name]) is None:
-            if not (kind.nullable or kind.kind == "rebuilt"):
+            if not kind.nullable:
                 raise ValueError(f"{name} is None")
             setattr(estimator, name, None)
         elif kind.kind == "network":
             networks.append(name)
+        elif name in groups and kind.kind == "bank":
+            setattr(estimator, name, _bank_of(name, groups[name], kind))
         elif name in groups and kind.axes:
             setattr(estimator, name, _ungroup(name, groups[name], kind))
         elif name in values and not kind.axes:
@@ -351,14 +359,42 @@ def _ungroup(name, arrays, kind):
     return [arrays[key] for key in keys] if kind.is_list else arrays[None]
 
 
+def _bank_kinds(kind):
+    """Return what the parts of a memory bank are like."""
+    n_vectors, n_features = kind.axes
+    return {
+        "vectors": Fitted("float32", (n_vectors, n_features)),
+        "images": Fitted("int32", (n_vectors,), below="n"),
+        "digests": Fitted("uint8", ("n", 16)),
+    }
+
+
+def _bank_of(name, arrays, kind):
+    """Return the memory bank of which a file has the arrays."""
+    from skocc.banks import MemoryBank
+
+    kinds = _bank_kinds(kind)
+    if arrays.keys() != kinds.keys():
+        raise ValueError(f"{name} has other entries than it should")
+    parts = {
+        part: _ungroup(f"{name}/{part}", {None: arrays[part]}, kinds[part])
+        for part in kinds
+    }
+    return MemoryBank(**parts)
+
+
 def _check_arrays(estimator):
     """Return the sizes of axes that have a name, and raise an error where two differ."""
-    sizes = {}
-    arrays = [
-        (name, kind, getattr(estimator, name))
-        for name, kind in estimator._fitted_attributes.items()
-        if kind.axes and not kind.is_list and getattr(estimator, name, None) is not None
-    ]
+    sizes, arrays = {}, []
+    for name, kind in estimator._fitted_attributes.items():
+        value = getattr(estimator, name, None)
+        if value is None or not kind.axes or kind.is_list:
+            continue
+        if kind.kind == "bank":
+            for part, part_kind in _bank_kinds(kind).items():
+                arrays.append((f"{name}/{part}", part_kind, getattr(value, part)))
+        else:
+            arrays.append((name, kind, value))
     for name, kind, array in arrays:
         for axis, size in zip(kind.axes, array.shape, strict=True):
             if size != (axis if isinstance(axis, int) else sizes.setdefault(axis, size)):
@@ -412,6 +448,9 @@ def _fill(estimator, arrays):
             continue
         if kind.is_list:
             setattr(estimator, name, [_aligned(array).numpy() for array in value])
+        elif kind.kind == "bank":
+            parts = {p: _aligned(getattr(value, p)).numpy() for p in _bank_kinds(kind)}
+            setattr(estimator, name, type(value)(**parts))
         elif kind.axes:
             setattr(estimator, name, _aligned(value).numpy())
         elif kind.kind == "network":

@@ -1,21 +1,22 @@
-"""The one door for X: whatever is accepted becomes an image source.
+"""Input validation: whatever is accepted as X becomes an image source.
 
 Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
-:func:`validate_images` as an :class:`~skocc._images.ArrayImages`,
+:func:`read_images` as an :class:`~skocc._images.ArrayImages`,
 :class:`~skocc._images.FileImages` or :class:`~skocc._images.ItemImages`.
 """
 
 import math
 import os
 from collections import Counter
+from dataclasses import dataclass
 from numbers import Integral, Real
 
 import numpy as np
 from PIL import Image
 from scipy import sparse
-from sklearn.utils.validation import check_array, validate_data
+from sklearn.utils.validation import check_array
 
-from skocc._images import ArrayImages, FileImages, ItemImages, is_data_set
+from skocc._images import ArrayImages, FileImages, ImageSource, ItemImages, is_data_set
 from skocc._labels import are_zeros_and_ones, marked_anomalies
 from skocc._warnings import warn
 
@@ -30,29 +31,41 @@ _N_CHECKED = 100
 _ROUNDING = 1e-3
 # Pixels a side, and values of a row, that no sample exceeds.
 _LONGEST_SIDE = 2**20
+# Pixels a side below which the maps of a backbone have no cell left.
+_MIN_BACKBONE_SIZE = 32
 
 
-def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1):
-    """Check X and return it as an image source.
+def read_images(
+    X,
+    *,
+    image_shape=None,
+    image_size=None,
+    intensity_range=None,
+    like=None,
+    rows=False,
+    mixed_sizes=False,
+    min_samples=1,
+    name="The estimator",
+) -> ImageSource:
+    """Read X as images or rows; nothing else is changed.
 
     Parameters
     ----------
-    estimator : estimator
-        Its ``image_shape``, ``image_size`` and ``intensity_range`` are read. With
-        `reset`, ``image_shape_`` and ``n_features_in_`` (and ``feature_names_in_``) are
-        set on it, once all checks have passed.
     X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
-    reset : bool
-        Whether this is a fit (learn the shape) or a later call (compare with it).
+    image_shape, image_size, intensity_range
+        The parameters of an estimator.
+    like : tuple, default=None
+        ``image_shape_`` of an estimator that is fitted already: X is read like the images
+        it was fitted on. None: in `fit`.
     rows : bool, default=False
-        Whether (n, d) without ``image_shape`` is accepted as plain rows.
+        Whether (n, d) without `image_shape` is accepted as plain rows.
     mixed_sizes : bool, default=False
-        Whether files and PIL images may differ in size. If they do, H and W of
-        ``image_shape_`` are -1, later images may have any size, and there is no
-        ``n_features_in_``.
+        Whether files and PIL images may differ in size.
     min_samples : int, default=1
         Fewest samples the estimator can use.
+    name : str, default="The estimator"
+        Class of the estimator, for messages.
 
     Returns
     -------
@@ -63,52 +76,55 @@ def validate_images(estimator, X, *, reset, rows=False, mixed_sizes=False, min_s
     Raises
     ------
     ValueError
-        X has no reading, holds values that are not finite, is empty, or has another
-        shape than in `fit`; a file cannot be read.
+        X has no reading, holds values that are not finite, or has too few samples; a file
+        cannot be read; a parameter is not usable.
     """
-    image_shape = _check_image_shape(estimator.image_shape)
-    image_size = _check_image_size(estimator.image_size)
-    _check_intensity_range(_intensity_range(estimator))
+    check_intensity_range(intensity_range)
+    reader = _Reader(
+        image_shape=check_image_shape(image_shape),
+        given_shape=image_shape,
+        image_size=check_image_size(image_size),
+        intensity_range=intensity_range,
+        like=like,
+        rows=rows,
+        mixed_sizes=mixed_sizes,
+        min_samples=min_samples,
+        name=name,
+    )
     X = _unwrap(X)
     if isinstance(X, list) or is_data_set(X):
         # Files, and images one by one. Other lists have become arrays in _unwrap.
-        _check_sample_count(estimator, len(X), min_samples)
-        images = _from_items(estimator, X, image_shape, image_size, reset, mixed_sizes)
-        n_features = math.prod(images.shape[1:])
-        checked = False
+        images = reader.from_items(X)
     elif len(X.shape) == 2:
-        images, checked = _from_table(
-            estimator, X, image_shape, image_size, reset, rows, min_samples
-        )
-        n_features = X.shape[1]
+        images = reader.from_table(X)
     else:
-        images = _from_image_array(estimator, X, image_shape, image_size, reset)
-        n_features = math.prod(X.shape[1:])
-        checked = False
-
-    _check_sample_count(estimator, len(images), min_samples)
-    if reset:
-        if images.is_deep:
-            _warn_about_depth(images)
-        estimator.image_shape_ = images.shape[1:]
-        if not checked:
-            # What an earlier fit on a table knew says nothing about these images.
-            for name in ("n_features_in_", "feature_names_in_"):
-                if hasattr(estimator, name):
-                    delattr(estimator, name)
-            if -1 not in images.shape:
-                estimator.n_features_in_ = n_features
-    elif len(images.shape[1:]) != len(estimator.image_shape_) or not _matches(
-        images.shape[1:], estimator.image_shape_
-    ):
-        several = " (-1: they differ)" if -1 in images.shape else ""
-        raise ValueError(
-            f"X holds samples of shape {images.shape[1:]}{several}, but this "
-            f"{type(estimator).__name__} was fitted on samples of shape "
-            f"{estimator.image_shape_}. Pass X in the shape it was fitted on, or set "
-            "image_size=(H, W) and fit again to have images resized."
-        )
+        images = reader.from_array(X)
+    reader.check_sample_count(len(images))
+    if like is None and images.is_deep:
+        _warn_about_depth(images)
     return images
+
+
+def check_like(images, like, name):
+    """Raise a ValueError unless images have the shape that an estimator was fitted on.
+
+    Parameters
+    ----------
+    images : image source
+    like : tuple
+        ``image_shape_`` of the estimator; -1 stands for any number of pixels.
+    name : str
+        Class of the estimator, for the message.
+    """
+    shape = images.shape[1:]
+    if len(shape) == len(like) and _matches(shape, like):
+        return
+    several = " (-1: they differ)" if -1 in shape else ""
+    raise ValueError(
+        f"X holds samples of shape {shape}{several}, but this {name} was fitted on samples "
+        f"of shape {like}. Pass X in the shape it was fitted on, or set "
+        "image_size=(H, W) and fit again to have images resized."
+    )
 
 
 def check_backbone_channels(image_shape):
@@ -118,6 +134,22 @@ def check_backbone_channels(image_shape):
             "A backbone needs 1 or 3 channels. Got images of shape "
             f"{image_shape} (H, W, C). Pass for example X[:, :, :, :3]."
         )
+
+
+def check_backbone_images(sample_shape):
+    """Raise a ValueError for samples that are no images for a backbone to be trained on.
+
+    Parameters
+    ----------
+    sample_shape : tuple (H, W, C) or (d,)
+    """
+    if len(sample_shape) != 3 or min(sample_shape[:2]) < _MIN_BACKBONE_SIZE:
+        raise ValueError(
+            f"A backbone needs images of at least {_MIN_BACKBONE_SIZE} x "
+            f"{_MIN_BACKBONE_SIZE} pixels. Got samples of shape {sample_shape}. Set "
+            "image_size=64 or more to enlarge them, or leave backbone at None."
+        )
+    check_backbone_channels(sample_shape)
 
 
 def check_integers(name, values):
@@ -145,9 +177,9 @@ def check_fitted_shape(estimator):
         Read from a file, which may hold anything.
     """
     shape = estimator.image_shape_
-    _check_intensity_range(_intensity_range(estimator))
-    image_shape = _check_image_shape(estimator.image_shape)
-    image_size = _check_image_size(estimator.image_size)
+    check_intensity_range(getattr(estimator, "intensity_range", None))
+    image_shape = check_image_shape(estimator.image_shape)
+    image_size = check_image_size(estimator.image_size)
     is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
     is_mixed = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0
     if image_size is not None and len(shape) > 1:
@@ -206,7 +238,7 @@ def warn_about_range(images):
         )
 
 
-def _check_image_shape(image_shape):
+def check_image_shape(image_shape):
     """Return image_shape as a tuple (H, W, C) with at most one -1, or None."""
     if image_shape is None:
         return None
@@ -225,7 +257,7 @@ def _check_image_shape(image_shape):
     return tuple(int(n) for n in (shape if len(shape) == 3 else (*shape, 1)))
 
 
-def _check_image_size(image_size):
+def check_image_size(image_size):
     """Return image_size as a tuple (H, W), or None."""
     if image_size is None:
         return None
@@ -240,12 +272,7 @@ def _check_image_size(image_size):
     return tuple(int(n) for n in size)
 
 
-def _intensity_range(estimator):
-    """Return the parameter, None of an estimator that has none."""
-    return getattr(estimator, "intensity_range", None)
-
-
-def _check_intensity_range(intensity_range):
+def check_intensity_range(intensity_range):
     """Refuse what are not two finite numbers in ascending order."""
     if intensity_range is None:
         return
@@ -395,56 +422,124 @@ def _from_tensor(X):
     return np.moveaxis(X, 1, -1) if X.ndim == 4 else X
 
 
-def _from_items(estimator, items, image_shape, image_size, reset, mixed_sizes):
-    """Return paths or PIL images, or a data set, as a source."""
-    n_channels = None
-    if not reset and len(estimator.image_shape_) == 3:
-        n_channels = estimator.image_shape_[2]
-    elif reset and image_shape is not None:
-        n_channels = image_shape[2] if image_shape[2] != -1 else None
-    if isinstance(items, list) and _is_files(items):
-        if n_channels not in (None, 1, 3):
-            raise ValueError(
-                "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
-                f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+@dataclass(frozen=True)
+class _Reader:
+    """What X is read by: see `read_images`."""
+
+    image_shape: tuple[int, int, int] | None
+    given_shape: tuple | None
+    image_size: tuple[int, int] | None
+    intensity_range: tuple[float, float] | None
+    like: tuple | None
+    rows: bool
+    mixed_sizes: bool
+    min_samples: int
+    name: str
+
+    def from_items(self, items):
+        """Return paths or PIL images, or a data set, as a source."""
+        self.check_sample_count(len(items))
+        n_channels = None
+        if self.like is not None and len(self.like) == 3:
+            n_channels = self.like[2]
+        elif self.like is None and self.image_shape is not None:
+            n_channels = self.image_shape[2] if self.image_shape[2] != -1 else None
+        if isinstance(items, list) and _is_files(items):
+            if n_channels not in (None, 1, 3):
+                raise ValueError(
+                    "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
+                    f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+                )
+            images = FileImages(
+                items, self.image_size, n_channels, self.mixed_sizes, self.intensity_range
             )
-        images = FileImages(
-            items, image_size, n_channels, mixed_sizes, _intensity_range(estimator)
-        )
-    else:
-        expected = _expected_shape(estimator, image_shape, reset)
+        else:
+            images = ItemImages(
+                items,
+                self.image_size,
+                n_channels,
+                self.mixed_sizes,
+                lambda shape: _is_channels_first(
+                    (len(items), *shape), self.expected_shape()
+                ),
+                self.intensity_range,
+            )
+        if self.like is None and self.image_size is None:
+            _check_against_image_shape(images.shape, self.image_shape)
+        return images
 
-        def is_channels_first(shape):
-            return _is_channels_first((len(items), *shape), expected)
-
-        images = ItemImages(
-            items,
-            image_size,
-            n_channels,
-            mixed_sizes,
-            is_channels_first,
-            _intensity_range(estimator),
+    def from_table(self, X):
+        """Return (n, d), flattened images or plain rows, as a source."""
+        if self.image_shape is None:
+            self.check_rows(X.shape)
+        self.check_sample_count(X.shape[0])
+        _check_table(X)
+        X = check_array(
+            X,
+            dtype=_DTYPES,
+            ensure_all_finite=False,
+            estimator=self.name,
+            input_name="X",
         )
-    if reset and image_size is None:
-        _check_against_image_shape(images.shape, image_shape)
-    return images
+        if self.image_shape is None:
+            return ArrayImages(X, None, self.intensity_range, is_table=True)
+        n_features = X.shape[1]
+        known = abs(math.prod(map(int, self.image_shape)))  # without the one that is -1
+        if n_features % known or (-1 not in self.image_shape and n_features != known):
+            raise ValueError(
+                f"Rows of {n_features} values cannot be read as images of "
+                f"image_shape={self.given_shape!r} (H, W[, C]). Set image_shape so that "
+                "H * W * C is the number of columns of X."
+            )
+        shape = tuple(n_features // known if n == -1 else n for n in self.image_shape)
+        X = X.reshape(len(X), *shape)
+        return ArrayImages(X, self.image_size, self.intensity_range, is_table=True)
+
+    def check_rows(self, shape):
+        """Raise a ValueError where a table cannot be plain rows."""
+        if self.like is None and not self.rows:
+            raise ValueError(
+                f"X has 2 dimensions, shape {shape}, and image_shape is None, but "
+                f"{self.name} works on images. Pass images of shape (n, H, W) or "
+                "(n, H, W, C), or set image_shape=(H, W) if the rows are flattened images."
+            )
+        if self.like is not None and len(self.like) == 3:
+            raise ValueError(
+                f"X has 2 dimensions, shape {shape}, but this {self.name} was fitted on "
+                f"images of shape {self.like}. Reshape X to (n, H, W, C)."
+            )
+
+    def from_array(self, X):
+        """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
+        _check_n_samples(len(X), 1, self.name)
+        flat = _checked_numbers(X.reshape(len(X), -1))
+        flat = check_array(
+            flat, dtype=_DTYPES, ensure_all_finite=False, estimator=self.name
+        )
+        X = flat.reshape(X.shape)
+        if X.ndim == 3:
+            X = X[:, :, :, np.newaxis]
+        elif _is_channels_first(X.shape, self.expected_shape()):
+            X = np.moveaxis(X, 1, -1)
+        if self.like is None or self.image_size is None:
+            _check_against_image_shape(X.shape, self.image_shape)
+        return ArrayImages(X, self.image_size, self.intensity_range)
+
+    def expected_shape(self):
+        """Return what is known of (H, W, C), -1 where nothing is, to tell layouts apart."""
+        if self.like is None:
+            return self.image_shape
+        if len(self.like) != 3:
+            return None
+        # Images of any size may arrive where they are resized.
+        return self.like if self.image_size is None else (-1, -1, self.like[2])
+
+    def check_sample_count(self, n_samples):
+        _check_n_samples(n_samples, self.min_samples, self.name)
 
 
-def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples):
-    """Return (n, d), flattened images or plain rows, as a source."""
-    name = type(estimator).__name__
-    if reset and image_shape is None and not rows:
-        raise ValueError(
-            f"X has 2 dimensions, shape {X.shape}, and image_shape is None, but {name} "
-            "works on images. Pass images of shape (n, H, W) or (n, H, W, C), or set "
-            "image_shape=(H, W) if the rows are flattened images."
-        )
-    if not reset and image_shape is None and len(estimator.image_shape_) == 3:
-        raise ValueError(
-            f"X has 2 dimensions, shape {X.shape}, but this {name} was fitted on images "
-            f"of shape {estimator.image_shape_}. Reshape X to (n, H, W, C)."
-        )
-    _check_sample_count(estimator, X.shape[0], min_samples)
+def _check_table(X):
+    """Raise a ValueError for a table of something else than numbers."""
     values = np.asarray(X)
     if values.size and isinstance(values.flat[0], str | os.PathLike):
         raise ValueError(
@@ -459,48 +554,6 @@ def _from_table(estimator, X, image_shape, image_size, reset, rows, min_samples)
             f"The columns of X must have names of their own. Got {repeated[:5]} more than "
             "once. Rename them, or pass X.to_numpy()."
         )
-    X = validate_data(estimator, X, reset=reset, dtype=_DTYPES, ensure_all_finite=False)
-    if image_shape is None:
-        return ArrayImages(X, None, _intensity_range(estimator)), True
-    n_features = X.shape[1]
-    known = abs(math.prod(map(int, image_shape)))  # without the one that is -1
-    if n_features % known or (-1 not in image_shape and n_features != known):
-        raise ValueError(
-            f"Rows of {n_features} values cannot be read as images of "
-            f"image_shape={estimator.image_shape!r} (H, W[, C]). Set image_shape so that "
-            "H * W * C is the number of columns of X."
-        )
-    shape = tuple(n_features // known if n == -1 else n for n in image_shape)
-    X = X.reshape(len(X), *shape)
-    return ArrayImages(X, image_size, _intensity_range(estimator)), True
-
-
-def _from_image_array(estimator, X, image_shape, image_size, reset):
-    """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
-    _check_sample_count(estimator, len(X), 1)
-    flat = _checked_numbers(X.reshape(len(X), -1))
-    flat = check_array(
-        flat, dtype=_DTYPES, ensure_all_finite=False, estimator=type(estimator).__name__
-    )
-    X = flat.reshape(X.shape)
-    if X.ndim == 3:
-        X = X[:, :, :, np.newaxis]
-    elif _is_channels_first(X.shape, _expected_shape(estimator, image_shape, reset)):
-        X = np.moveaxis(X, 1, -1)
-    if reset or image_size is None:
-        _check_against_image_shape(X.shape, image_shape)
-    return ArrayImages(X, image_size, _intensity_range(estimator))
-
-
-def _expected_shape(estimator, image_shape, reset):
-    """Return what is known of (H, W, C), -1 where nothing is, to tell layouts apart."""
-    if reset:
-        return image_shape
-    shape = estimator.image_shape_
-    if len(shape) != 3:
-        return None
-    # Images of any size may arrive where they are resized.
-    return shape if estimator.image_size is None else (-1, -1, shape[2])
 
 
 def _is_channels_first(shape, expected):
@@ -585,10 +638,10 @@ def _number(value):
     )
 
 
-def _check_sample_count(estimator, n_samples, min_samples):
+def _check_n_samples(n_samples, min_samples, name):
     if n_samples < max(min_samples, 1):
         raise ValueError(
-            f"{type(estimator).__name__} needs at least {min_samples} images here. Got "
+            f"{name} needs at least {min_samples} images here. Got "
             f"{n_samples} sample(s) (n_samples={n_samples}). Check that X is not empty; "
             "to fit, pass more normal images."
         )

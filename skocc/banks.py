@@ -1,15 +1,20 @@
-"""Banks of vectors under a budget of bytes, made of a stream that is larger than memory.
+"""The memory bank: embeddings of training images, searched for the nearest ones.
+
+A bank is made of a stream that may be larger than memory, under a budget of bytes.
 
 Which vectors are kept is decided by their numbers before any of them is computed, so that
 at no time more than the bank and a block of the stream are held.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+import threading
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import torch
 
+from skocc._tensors import tensor_view
 from skocc.neighbors import (
     ApproximateIndex,
     bank_bytes,
@@ -22,6 +27,8 @@ from skocc.neighbors import (
 _BLOCK_NUMBERS = 2**23
 # A coreset is chosen from a random pool of at most this many bytes beyond the bank's own.
 _POOL_BYTES = 2**28
+# Vectors that show whether features differ.
+_N_SHOWN = 10_000
 
 
 class Bank(NamedTuple):
@@ -133,70 +140,179 @@ def image_digests(batch: torch.Tensor) -> list[bytes]:
     ]
 
 
-def recognizer(digests: Sequence[bytes]) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Return a function that tells which image of the bank an image is.
+class MemoryBank:
+    """Embeddings of training images, and which image each of them is from.
+
+    An image of the bank would find itself at distance 0. So images are recognized by a
+    digest, and are compared with the vectors of the other images only.
 
     Parameters
     ----------
-    digests : sequence of bytes
-        Of the images that the bank is made of, as :func:`image_digests` gives them.
-
-    Returns
-    -------
-    recognize : callable
-        From a batch (b, ...) to the number of each image among the digests, a Tensor (b,),
-        int32. Of equal images it is the first, so that the others still find a copy of
-        themselves; -1 for a new image.
+    vectors : ndarray of shape (m, d), float32
+        The embeddings.
+    images : ndarray of shape (m,), int32
+        Number of the image that each vector is from.
+    digests : ndarray of shape (n, 16), uint8
+        Of the images, by number, as :func:`image_digests` gives them.
     """
-    numbers = {digest: number for number, digest in reversed([*enumerate(digests)])}
 
-    def recognize(batch):
-        found = [numbers.get(digest, -1) for digest in image_digests(batch)]
+    def __init__(self, vectors: np.ndarray, images: np.ndarray, digests: np.ndarray):
+        self.vectors, self.images, self.digests = vectors, images, digests
+        self._numbers: dict[bytes, int] | None = None
+        self._index: ApproximateIndex | None = None
+        self._lock = threading.Lock()
+
+    @classmethod
+    def of_streams(
+        cls,
+        blocks: Iterable[Sequence[torch.Tensor]],
+        digests: list[bytes],
+        n_images: int,
+        n_vectors: Sequence[int],
+        n_kept: Sequence[int],
+        n_features: int,
+        *,
+        subsampling: str,
+        generator: torch.Generator,
+    ) -> list["MemoryBank"]:
+        """Make banks of streams of vectors that come side by side.
+
+        Parameters
+        ----------
+        blocks, n_vectors, n_kept, n_features, subsampling, generator
+            As in :func:`build_banks`. Each image has equally many vectors in a stream.
+        digests : list of bytes
+            Of the images, filled while the blocks are made.
+        n_images : int
+
+        Returns
+        -------
+        banks : list of MemoryBank
+            One for each stream.
+        """
+        banks = build_banks(
+            blocks,
+            n_vectors,
+            n_kept,
+            n_features,
+            subsampling=subsampling,
+            generator=generator,
+        )
+        table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        return [
+            cls(bank.vectors.numpy(), (bank.rows // (n // n_images)).int().numpy(), table)
+            for bank, n in zip(banks, n_vectors, strict=True)
+        ]
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    def __getstate__(self):
+        # The graph of neighbors is made again.
+        return {"vectors": self.vectors, "images": self.images, "digests": self.digests}
+
+    def __setstate__(self, state):
+        self.__init__(**state)
+
+    def n_others(self) -> int:
+        """Return how many vectors every training image can be compared with."""
+        return len(self) - int(np.bincount(self.images).max())
+
+    def spread(self) -> float:
+        """Return the mean standard deviation of the features, relative to their size."""
+        shown = self.vectors[:: max(1, len(self) // _N_SHOWN)]
+        return float(shown.std(axis=0).mean() / max(np.abs(shown).mean(), 1e-30))
+
+    def numbers_of(self, batch: torch.Tensor) -> torch.Tensor:
+        """Return which training image each image of a batch is.
+
+        Parameters
+        ----------
+        batch : Tensor of shape (b, ...)
+
+        Returns
+        -------
+        numbers : Tensor of shape (b,), int32
+            On the device of the batch; -1 for a new image. Of equal images it is the first,
+            so that the others still find a copy of themselves.
+        """
+        known = self._numbers_of_digests()
+        found = [known.get(digest, -1) for digest in image_digests(batch)]
         return torch.tensor(found, dtype=torch.int32, device=batch.device)
 
-    return recognize
+    def on(self, device: torch.device, search: str, verbose: int = 0) -> "BankSearch":
+        """Return the bank where it can be searched.
+
+        Parameters
+        ----------
+        device : torch.device
+            Where an exact search computes; an approximate one does on the CPU.
+        search : {"exact", "approximate"}
+        verbose : int, default=0
+            Whether to say that a graph of neighbors is made, which happens once.
+        """
+        vectors, images = tensor_view(self.vectors), tensor_view(self.images)
+        if search == "exact":
+            return BankSearch(vectors.to(device), images.to(device))
+        with self._lock:  # of several threads, one makes it
+            if self._index is None:
+                self._index = ApproximateIndex(vectors, images, verbose=verbose)
+        return BankSearch(vectors, images, self._index)
+
+    def _numbers_of_digests(self):
+        if self._numbers is None:
+            digests = [digest.tobytes() for digest in self.digests]
+            self._numbers = {d: number for number, d in reversed([*enumerate(digests)])}
+        return self._numbers
 
 
-def bank_search(
-    vectors: torch.Tensor,
-    images: torch.Tensor,
-    index: ApproximateIndex | None = None,
-) -> Callable[..., tuple[torch.Tensor, torch.Tensor]]:
-    """Return a function that searches a bank for neighbours from other images.
+class BankSearch(NamedTuple):
+    """A memory bank on a device.
 
-    Parameters
+    Attributes
     ----------
     vectors : Tensor of shape (m, d)
     images : Tensor of shape (m,)
         Number of the image that each vector is from.
-    index : ApproximateIndex, default=None
+    index : ApproximateIndex or None
         Searched in place of the vectors.
-
-    Returns
-    -------
-    search : callable
-        ``search(queries, query_images, n_neighbors)`` gives distances and rows of the bank
-        as :func:`~skocc.neighbors.nearest` does; `query_images` are those of a
-        :func:`recognizer`.
     """
-    # Blocks of long vectors would take more memory than the bank may.
-    bank_block = min(16384, max(1024, _BLOCK_NUMBERS // vectors.shape[1]))
 
-    def search(queries, query_images, n_neighbors):
+    vectors: torch.Tensor
+    images: torch.Tensor
+    index: ApproximateIndex | None = None
+
+    def nearest(
+        self, queries: torch.Tensor, image_of_query: torch.Tensor, n_neighbors: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search for the nearest vectors that are from other images.
+
+        Parameters
+        ----------
+        queries : Tensor of shape (n, d)
+        image_of_query : Tensor of shape (n,)
+            As :meth:`MemoryBank.numbers_of` gives them.
+        n_neighbors : int
+
+        Returns
+        -------
+        distances, indices : Tensor of shape (n, n_neighbors)
+            As :func:`~skocc.neighbors.nearest` gives them.
+        """
         # Groups that nothing belongs to would only cost time.
-        groups = (query_images, images) if (query_images >= 0).any() else (None, None)
-        if index is not None:
-            return index.nearest(queries, n_neighbors, query_groups=groups[0])
+        is_known = bool((image_of_query >= 0).any())
+        query_groups = image_of_query if is_known else None
+        if self.index is not None:
+            return self.index.nearest(queries, n_neighbors, query_groups=query_groups)
         return nearest(
             queries,
-            vectors,
+            self.vectors,
             n_neighbors,
-            query_groups=groups[0],
-            bank_groups=groups[1],
-            bank_block=bank_block,
+            query_groups=query_groups,
+            bank_groups=self.images if is_known else None,
+            # Blocks of long vectors would take more memory than the bank may.
+            bank_block=min(16384, max(1024, _BLOCK_NUMBERS // self.vectors.shape[1])),
         )
-
-    return search
 
 
 def to_rows(maps: torch.Tensor) -> torch.Tensor:

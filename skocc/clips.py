@@ -1,10 +1,9 @@
 """Clips of videos, cut when they are loaded, and curves over the frames of a video.
 
-A video is anything that :func:`~skocc._validation.validate_images` reads as images, which
-are its frames in order; or a folder of frame files.
+A video is anything that :func:`~skocc._validation.read_images` reads as images, which are
+its frames in order; or a folder of frame files.
 """
 
-import copy
 import os
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from skocc._files import IMAGE_SUFFIXES, list_images
-from skocc._validation import validate_images
+from skocc._validation import read_images
 from skocc.nets.patch_encoder import window_starts
 
 
@@ -52,9 +51,18 @@ class Clips:
         self._kept = np.empty(0, dtype=int), None
         self.shape = (len(self.starts), clip_length, *frames.shape[1:])
         self.dtype, self.is_lazy = frames.dtype, frames.is_lazy
+        # Of videos of a single frame, these say what one of X is like.
+        is_single = max(n_frames) == 1
+        self.is_table = is_single and getattr(frames, "is_table", False)
+        self.n_features = frames.n_features if is_single else None
 
     def __len__(self):
         return self.shape[0]
+
+    @property
+    def original_size(self):
+        """The (H, W) of the frames before they were resized."""
+        return self._frames.original_size
 
     def load(self, indices):
         """Return the clips at `indices` as an array (b, T, H, W, C)."""
@@ -91,8 +99,14 @@ class _JoinedFrames:
         self._ends = np.cumsum([len(source) for source in sources])
         self.shape = (int(self._ends[-1]), *sources[0].shape[1:])
         self.is_lazy = any(source.is_lazy for source in sources)
+        self.n_features = None
+        sizes = {source.original_size for source in sources}
+        self.original_size = sizes.pop() if len(sizes) == 1 else None
         is_bytes = all(source.dtype == np.uint8 for source in sources)
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
+
+    def __len__(self):
+        return self.shape[0]
 
     def load(self, indices):
         """Return the frames at `indices`, an array of int, as an array (b, H, W, C)."""
@@ -108,31 +122,38 @@ class _JoinedFrames:
         return frames
 
 
-def holds_videos(X, clip_length=None):
-    """Return whether X is to be read as videos: by `clip_length`, or by its dimensions."""
-    if clip_length is not None:
-        return True
-    if isinstance(X, list | tuple):
-        return len(X) > 0 and getattr(X[0], "ndim", 0) == 4
-    return getattr(X, "ndim", 0) == 5
-
-
-def validate_clips(estimator, X, *, reset, min_samples=1):
-    """Check videos and return their clips.
+def read_clips(
+    X,
+    *,
+    clip_length,
+    clip_stride=1,
+    image_shape=None,
+    image_size=None,
+    intensity_range=None,
+    like=None,
+    min_samples=1,
+    name="The estimator",
+) -> Clips:
+    """Read X as videos, and cut them into clips; nothing else is changed.
 
     Parameters
     ----------
-    estimator : estimator
-        Its ``clip_length``, ``clip_stride``, ``image_shape`` (of a frame) and
-        ``image_size`` are read. With `reset`, ``image_shape_``, the shape (T, H, W, C) of
-        a clip, is set on it.
     X : array (n, T, H, W, C), tensor (n, T, C, H, W), or list of videos
         A video is an array (T, H, W, C), (T, H, W) or (T, C, H, W), a tensor (T, C, H, W),
-        the path of a folder of frame files, or a list of paths or PIL images.
-    reset : bool
-        Whether this is a fit (learn the shape) or a later call (compare with it).
+        the path of a folder of frame files, or a list of paths or PIL images. Whatever else
+        :func:`~skocc._validation.read_images` reads holds videos of a single frame.
+    clip_length : int or None
+        Frames of a clip. None: those of the videos, which must have one length.
+    clip_stride : int, default=1
+        Frames from one clip to the next.
+    image_shape, image_size, intensity_range
+        Of a frame, as in :func:`~skocc._validation.read_images`.
+    like : tuple (T, H, W, C), default=None
+        Shape of the clips that an estimator was fitted on. None: in `fit`.
     min_samples : int, default=1
         Fewest clips the estimator can use.
+    name : str, default="The estimator"
+        Class of the estimator, for messages.
 
     Returns
     -------
@@ -144,9 +165,53 @@ def validate_clips(estimator, X, *, reset, min_samples=1):
     ValueError
         X has no reading, a video is shorter than a clip, a frame cannot be used.
     """
-    clip_length = estimator.clip_length if reset else estimator.image_shape_[0]
-    frame_shape = None if reset else estimator.image_shape_[1:]
-    frames, n_frames = _read_videos(estimator, _unwrap_videos(X), frame_shape)
+
+    def read_frames(frames):
+        return read_images(
+            frames,
+            image_shape=image_shape,
+            image_size=image_size,
+            intensity_range=intensity_range,
+            like=None if like is None else like[1:],
+            name=name,
+        )
+
+    if _holds_videos(X):
+        frames, n_frames = _read_videos(_unwrap_videos(X), read_frames)
+    else:
+        frames = read_frames(X)
+        n_frames = [1] * len(frames)
+    clip_length = _check_lengths(n_frames, clip_length, clip_stride)
+    clips = Clips(frames, n_frames, clip_length, clip_stride)
+    if len(clips) < min_samples:
+        raise ValueError(
+            f"{name} needs at least {min_samples} clips here. Got "
+            f"{len(clips)}, of {clip_length} frames each (n_samples={len(n_frames)}). Pass "
+            "more or longer normal videos, or set a smaller clip_length or clip_stride."
+        )
+    return clips
+
+
+def _holds_videos(X):
+    """Return whether X is to be read as videos, not as single frames."""
+    if isinstance(X, str | os.PathLike | Image.Image):
+        return True  # and is refused
+    if len(getattr(X, "shape", ())) == 1 and len(X) > 0:
+        X = list(X)  # an array or a Series of paths
+    if isinstance(X, list | tuple):
+        if len(X) == 0:
+            return True
+        first = X[0]
+        if isinstance(first, str | os.PathLike):
+            return True  # a folder
+        if isinstance(first, list | tuple) and len(first) > 0:
+            return isinstance(first[0], str | os.PathLike | Image.Image)
+        return getattr(first, "ndim", 0) in (3, 4)
+    return getattr(X, "ndim", 0) == 5
+
+
+def _check_lengths(n_frames, clip_length, stride):
+    """Return the length of clips, once it is known that videos can be cut into them."""
     if clip_length is None:
         clip_length = n_frames[0]
         if set(n_frames) != {clip_length}:
@@ -155,7 +220,6 @@ def validate_clips(estimator, X, *, reset, min_samples=1):
                 f"{min(n_frames)} to {max(n_frames)} frames. Set clip_length, at most "
                 f"{min(n_frames)}, to have clips cut from videos."
             )
-    stride = estimator.clip_stride
     if stride > clip_length:
         raise ValueError(
             "clip_stride must not exceed clip_length, or frames are left out. Got "
@@ -167,22 +231,9 @@ def validate_clips(estimator, X, *, reset, min_samples=1):
         raise ValueError(
             f"A video must have at least clip_length={clip_length} frames. Got "
             f"{n_frames[shortest]} in the video at index {shortest} of X. Leave it out, or "
-            "fit with a smaller clip_length."
+            "fit with a smaller clip_length; for one video pass [video]."
         )
-    clips = Clips(frames, n_frames, clip_length, stride)
-    if len(clips) < min_samples:
-        raise ValueError(
-            f"{type(estimator).__name__} needs at least {min_samples} clips here. Got "
-            f"{len(clips)}, of {clip_length} frames each. Pass more or longer normal "
-            "videos, or set a smaller clip_length or clip_stride."
-        )
-    if reset:
-        estimator.image_shape_ = clips.shape[1:]
-        # What an earlier fit on a table knew says nothing about videos.
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(estimator, name):
-                delattr(estimator, name)
-    return clips
+    return clip_length
 
 
 def list_frames(folder):
@@ -310,13 +361,6 @@ def _unwrap_videos(X):
                 "X holds no videos. Got an empty list (n_samples=0). Check how it was made."
             )
         return list(X)
-    if getattr(X, "ndim", 0) != 5:
-        given = f"shape {tuple(X.shape)}" if hasattr(X, "shape") else repr(type(X))
-        raise ValueError(
-            "X must be clips (n, T, H, W, C) or a list of videos. Got "
-            f"{given}. For one video pass [video]; for grey clips X[..., np.newaxis]; to "
-            "fit images or rows set clip_length=None."
-        )
     if len(X) == 0:
         raise ValueError(
             f"X holds no clips. Got shape {tuple(X.shape)} (n_samples=0). Check how it "
@@ -325,17 +369,17 @@ def _unwrap_videos(X):
     return X
 
 
-def _read_videos(estimator, X, frame_shape):
+def _read_videos(X, read_frames):
     """Return the frames of all videos as one source, and how many each video has."""
     if not isinstance(X, list):
         n, length = X.shape[:2]
         frames = X.reshape(n * length, *X.shape[2:])
-        return _read_frames(estimator, frames, frame_shape), [length] * n
+        return read_frames(frames), [length] * n
     are_files = [isinstance(v, str | os.PathLike | list | tuple) for v in X]
     if all(are_files):
         files = [list_frames(v) if isinstance(v, str | os.PathLike) else v for v in X]
         frames = [item for video in files for item in video]
-        return _read_frames(estimator, frames, frame_shape), [len(f) for f in files]
+        return read_frames(frames), [len(f) for f in files]
     if any(are_files) or not all(getattr(v, "ndim", 0) in (3, 4) for v in X):
         kinds = sorted({type(v).__name__ for v in X})
         shapes = sorted({tuple(v.shape) for v in X if hasattr(v, "shape")})
@@ -348,7 +392,7 @@ def _read_videos(estimator, X, frame_shape):
     sources = []
     for index, video in enumerate(X):
         try:
-            sources.append(_read_frames(estimator, video, frame_shape))
+            sources.append(read_frames(video))
         except ValueError as error:
             raise ValueError(f"In the video at index {index} of X: {error}") from error
         if sources[-1].shape[1:] != sources[0].shape[1:]:
@@ -359,12 +403,3 @@ def _read_videos(estimator, X, frame_shape):
                 "image_size=(H, W) to resize them."
             )
     return _JoinedFrames(sources), [len(source) for source in sources]
-
-
-def _read_frames(estimator, frames, frame_shape):
-    """Return the frames of a video as an image source."""
-    # The attributes that validate_images sets are those of frames, not of clips.
-    reader = copy.copy(estimator)
-    if frame_shape is not None:
-        reader.image_shape_ = frame_shape
-    return validate_images(reader, frames, reset=frame_shape is None)

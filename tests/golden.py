@@ -63,6 +63,7 @@ def small_maps():
 TINY = {"backbone": "shufflenet_v2_x0_5", "weights": None, "image_size": 32}
 RESIDUAL = {"architecture": "residual", "widths": (4, 4, 8, 8)}
 PATCHES = {"patch_size": 8, "n_crops": 2}
+CUT_CLIPS = {"clip_length": None, "latent_dim": 8, "warm_up_n_epochs": 10}
 # Attributes that are compared as well.
 FITTED = re.compile(r"^(\w*loss_curves?|offset|train_scores|radius|radii|bank\w*)_$")
 # Name of a case: class, parameters, images to fit on and to score.
@@ -114,7 +115,7 @@ CASES = {
         PICTURE,
     ),
     "MOCCA-files": ("MOCCA", {"image_size": (10, 8)}, "files"),
-    "VideoMOCCA": ("VideoMOCCA", {"latent_dim": 8}, (CLIPS, CLIPS[::-1])),
+    "VideoMOCCA": ("VideoMOCCA", CUT_CLIPS, (CLIPS, CLIPS[::-1])),
     "VideoMOCCA-videos": (
         "VideoMOCCA",
         {"clip_length": 4, "clip_stride": 2, "n_clips": 3, "latent_dim": 8},
@@ -122,12 +123,12 @@ CASES = {
     ),
     "VideoMOCCA-no-reconstruction": (
         "VideoMOCCA",
-        {"reconstruction_weight": 0.0, "boundary": "hard", "latent_dim": 8},
+        {**CUT_CLIPS, "reconstruction_weight": 0.0, "boundary": "hard"},
         (CLIPS, CLIPS[::-1]),
     ),
     "VideoMOCCA-warm": (
         "VideoMOCCA",
-        {"warm_start": True, "warm_up_n_epochs": 0, "latent_dim": 8},
+        {**CUT_CLIPS, "warm_start": True, "warm_up_n_epochs": 0},
         (CLIPS, CLIPS[::-1]),
     ),
     "PatchSVDD": ("PatchSVDD", {}, EIGHT),
@@ -278,6 +279,7 @@ def results(estimator, X):
             found[f"score_frames-{normalize}"] = frames
     for attribute, value in vars(estimator).items():
         if FITTED.search(attribute):
+            value = getattr(value, "vectors", value)
             found[attribute] = np.array(value, dtype=np.float64)
     return found
 

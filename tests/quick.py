@@ -29,6 +29,9 @@ def quick(estimator_class, **params):
         "width": 4,
         "patience": None,
     }
+    if "clip_length" in estimator.get_params():
+        # Images are videos of one frame, of few features.
+        by_name |= {"clip_length": 1, "latent_dim": 8}
     if {"backbone", "layers"} <= estimator.get_params().keys():
         # The smallest network there is, and of it the first convolution.
         small |= {"backbone": "shufflenet_v2_x0_5", "weights": None, "layers": ("conv1",)}

@@ -1,8 +1,12 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
 import pytest
 import torch
 
 from skocc import banks as module
-from skocc.banks import build_banks, image_digests, kept_under_budget
+from skocc.banks import MemoryBank, build_banks, image_digests, kept_under_budget
 
 N_FEATURES = 3
 
@@ -112,3 +116,74 @@ def test_digests_tell_images_apart():
 def test_digests_of_images_of_a_small_range_differ():
     images = 1e-6 * torch.rand(12, 1, 8, 8)
     assert len(set(image_digests(images))) == 12
+
+
+@pytest.fixture
+def bank():
+    """Six vectors of three images, of which the third is a copy of the first."""
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4).clone()
+    images[2] = images[0]
+    vectors = np.array([[0], [1], [10], [11], [20], [21]], np.float32)
+    digests = np.frombuffer(b"".join(image_digests(images)), np.uint8).reshape(3, 16)
+    return MemoryBank(vectors, np.repeat(np.arange(3, dtype=np.int32), 2), digests), images
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_an_image_of_the_bank_is_compared_with_the_others(bank, search, monkeypatch):
+    bank, images = bank
+    assert bank.numbers_of(images).tolist() == [0, 1, 0]
+    new = images + 5
+    assert bank.numbers_of(new).tolist() == [-1, -1, -1]
+    queries = torch.tensor([[1.0], [10.0], [9.0]])
+    if search == "approximate":
+        monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
+    found = bank.on(torch.device("cpu"), search)
+    distances, rows = found.nearest(queries, bank.numbers_of(images), 1)
+    assert rows[:, 0].tolist() == [2, 1, 2]
+    assert distances[:, 0].tolist() == [9, 9, 1]
+    distances, rows = found.nearest(queries, bank.numbers_of(new), 2)
+    assert rows.tolist() == [[1, 0], [2, 3], [2, 3]]
+    assert bank.n_others() == 4
+
+
+class ExactIndex:
+    """Stands in for the graph of neighbors, and counts how often it is made."""
+
+    n_made = 0
+
+    def __init__(self, vectors, images, verbose):
+        type(self).n_made += 1
+        self.vectors, self.images = vectors, images
+
+    def nearest(self, queries, n_neighbors, query_groups=None):
+        groups = None if query_groups is None else self.images
+        return module.nearest(
+            queries,
+            self.vectors,
+            n_neighbors,
+            query_groups=query_groups,
+            bank_groups=groups,
+        )
+
+
+def test_the_graph_is_made_once_and_never_pickled(bank, monkeypatch):
+    bank, _ = bank
+    monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
+    monkeypatch.setattr(ExactIndex, "n_made", 0)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: bank.on(torch.device("cpu"), "approximate"), range(8)):
+            pass
+    assert ExactIndex.n_made == 1
+    again = pickle.loads(pickle.dumps(bank))
+    for name in ("vectors", "images", "digests"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    again.on(torch.device("cpu"), "approximate")
+    assert ExactIndex.n_made == 2
+
+
+def test_spread_is_relative_to_the_size_of_the_features(bank):
+    bank, _ = bank
+    expected = bank.vectors.std(axis=0).mean() / np.abs(bank.vectors).mean()
+    assert bank.spread() == pytest.approx(expected)
+    constant = MemoryBank(np.ones_like(bank.vectors), bank.images, bank.digests)
+    assert constant.spread() == 0

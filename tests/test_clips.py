@@ -6,17 +6,17 @@ import pandas as pd
 import pytest
 import torch
 from PIL import Image
-from sklearn.base import BaseEstimator
 
 import skocc._images
+from skocc import VideoMOCCA
+from skocc._base.reading import compare, remember
 from skocc._images import ArrayImages, FileImages
 from skocc.clips import (
     Clips,
     average_over_frames,
-    holds_videos,
     list_frames,
     min_max_normalize,
-    validate_clips,
+    read_clips,
 )
 from skocc.engine.batches import ImageBatches
 from skocc.nets.patch_encoder import window_starts
@@ -25,14 +25,8 @@ CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)
 
 
-class Detector(BaseEstimator):
-    """What `validate_clips` reads of an estimator."""
-
-    def __init__(self, clip_length=4, clip_stride=1, image_shape=None, image_size=None):
-        self.clip_length = clip_length
-        self.clip_stride = clip_stride
-        self.image_shape = image_shape
-        self.image_size = image_size
+def read(X, clip_length=4, **options):
+    return read_clips(X, clip_length=clip_length, name="Detector", **options)
 
 
 def numbered_frames(n):
@@ -108,7 +102,7 @@ def test_natural_order_of_mixed_names(tmp_path):
 
 def test_all_forms_of_the_same_videos(folders):
     paths, videos = folders
-    expected = validate_clips(Detector(), videos, reset=True).load(slice(None))
+    expected = read(videos).load(slice(None))
     assert expected.shape == (11, 4, 6, 7, 1)
     np.testing.assert_array_equal(expected[9, :, :, :, 0], videos[1][:4])
     colour = [np.repeat(video[:, np.newaxis], 3, axis=1) for video in videos]
@@ -123,56 +117,58 @@ def test_all_forms_of_the_same_videos(folders):
         tuple(videos),
         [torch.from_numpy(video[:, np.newaxis]) for video in videos],
     ]:
-        detector = Detector()
-        clips = validate_clips(detector, X, reset=True)
+        clips = read(X)
         np.testing.assert_array_equal(clips.load(slice(None)), expected)
-        assert detector.image_shape_ == (4, 6, 7, 1)
-        assert not hasattr(detector, "n_features_in_")
-    channels_first = validate_clips(Detector(), colour, reset=True)
+        assert clips.shape[1:] == (4, 6, 7, 1)
+        assert clips.n_features is None
+        assert clips.original_size == (6, 7)
+    channels_first = read(colour)
     np.testing.assert_array_equal(channels_first.load(slice(None))[..., :1], expected)
 
 
 def test_arrays_of_ready_clips():
     X = RNG.random((3, 5, 6, 7, 3), dtype=np.float32)
     for clip_length, n in [(None, 3), (5, 3), (4, 6)]:
-        detector = Detector(clip_length)
-        clips = validate_clips(detector, X, reset=True)
+        clips = read(X, clip_length)
         assert clips.shape == (n, clip_length or 5, 6, 7, 3)
         np.testing.assert_array_equal(clips.load([n - 1])[0], X[2, -clips.shape[1] :])
-        assert validate_clips(detector, X[:1], reset=False).shape[0] == n // 3
+        assert read(X[:1], clip_length, like=clips.shape[1:]).shape[0] == n // 3
     tensor = torch.from_numpy(np.moveaxis(X, -1, 2))
-    clips = validate_clips(Detector(None), tensor, reset=True)
+    clips = read(tensor, None)
     np.testing.assert_array_equal(clips.load(slice(None)), X)
 
 
-def test_what_is_read_as_videos():
-    assert holds_videos(["folder"], clip_length=4)
-    assert holds_videos(np.zeros((2, 3, 4, 4, 1)))
-    assert holds_videos([np.zeros((3, 4, 4, 1))] * 2)
-    assert holds_videos(torch.zeros(2, 3, 1, 4, 4))
-    for X in [
-        np.zeros((2, 4, 4, 1)),
-        ["a.png"],
-        [np.zeros((4, 4, 3))],
-        np.zeros((5, 2)),
-        [],
-    ]:
-        assert not holds_videos(X)
+@pytest.mark.parametrize(
+    "X",
+    [
+        np.zeros((3, 6, 7)),
+        np.zeros((3, 6, 7, 1)),
+        torch.zeros(3, 1, 6, 7),
+        [np.zeros((6, 7))] * 3,
+        [Image.new("L", (7, 6))] * 3,
+        pd.DataFrame(np.zeros((3, 42))),
+    ],
+    ids=lambda X: type(X).__name__,
+)
+def test_images_are_videos_of_one_frame(X):
+    clips = read(X, 1, image_shape=(6, 7) if isinstance(X, pd.DataFrame) else None)
+    assert clips.shape == (3, 1, 6, 7, 1)
+    assert clips.n_features == 42
+    assert clips.is_table == isinstance(X, pd.DataFrame)
+    assert read([np.zeros((3, 6, 7))], 1).n_features is None  # a video of three frames
 
 
 def test_sizes_and_dtypes_of_several_videos():
     videos = [RNG.integers(0, 256, (5, 8, 9), dtype=np.uint8), RNG.random((4, 8, 9))]
-    clips = validate_clips(Detector(), videos, reset=True)
+    clips = read(videos)
     batch = clips.load(slice(None))
     assert batch.dtype == clips.dtype == np.float32
     np.testing.assert_allclose(batch[1, :, :, :, 0], videos[0][1:] / 255, rtol=1e-6)
     np.testing.assert_allclose(batch[2, :, :, :, 0], videos[1], rtol=1e-6)
     videos[1] = RNG.random((4, 10, 11))
     with pytest.raises(ValueError, match=r"one size.*\(10, 11, 1\).*index 1.*image_size"):
-        validate_clips(Detector(), videos, reset=True)
-    detector = Detector(image_size=(3, 4))
-    assert validate_clips(detector, videos, reset=True).shape == (3, 4, 3, 4, 1)
-    assert detector.image_shape_ == (4, 3, 4, 1)
+        read(videos)
+    assert read(videos, image_size=(3, 4)).shape == (3, 4, 3, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -181,7 +177,7 @@ def test_sizes_and_dtypes_of_several_videos():
         ("folder", {}, r"collection of videos.*single str.*\[folder\]"),
         ([], {}, "holds no videos.*n_samples=0"),
         (np.zeros((0, 4, 4, 4, 1)), {}, "holds no clips.*n_samples=0"),
-        (np.zeros((9, 8, 8, 3)), {}, r"clips \(n, T, H, W, C\).*\[video\].*newaxis"),
+        (np.zeros((9, 8, 8, 3)), {}, r"clip_length=4 frames.* 1 in .*\[video\]"),
         (["no/folder"], {}, r"folder of frame files.*'no/folder'.*not there.*ffmpeg"),
         ([np.zeros((5, 4, 4)), "a"], {}, "one kind.*list of paths"),
         ([np.zeros((5, 4, 4)), np.zeros(3)], {}, r"one kind.*shapes \[\(3,\)"),
@@ -197,10 +193,8 @@ def test_sizes_and_dtypes_of_several_videos():
     ],
 )
 def test_what_cannot_be_read(X, params, message):
-    detector = Detector(**params)
     with pytest.raises(ValueError, match=message):
-        validate_clips(detector, X, reset=True, min_samples=2)
-    assert not hasattr(detector, "image_shape_")
+        read(X, min_samples=2, **params)
 
 
 def test_folders_without_frames_and_files(folders, tmp_path):
@@ -212,11 +206,10 @@ def test_folders_without_frames_and_files(folders, tmp_path):
 
 
 def test_another_size_than_in_fit(folders):
-    detector = Detector()
-    validate_clips(detector, folders[0], reset=True)
-    with pytest.raises(ValueError, match=r"\(6, 8, 1\).*fitted on.*\(6, 7, 1\)"):
-        validate_clips(detector, [np.zeros((5, 6, 8))], reset=False)
-    assert detector.image_shape_ == (4, 6, 7, 1)
+    detector = VideoMOCCA(clip_length=4)
+    remember(detector, folders[0], read(folders[0]))
+    with pytest.raises(ValueError, match=r"\(4, 6, 8, 1\).*fitted on.*\(4, 6, 7, 1\)"):
+        compare(detector, None, read([np.zeros((5, 6, 8))], like=(4, 6, 7, 1)))
 
 
 def test_a_pass_decodes_each_frame_once(folders, monkeypatch):
@@ -228,7 +221,7 @@ def test_a_pass_decodes_each_frame_once(folders, monkeypatch):
         return decode(item, *args)
 
     monkeypatch.setattr(skocc._images, "_decode", counting_decode)
-    clips = validate_clips(Detector(), folders[0], reset=True)
+    clips = read(folders[0])
     assert decoded == []
     batches = ImageBatches(clips, 2, device=CPU)
     seen = torch.cat(list(batches))

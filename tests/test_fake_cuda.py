@@ -18,18 +18,7 @@ from torch import nn
 
 import skocc.engine
 import skocc.nets
-from skocc import (
-    augmentation,
-    banks,
-    feature_cache,
-    filters,
-    losses,
-    neighbors,
-    patch_pairs,
-    pieces,
-    pretraining,
-    spheres,
-)
+from skocc import banks, feature_cache, losses, neighbors
 from skocc._images import ArrayImages
 from skocc.engine import (
     ambient,
@@ -41,9 +30,16 @@ from skocc.engine import (
     seeding,
     training,
 )
+from skocc.estimators import _augmentation as augmentation
+from skocc.estimators import _filters as filters
+from skocc.estimators import _patch_pairs as patch_pairs
+from skocc.estimators import _patches as patches
+from skocc.estimators import _pretraining as pretraining
+from skocc.estimators import _spheres as spheres
 from skocc.feature_extraction import DeepFeatures
 from skocc.nets import (
     alexnet,
+    architectures,
     backbones,
     conv_autoencoder,
     distance,
@@ -83,7 +79,7 @@ MODULES = [
     losses,
     neighbors,
     patch_pairs,
-    pieces,
+    patches,
     pretraining,
     spheres,
 ]
@@ -99,12 +95,12 @@ WITHOUT_TENSORS = {
     memory.memory_errors_named,
     backbones.keep_strided_layers_safe,
     banks.Bank,
+    banks.BankSearch,
     banks.kept_under_budget,
     checkpoints.check_form,
     device.inference_dtype,
     device.resolve_device,
     device.sample_without_values,
-    device.tensor_view,
     lenet.lenet_latent_dim,
     lenet.lenet_widths,
     mlp.dense_layers,
@@ -117,7 +113,13 @@ WITHOUT_TENSORS = {
     seeding.numpy_state_kept,
     seeding.random_states,
     seeding.set_random_states,
+    architectures.Architecture,
+    architectures.lenet_architecture,
+    architectures.residual_architecture,
+    architectures.row_architecture,
+    architectures.video_architecture,
     spheres.final_radius,
+    spheres.make_boundary,
     training.TrainingHistory,
     video_encoder.video_sizes,
 }
@@ -385,8 +387,11 @@ def bank_of_a_stream(tmp_path):
             subsampling=subsampling,
             generator=generator(),
         )
-        search = banks.bank_search(bank.vectors.to(CUDA), bank.rows.int().to(CUDA))
-        results += search(rand(4, 3), ints(0, 1, -1, 2).int(), 1)
+        images, digests = bank.rows.int().numpy(), np.zeros((18, 16), np.uint8)
+        memory_bank = banks.MemoryBank(bank.vectors.numpy(), images, digests)
+        search = memory_bank.on(CUDA, "exact")
+        results += search.nearest(rand(4, 3), ints(0, 1, -1, 2).int(), 1)
+        results.append(memory_bank.numbers_of(rand(3, 2, 4, 4)))
     return results
 
 
@@ -426,7 +431,7 @@ def on_the_cpu(tmp_path):
     stream = [rand(4, 3), rand(2, 3)]
     (center,) = spheres.initial_centers(network, lambda x: [network(x)], stream)
     centers = [center.to(CUDA)]
-    spheres.measure(network, lambda x: [network(x)], stream, centers)
+    spheres.distances_to_centers(network, lambda x: [network(x)], stream, centers)
     inference.map_batches(network, stream, lambda x: (network(x), x))
     return [*centers, *inference.stream_batches(network, stream)]
 
@@ -460,27 +465,25 @@ def cut_and_dense(tmp_path):
         rand(2, 3, 40, 40),
     )
     image, z = ints(0, 0, 1, 1), []
-    for patches in (
+    for kind in (
         patch_pairs.DensePatches(encoder, images, (32, 32), 0.1, generator()),
         patch_pairs.CutPatches(images, 0.1, generator()),
     ):
-        size = patches.map_size(encoder)
+        size = kind.map_size(encoder)
         anchors, others, _ = patch_pairs.position_pairs(size, 8, 4, generator())
-        z += [patches.embed(encoder, image, anchors, view=0)]
-        z += [patches.embed(encoder, image, others, view=1)]
+        z += [kind.embed(encoder, image, anchors, view=0)]
+        z += [kind.embed(encoder, image, others, view=1)]
         z += [
-            patches.embed(
-                encoder, image, patch_pairs.close_pairs(size, 8, 4, generator())[0]
-            )
+            kind.embed(encoder, image, patch_pairs.close_pairs(size, 8, 4, generator())[0])
         ]
     return z
 
 
-def patches_of_pieces(tmp_path):
-    grid, whole = pieces.PatchGrid((9, 8, 3), 4, 2), pieces.WholeSamples((9, 8, 3))
+def patches_of_images(tmp_path):
+    grid, whole = patches.PatchGrid((9, 8, 3), 4, 2), patches.WholeSamples((9, 8, 3))
     images = rand(2, 3, 9, 8)
-    drawn = [kind.draw(images, generator()) for kind in (grid, whole)]
-    return [*drawn, grid.cut(images), whole.cut(images)]
+    drawn = [kind.sample(images, generator()) for kind in (grid, whole)]
+    return [*drawn, grid.tile(images), whole.tile(images)]
 
 
 def kept_features(tmp_path):
@@ -523,7 +526,7 @@ SEVERAL = {
     all_batches: [batches.ImageBatches, batches.ResidentImages, batches.Subset],
     approximate: [neighbors.ApproximateIndex],
     autoencoder: [pretraining.pretrain, training.train_by_milestones],
-    bank_of_a_stream: [banks.build_banks, banks.bank_search],
+    bank_of_a_stream: [banks.build_banks, banks.MemoryBank],
     checkpoint: [checkpoints.Checkpoint, seeding.seeded],
     contrast: [pretraining.contrast_extremes, pretraining.contrast_normalization],
     cut_and_dense: [
@@ -541,10 +544,10 @@ SEVERAL = {
         inference.map_batches,
         inference.stream_batches,
         spheres.initial_centers,
-        spheres.measure,
+        spheres.distances_to_centers,
     ],
     one_training: [training.train, batches.InTurn],
-    patches_of_pieces: [pieces.PatchGrid, pieces.WholeSamples],
+    patches_of_images: [patches.PatchGrid, patches.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
     searches: [neighbors.nearest],
     sources: [batches.ResidentMaps, batches.hold_maps, batches.keep_on_device],
@@ -557,7 +560,6 @@ CASES = {
         backbones.count_features(nn.Linear(3, 2), (3,))  # on the CPU, before a fit
     ),
     banks.image_digests: lambda: rand(len(banks.image_digests(rand(3, 2, 4, 4)))),
-    banks.recognizer: lambda: banks.recognizer([bytes(16)] * 2)(rand(3, 2, 4, 4)),
     banks.to_rows: lambda: banks.to_rows(rand(2, 3, 4, 4)),
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),

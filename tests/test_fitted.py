@@ -15,7 +15,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 import skocc
 import skocc.feature_extraction
 from skocc._fitted import FittedMixin
-from skocc.engine.device import tensor_view
+from skocc._tensors import tensor_view
 from tests.quick import ESTIMATORS, quick
 
 TRANSFORMERS = [

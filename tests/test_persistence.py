@@ -94,7 +94,7 @@ def test_files_that_are_not_ours_are_refused(fitted, tmp_path):
     header = {"format": "99", "estimator": "DeepSVDD", "versions": {"skocc": "9.0"}}
     save_file({"weight": np.zeros(2)}, path, {"skocc": json.dumps(header)})
     with pytest.raises(
-        ValueError, match=r"written by skocc 9\.0 in format 99, .* up to 2: install that"
+        ValueError, match=r"written by skocc 9\.0 in format 99, .* up to 3: install that"
     ):
         skocc.load(path)
 
@@ -183,7 +183,7 @@ def table(rows):
         ({"estimator": ["DeepSVDD"]}, r"as \['DeepSVDD'\]|TypeError"),
         ({"estimator": "ConvAE"}, "'boundary'"),
         ({"estimator": "\x1b[31mred"}, r"as '\\x1b\[31mred'"),
-        ({"versions": {"skocc": "\x1b]0;title\x07"}, "format": "3"}, r"skocc \\x1b\]0;"),
+        ({"versions": {"skocc": "\x1b]0;title\x07"}, "format": "4"}, r"skocc \\x1b\]0;"),
         ({"versions": None}, "no format or no versions"),
         ({"format": "0"}, "no format or no versions"),
         ({"format": "2"}, "its digest says"),

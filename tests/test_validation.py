@@ -9,7 +9,7 @@ from scipy import sparse
 from sklearn.base import BaseEstimator
 
 import skocc
-from skocc._validation import validate_images
+from skocc._base.reading import validate_images
 from tests.quick import quick
 
 

@@ -31,6 +31,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skocc import ResNetKNN
+from skocc.banks import MemoryBank
 from skocc.datasets import load_mvtec_layout
 
 
@@ -81,8 +82,8 @@ def measure_speed(options):
     tenth = np.random.default_rng(0).permutation(len(vectors))[: len(vectors) // 10]
     paths, times = tiles.test_paths[: options.n_images], {}
     for name, bank in [("all", vectors), ("a tenth", vectors[tenth])]:
-        detector.bank_ = bank
-        detector._bank_images = np.zeros(len(bank), dtype=np.int32)
+        images = np.zeros(len(bank), dtype=np.int32)
+        detector.bank_ = MemoryBank(bank, images, detector.bank_.digests)
         detector.score_samples(paths[:2])
         start = time.perf_counter()
         detector.score_samples(paths)
@@ -137,7 +138,10 @@ def measure_memory(options):
     detector.fit(images)
     after = peak_memory()
     print(f"full bank {full:.0f} MiB, budget {options.max_bank_bytes / 2**20:.0f} MiB")
-    print(f"bank of {len(detector.bank_)} vectors, {detector.bank_.nbytes / 2**20:.0f} MiB")
+    print(
+        f"bank of {len(detector.bank_)} vectors, "
+        f"{detector.bank_.vectors.nbytes / 2**20:.0f} MiB"
+    )
     print(f"peak before the fit {before:.0f} MiB, after {after:.0f} MiB")
     added = after - before - options.max_bank_bytes / 2**20
     print(f"added by the fit beyond the budget {added:.0f} MiB")

@@ -27,7 +27,7 @@ class ResidentMaps:
         Where the maps are kept, as float32.
     """
 
-    is_lazy = False
+    is_lazy, original_size = False, None
 
     def __init__(self, maps, n_samples: int, device: torch.device):
         start = 0
@@ -45,12 +45,16 @@ class ResidentMaps:
 
     def load(self, indices) -> torch.Tensor:
         """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
-        if isinstance(indices, slice):
-            return self._values[indices]
-        return self._values[sent_to(torch.as_tensor(indices), self._values.device)]
+        return _taken(self._values, indices)
 
 
-class ResidentImages(ResidentMaps):
+def _taken(values, indices):
+    if isinstance(indices, slice):
+        return values[indices]
+    return values[sent_to(torch.as_tensor(indices), values.device)]
+
+
+class ResidentImages:
     """An image source held on a device, so that an epoch copies nothing.
 
     Parameters
@@ -60,6 +64,8 @@ class ResidentImages(ResidentMaps):
     device : torch.device
         Where the pixels are kept, in the source's own dtype.
     """
+
+    is_lazy = False
 
     def __init__(self, images, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
@@ -72,6 +78,14 @@ class ResidentImages(ResidentMaps):
         for block in blocks:
             self._values[start : start + len(block)] = block
             start += len(block)
+        self.original_size = images.original_size
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def load(self, indices) -> torch.Tensor:
+        """Return the samples at `indices` as a tensor (b, ...) on the device."""
+        return _taken(self._values, indices)
 
 
 class Subset:
@@ -87,6 +101,11 @@ class Subset:
         self._images, self._indices = images, indices
         self.is_lazy, self.dtype = images.is_lazy, images.dtype
         self.shape = (len(indices), *images.shape[1:])
+
+    @property
+    def original_size(self):
+        """That of the source."""
+        return self._images.original_size
 
     def __len__(self) -> int:
         return len(self._indices)

@@ -1,3 +1,5 @@
+"""Convolutional autoencoder: pixels that it cannot reconstruct."""
+
 import copy
 import hashlib
 import os
@@ -6,28 +8,20 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch.nn import functional
 
+from skocc._base.constraints import TRAINING_CONSTRAINTS
+from skocc._base.detector import BaseDetector, Scores
+from skocc._base.maps import AnomalyMapMixin
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
-    SHARED_CONSTRAINTS,
-    AnomalyMapMixin,
-    OneClassMixin,
-    unchanged_on_error,
-)
-from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies, warn_about_range
-from skocc.augmentation import random_variants
+from skocc._sklearn import Interval, StrOptions
+from skocc._validation import warn_about_range
 from skocc.banks import image_digests
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, keep_on_device
+from skocc.engine.batches import ImageBatches
 from skocc.engine.checkpoints import Checkpoint
-from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
-from skocc.engine.seeding import seeded
 from skocc.engine.training import train
+from skocc.estimators._augmentation import random_variants
 from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc.nets.conv_autoencoder import ConvAutoencoder
 
@@ -39,7 +33,7 @@ _FREE_PARAMETERS = {
 }  # fmt: skip
 
 
-class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+class ConvAE(AnomalyMapMixin, BaseDetector):
     """Convolutional autoencoder with heat maps: what it cannot reconstruct is anomalous.
 
     A small residual network learns to compress normal images and to paint them again. What
@@ -194,7 +188,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        **SHARED_CONSTRAINTS,
+        **TRAINING_CONSTRAINTS,
         "error": [StrOptions({"mse", "ssim"})],
         "width": [Interval(Integral, 1, None, closed="left")],
         "crop": [None, Interval(Integral, 0, None, closed="left")],
@@ -260,8 +254,9 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    # Codes of a random encoder differ little, and still rank images.
+    _min_spread = 1e-6
+
     def fit(self, X, y=None):
         """Learn to reconstruct normal images.
 
@@ -291,10 +286,8 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -313,32 +306,22 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False)
-        scores, _ = self._measure(images, resolve_device(self.device, fall_back=True))
-        return scores
+        return super().score_samples(X)
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, min_samples=2)
-        warn_about_anomalies(y)
+    def _fit(self, images, run):
         warn_about_range(images)
-        self._check_parameters(warm)
-        with seeded(self.random_state, device) as generator:
-            images = keep_on_device(images, device)
-            network = copy.deepcopy(self.network_) if warm else self._empty_network(None)
-            history = self._train(network.to(device), images, device, generator)
+        self._check_parameters(run.is_warm)
+        network = (
+            copy.deepcopy(self.network_) if run.is_warm else self._empty_network("network_")
+        )
+        history = self._train(network.to(run.device), images, run)
         self.network_ = network.cpu().eval()
-        before = (self.loss_curve_, self.validation_loss_curve_) if warm else ([], [])
-        self.loss_curve_ = [*before[0], *history.loss_curve]
-        self.validation_loss_curve_ = [*before[1], *history.validation_loss_curve]
+        self._add_curves(
+            run,
+            loss_curve_=history.loss_curve,
+            validation_loss_curve_=history.validation_loss_curve,
+        )
         self.best_epoch_ = history.best_epoch
-        train_scores, spread = self._measure(images, device)
-        self._set_offset(train_scores)
-        # Codes of a random encoder differ little, and still rank images.
-        self._set_collapsed(spread, train_scores, min_spread=1e-6)
-        return self
 
     def _check_parameters(self, warm):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -351,8 +334,6 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                 f"crop. Got images of {height} x {width} pixels (H x W) and crops of "
                 f"{crops}. Set a smaller crop, error='mse', or image_size to enlarge them."
             )
-        if self.contamination == "auto":
-            self._auto_offset(None)
         if warm and self.checkpoint_dir is not None:
             raise ValueError(
                 "warm_start=True goes on from the fitted weights, checkpoint_dir from "
@@ -378,7 +359,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self._check_parameters(warm=False)
         return {}
 
-    def _train(self, network, images, device, generator):
+    def _train(self, network, images, run):
         """Train the network until its error on the images no longer falls."""
         n_passes, vary = 1, None
         if self.augmentation:
@@ -388,7 +369,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         def loss_fn(batch):
             if network.training and vary is not None:
                 batch = vary(batch)
-            batch = _in_colour(batch)
+            batch = _in_color(batch)
             return self._errors(network(batch), batch).mean()
 
         optimizer = torch.optim.Adam(
@@ -402,16 +383,16 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             ImageBatches(
                 images,
                 self.batch_size,
-                device=device,
-                generator=generator,
+                device=run.device,
+                generator=run.generator,
                 n_passes=n_passes,
             ),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(images, self.batch_size, device=device),
+            validation_batches=ImageBatches(images, self.batch_size, device=run.device),
             patience=self.patience,
             draws=vary is not None,
-            checkpoint=self._checkpoint(images, generator),
+            checkpoint=self._checkpoint(images, run.generator),
             verbose=self.verbose,
             stage="ConvAE",
         )
@@ -446,31 +427,26 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return 1 - similarity_map(reconstruction, batch)
         return squared_error_map(reconstruction, batch)
 
-    def _measure(self, images, device):
-        """Return the scores (n,), and the spread of the mean codes by their size."""
-        network = self._network_on(device)
-        dtype = next(network.parameters()).dtype
+    def _score(self, images, device):
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
 
-        def measure(batch):
-            batch = _in_colour(batch.to(dtype))
+        def errors_and_codes(batch):
+            batch = _in_color(batch.to(dtype))
             codes = network.encode(batch)
             reconstruction = network.decode(codes, batch.shape[2:])
             errors = self._errors(reconstruction, batch).double().mean(dim=(1, 2))
             return errors, codes.mean(dim=(2, 3))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, measure)
+        errors, codes = map_batches(network, batches, errors_and_codes)
         size = max(float(np.abs(codes).mean()), 1e-30)
-        return 0.0 - errors, codes.std(axis=0).mean() / size  # not -0.0
+        return Scores(-errors, codes.std(axis=0).mean() / size)
 
-    @isolated
-    def _anomaly_map(self, images):
-        device = resolve_device(self.device, fall_back=True)
-        network = self._network_on(device)
-        dtype = next(network.parameters()).dtype
+    def _anomaly_map(self, images, device):
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
 
-        def measure(batch):
-            batch = _in_colour(batch.to(dtype))
+        def maps_of(batch):
+            batch = _in_color(batch.to(dtype))
             errors = self._errors(network(batch), batch, crop=False)
             if self.error == "ssim":
                 # The windows at the edge speak for the pixels beyond their centers.
@@ -479,11 +455,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return errors.float()
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, measure)
-
-    def _network_on(self, device):
-        dtype = inference_dtype(self.image_shape_, device)
-        return on_device(self.network_, device, dtype)
+        return map_batches(network, batches, maps_of)
 
 
 def _plain(value):
@@ -494,6 +466,6 @@ def _plain(value):
     return value if is_plain else type(value).__name__
 
 
-def _in_colour(batch):
-    """Return (b, C, H, W), grey repeated to three channels."""
+def _in_color(batch):
+    """Return (b, C, H, W), gray repeated to three channels."""
     return batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch

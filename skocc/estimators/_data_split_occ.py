@@ -1,3 +1,5 @@
+"""Data splitting: a classifier of typical against atypical normal images."""
+
 import copy
 import math
 import os
@@ -5,31 +7,25 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
+from skocc._base.constraints import (
+    CONTAMINATION_OR_AUTO,
     LEARNING_RATE,
-    SHARED_CONSTRAINTS,
+    TRAINING_CONSTRAINTS,
     WEIGHT_DECAY,
-    OneClassMixin,
-    unchanged_on_error,
 )
-from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import (
-    check_integers,
-    validate_images,
-    warn_about_anomalies,
-    warn_about_range,
-)
+from skocc._base.detector import BaseDetector, Scores
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._sklearn import Interval, StrOptions
+from skocc._validation import check_integers, warn_about_range
 from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device, sent_to
+from skocc.engine.batches import ImageBatches, InTurn, Subset
+from skocc.engine.device import sent_to
 from skocc.engine.inference import map_batches
-from skocc.engine.seeding import seeded
 from skocc.engine.training import train
+from skocc.estimators._pretraining import pretrain
 from skocc.losses import (
     SSIM_WINDOW,
     closeness_loss,
@@ -44,17 +40,14 @@ from skocc.nets.alexnet import (
     alexnet_code_size,
     alexnet_widths,
 )
+from skocc.nets.architectures import ROW_DIM, ROW_WIDTHS
 from skocc.nets.backbones import BackboneEncoder, count_features
 from skocc.nets.distance import LearntDistance
 from skocc.nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
 from skocc.nets.normalization import freeze_batch_norm
-from skocc.pretraining import pretrain
-
-# Two kinds of images, and pairs of each.
-_MIN_SAMPLES = 4
 
 
-class DataSplitOCC(OneClassMixin, BaseEstimator):
+class DataSplitOCC(BaseDetector):
     r"""Classifier of typical against atypical normal images: one class, split in two.
 
     An autoencoder learns to reconstruct normal images. Those that it reconstructs worst
@@ -284,7 +277,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        **SHARED_CONSTRAINTS,
+        **TRAINING_CONSTRAINTS,
+        "contamination": CONTAMINATION_OR_AUTO,
         "atypical_fraction": [Interval(Real, 0, 0.5, closed="right")],
         "objective": [StrOptions({"constrained", "split", "naive"})],
         "similarity": [StrOptions({"auto", "ssim", "mse"})],
@@ -390,8 +384,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    _accepts_rows = True
+    # Two kinds of images, and pairs of each.
+    _min_samples = 4
+
     def fit(self, X, y=None):
         """Split normal images into typical and atypical ones, and learn to tell which.
 
@@ -420,10 +416,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -444,10 +438,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False, rows=True)
-        scores, _ = self._measure(images, resolve_device(self.device, fall_back=True))
-        return scores
+        return super().score_samples(X)
 
     @isolated
     def normal_probability(self, X):
@@ -503,46 +494,35 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
                 "Got a DataSplitOCC fitted with objective='naive', which splits nothing. "
                 "Fit with objective='split' or 'constrained'."
             )
-        images = validate_images(self, X, reset=False, rows=True)
-        device = resolve_device(self.device, fall_back=True)
-        return self._similarities(self.autoencoder_, images, device)
+        images = self._read(X, reset=False)
+        return self._similarities(self.autoencoder_, images, self._scoring_device())
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(
-            self, X, reset=not warm, rows=True, min_samples=_MIN_SAMPLES
-        )
-        warn_about_anomalies(y)
+    def _fit(self, images, run):
         if self.objective != "naive":  # which has no autoencoder
             warn_about_range(images)
         check_integers("widths", self.widths)
         self._check_similarity()
-        with seeded(self.random_state, device) as generator:
-            images = keep_on_device(images, device)
-            # A backbone that does not fit says so before anything is trained.
-            network = (
-                copy.deepcopy(self.network_) if warm else self._build_network(self.weights)
-            )
-            if self.objective == "naive":
-                autoencoder = similarities = self.code_size_ = None
-                typical = np.ones(len(images), dtype=bool)
-            else:
-                autoencoder = self._train_autoencoder(images, warm, device, generator)
-                similarities = self._similarities(autoencoder, images, device)
-                typical = split_typical(similarities, self.atypical_fraction)
-            # Drawn last, so that a seed means one split, whatever the objective.
-            network = self._with_distance(network).to(device)
-            history = self._train(network, images, typical, device, generator)
+        # A backbone that does not fit says so before anything is trained.
+        network = (
+            copy.deepcopy(self.network_)
+            if run.is_warm
+            else self._build_network(self.weights)
+        )
+        if self.objective == "naive":
+            autoencoder = similarities = self.code_size_ = None
+            typical = np.ones(len(images), dtype=bool)
+        else:
+            autoencoder = self._train_autoencoder(images, run)
+            similarities = self._similarities(autoencoder, images, run.device)
+            typical = split_typical(similarities, self.atypical_fraction)
+        # Drawn last, so that a seed means one split, whatever the objective.
+        network = self._with_distance(network).to(run.device)
+        history = self._train(network, images, typical, run)
         self.network_ = network.cpu().eval()
         self.autoencoder_ = autoencoder
         self.similarity_, self.typical_ = similarities, typical
-        self.loss_curve_ = [*(self.loss_curve_ if warm else []), *history.loss_curve]
+        self._add_curves(run, loss_curve_=history.loss_curve)
         self.step_loss_curves_ = history.kind_loss_curves
-        train_scores, spread = self._measure(images, device)
-        self._set_offset(train_scores)
-        self._set_collapsed(spread, train_scores)
-        return self
 
     def _check_similarity(self):
         if self.similarity == "ssim" and not self._has_windows():
@@ -600,7 +580,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         shape, backbone = self.image_shape_, self.backbone
         in_shape = (shape[2], *shape[:2]) if len(shape) == 3 else shape
         if backbone is None and len(shape) == 1:
-            n_features = int(self.latent_dim or 32)
+            n_features = int(self.latent_dim or ROW_DIM)
             sizes = (*shape, *self._row_widths(), n_features)
             layers = dense_layers(sizes, self.dropout)
             return initialize_glorot(nn.Sequential(*layers)), n_features
@@ -635,7 +615,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         return extractor, count_features(extractor, in_shape)
 
     def _row_widths(self):
-        return tuple(self.widths or (128, 64))
+        return tuple(self.widths or ROW_WIDTHS)
 
     def _image_widths(self):
         widths = tuple(self.widths or alexnet_widths(*self.image_shape_[:2]))
@@ -663,17 +643,19 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             in_shape, self.code_size_, self._image_widths(), self.spatial_code
         )
 
-    def _train_autoencoder(self, images, warm, device, generator):
+    def _train_autoencoder(self, images, run):
         """Return a trained autoencoder, that of an earlier fit where there is one."""
-        if warm and self.autoencoder_ is not None:
+        if run.is_warm and self.autoencoder_ is not None:
             return self.autoencoder_
         self.code_size_ = self._get_code_size()
-        autoencoder = self._build_autoencoder().to(device)
+        autoencoder = self._build_autoencoder().to(run.device)
         self.pretrain_loss_curve_ = pretrain(
             autoencoder.encoder,
             autoencoder.decoder,
             nn.Identity(),
-            ImageBatches(images, self.batch_size, device=device, generator=generator),
+            ImageBatches(
+                images, self.batch_size, device=run.device, generator=run.generator
+            ),
             n_epochs=self.pretrain_n_epochs,
             learning_rate=self.pretrain_learning_rate,
             weight_decay=self.pretrain_weight_decay,
@@ -685,12 +667,11 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
 
     def _similarities(self, autoencoder, images, device):
         """Return the similarity of each image to its reconstruction."""
-        dtype = inference_dtype(self.image_shape_, device)
-        autoencoder = on_device(autoencoder, device, dtype)
+        autoencoder, dtype = self._on_device(autoencoder, device), self._dtype(device)
         # "ssim" without windows has been refused.
         use_ssim = self.similarity != "mse" and self._has_windows()
 
-        def measure(batch):
+        def similarities_of(batch):
             batch = batch.to(dtype)
             reconstruction = autoencoder(batch)
             if use_ssim:
@@ -698,25 +679,25 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             return -(reconstruction - batch).square().flatten(1).mean(dim=1)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(autoencoder, batches, measure).astype(np.float64)
+        return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
 
-    def _train(self, network, images, typical, device, generator):
+    def _train(self, network, images, typical, run):
         """Minimise the losses of the objective in turn."""
-        kinds = [self._mixed_batches(images, typical, device, generator)]
+        kinds = [self._mixed_batches(images, typical, run)]
         losses = [lambda batch: _intra_class(network, batch)]
         if self.objective == "constrained":
 
             def pair_batches(is_kind):
                 subset = Subset(images, np.flatnonzero(is_kind))
                 return ImageBatches(
-                    subset, self.batch_size, device=device, generator=generator
+                    subset, self.batch_size, device=run.device, generator=run.generator
                 )
 
             kinds = [pair_batches(typical), *kinds, pair_batches(~typical)]
             losses = [
-                lambda batch: closeness_loss(_distances(network, batch, generator)),
+                lambda batch: closeness_loss(_distances(network, batch, run.generator)),
                 *losses,
-                lambda batch: dispersion_loss(_distances(network, batch, generator)),
+                lambda batch: dispersion_loss(_distances(network, batch, run.generator)),
             ]
 
         def loss_fn(turn):
@@ -740,7 +721,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             stage="Data splitting",
         )
 
-    def _mixed_batches(self, images, typical, device, generator):
+    def _mixed_batches(self, images, typical, run):
         """Return batches of typical and atypical images, and which they are."""
         if self.balanced and not typical.all():
             first, second = np.flatnonzero(typical), np.flatnonzero(~typical)
@@ -749,8 +730,8 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         return ImageBatches(
             images,
             self.batch_size,
-            device=device,
-            generator=generator,
+            device=run.device,
+            generator=run.generator,
             targets=torch.from_numpy(~typical),
         )
 
@@ -769,21 +750,19 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         ]
         return torch.optim.Adam(groups, lr=self.learning_rate)
 
-    def _measure(self, images, device):
-        """Return the scores (n,), and the spread of the features by their size."""
-        dtype = inference_dtype(self.image_shape_, device)
-        network = on_device(self.network_, device, dtype)
+    def _score(self, images, device):
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
 
-        def measure(batch):
+        def logits_and_sums(batch):
             z = network["extractor"](batch.to(dtype))
             sums = [part.sum(dim=0, keepdim=True) for part in (z, z.square(), z.abs())]
             return network["classifier"](z).squeeze(1), *sums
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        logits, *sums = map_batches(network, batches, measure)
+        logits, *sums = map_batches(network, batches, logits_and_sums)
         mean, square, size = (s.sum(axis=0, dtype=np.float64) / len(logits) for s in sums)
         deviation = np.sqrt((square - mean**2).clip(0)).mean()
-        return 0.0 - logits.astype(np.float64), deviation / max(size.mean(), 1e-30)
+        return Scores(-logits, deviation / max(size.mean(), 1e-30))
 
     def _auto_offset(self, train_scores):
         # As likely typical as atypical.

@@ -1,61 +1,47 @@
+"""Deep SVDD (Ruff et al. 2018): a sphere around normal images."""
+
 import copy
 import os
 from collections import OrderedDict
 from numbers import Integral, Real
 
 import numpy as np
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
+from skocc._base.constraints import (
+    CONTAMINATION_OR_AUTO,
     LEARNING_RATE,
-    SHARED_CONSTRAINTS,
+    TRAINING_CONSTRAINTS,
     WEIGHT_DECAY,
-    OneClassMixin,
-    check_finite,
-    unchanged_on_error,
 )
-from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import check_integers, validate_images, warn_about_anomalies
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import (
-    inference_dtype,
-    on_device,
-    resolve_device,
-    sample_without_values,
-    tensor_view,
-)
-from skocc.engine.seeding import seeded
+from skocc._base.detector import BaseDetector, Scores, check_finite
+from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._sklearn import Interval, StrOptions
+from skocc._tensors import tensor_view
+from skocc._validation import check_backbone_images, check_integers
+from skocc.engine.batches import ImageBatches
+from skocc.engine.device import sample_without_values
 from skocc.engine.training import train_by_milestones
-from skocc.losses import squared_distance
-from skocc.nets.backbones import MIN_BACKBONE_SIZE, BackboneEncoder
-from skocc.nets.lenet import (
-    LeNetDecoder,
-    LeNetEncoder,
-    lenet_latent_dim,
-    lenet_widths,
-)
-from skocc.nets.mlp import MLP
-from skocc.nets.normalization import ImageNetNormalization
-from skocc.pretraining import (
+from skocc.estimators._pretraining import (
     contrast_normalization,
     has_contrast,
     pretrain,
     start_from_dictionary,
 )
-from skocc.spheres import (
-    HardBoundary,
-    SoftBoundary,
+from skocc.estimators._spheres import (
+    distances_to_centers,
     final_radius,
     initial_centers,
-    measure,
+    make_boundary,
 )
+from skocc.losses import squared_distance
+from skocc.nets.architectures import lenet_architecture, row_architecture
+from skocc.nets.backbones import BackboneEncoder
+from skocc.nets.lenet import LeNetEncoder
+from skocc.nets.normalization import ImageNetNormalization
 
 
-class DeepSVDD(OneClassMixin, BaseEstimator):
+class DeepSVDD(BaseDetector):
     """Deep one-class classifier: a sphere around normal images.
 
     A network maps images into a space in which the normal ones lie close to a fixed
@@ -235,7 +221,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        **SHARED_CONSTRAINTS,
+        **TRAINING_CONSTRAINTS,
+        "contamination": CONTAMINATION_OR_AUTO,
         "boundary": [StrOptions({"hard", "soft"})],
         "nu": [Interval(Real, 0, 1, closed="right")],
         "radius_update": [StrOptions({"batch", "epoch"})],
@@ -320,8 +307,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    _accepts_rows = True
+
     def fit(self, X, y=None):
         """Learn the sphere around normal images.
 
@@ -348,10 +335,8 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -371,55 +356,45 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False, rows=True)
-        device = resolve_device(self.device, fall_back=True)
-        distances, _ = self._measure(images, device)
-        return self._scores_from(distances)
+        return super().score_samples(X)
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, rows=True, min_samples=2)
-        warn_about_anomalies(y)
+    def _fit(self, images, run):
         for name in ("widths", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name))
-        with seeded(self.random_state, device) as generator:
-            images = keep_on_device(images, device)
-            batches = ImageBatches(
-                images, self.batch_size, device=device, generator=generator
-            )
-            if warm:
-                network = copy.deepcopy(self.network_).to(device)
-                center = tensor_view(self.center_).to(device)
-            else:
-                network = self._build_network(self.weights, images).to(device)
-                self._learn_filters(network, batches, generator)
-                self.pretrain_loss_curve_ = self._pretrain(network, batches)
-                ordered = ImageBatches(images, self.batch_size, device=device)
-                (center,) = initial_centers(network, lambda x: [network(x)], ordered)
-                center = center.to(device)
-            sphere = self._make_sphere(len(batches), warm, device)
-            loss_curve = train_by_milestones(
-                network,
-                lambda batch: sphere(squared_distance(network(batch), center)),
-                batches,
-                n_epochs=self.n_epochs,
-                learning_rate=self.learning_rate,
-                weight_decay=self.weight_decay,
-                milestones=self.milestones,
-                verbose=self.verbose,
-                stage="Deep SVDD",
-            )
+        batches = ImageBatches(
+            images, self.batch_size, device=run.device, generator=run.generator
+        )
+        if run.is_warm:
+            network = copy.deepcopy(self.network_).to(run.device)
+            center = tensor_view(self.center_).to(run.device)
+        else:
+            network = self._build_network(self.weights, images).to(run.device)
+            self._learn_filters(network, batches, run.generator)
+            self.pretrain_loss_curve_ = self._pretrain(network, batches)
+            center = self._initial_center(network, images, run.device)
+        boundary = self._make_boundary(len(batches), run)
+        loss_curve = train_by_milestones(
+            network,
+            lambda batch: boundary(squared_distance(network(batch), center)),
+            batches,
+            n_epochs=self.n_epochs,
+            learning_rate=self.learning_rate,
+            weight_decay=self.weight_decay,
+            milestones=self.milestones,
+            verbose=self.verbose,
+            stage="Deep SVDD",
+        )
         self.network_ = network.cpu().eval()
         self.center_ = center.cpu().numpy()
-        self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
-        distances, spread = self._measure(images, device)
+        self._add_curves(run, loss_curve_=loss_curve)
+        distances, spread = self._distances(images, run.device)
         check_finite(distances)
         self.radius_ = final_radius(distances, self.nu)
-        self._set_offset(self._scores_from(distances))
-        self._set_collapsed(spread, distances)
-        return self
+        run.scores = Scores(self._scores_from(distances), spread, distances)
+
+    def _score(self, images, device):
+        distances, spread = self._distances(images, device)
+        return Scores(self._scores_from(distances), spread, distances)
 
     def _build_network(self, weights, images=None):
         """Return normalisation and encoder; `images` give the constants of the former."""
@@ -451,36 +426,13 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
     def _build_encoder(self, weights):
         shape = self.image_shape_
         if self.backbone is not None:
-            if len(shape) != 3 or min(shape[:2]) < MIN_BACKBONE_SIZE:
-                raise ValueError(
-                    f"A backbone needs images of at least {MIN_BACKBONE_SIZE} x "
-                    f"{MIN_BACKBONE_SIZE} pixels. Got samples of shape {shape}. Set "
-                    "image_size=64 or more to enlarge them, or leave backbone at None."
-                )
-            if shape[2] not in (1, 3):
-                raise ValueError(
-                    "A backbone needs 1 or 3 channels. Got images of shape "
-                    f"{shape} (H, W, C). Leave backbone at None."
-                )
+            check_backbone_images(shape)
             return BackboneEncoder(self.backbone, weights)
-        if len(shape) == 1:
-            return MLP(self._mlp_sizes())
-        return LeNetEncoder(*self._lenet_arguments())
+        return self._architecture().encoder()
 
-    def _mlp_sizes(self):
-        widths = (128, 64) if self.widths is None else tuple(self.widths)
-        return (*self.image_shape_, *widths, int(self.latent_dim or 32))
-
-    def _lenet_arguments(self):
-        height, width, channels = self.image_shape_
-        widths = self.widths or lenet_widths(height, width)
-        latent_dim = int(self.latent_dim or lenet_latent_dim(widths))
-        return (channels, height, width), latent_dim, tuple(widths)
-
-    def _build_decoder(self):
-        if len(self.image_shape_) == 1:
-            return MLP(self._mlp_sizes()[::-1])
-        return LeNetDecoder(*self._lenet_arguments())
+    def _architecture(self):
+        build = row_architecture if len(self.image_shape_) == 1 else lenet_architecture
+        return build(self.image_shape_, self.widths, self.latent_dim)
 
     def _learn_filters(self, network, batches, generator):
         """Start the first layer of a LeNet from a dictionary of image patches."""
@@ -493,7 +445,7 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
         """Train the encoder as half of an autoencoder; return the loss curve."""
         if self.pretrain_n_epochs == 0 or self.backbone is not None:
             return []
-        decoder = self._build_decoder().to(next(network.parameters()).device)
+        decoder = self._architecture().decoder().to(next(network.parameters()).device)
         return pretrain(
             network.encoder,
             decoder,
@@ -506,29 +458,31 @@ class DeepSVDD(OneClassMixin, BaseEstimator):
             verbose=self.verbose,
         )
 
-    def _make_sphere(self, n_batches, warm, device):
+    def _initial_center(self, network, images, device):
+        batches = ImageBatches(images, self.batch_size, device=device)
+        (center,) = initial_centers(network, lambda x: [network(x)], batches)
+        return center.to(device)
+
+    def _make_boundary(self, n_batches, run):
         """Return the loss of distances, which keeps the radius of a soft boundary."""
-        if self.boundary == "hard":
-            return HardBoundary()
-        # A warm start goes on with the warm-up where an earlier fit left it.
-        n_done = len(self.loss_curve_) if warm else 0
-        warm_up_n_epochs = max(0, self.warm_up_n_epochs - n_done)
-        return SoftBoundary(
+        return make_boundary(
+            self.boundary,
             self.nu,
             n_batches=n_batches,
-            warm_up_n_epochs=warm_up_n_epochs,
+            warm_up_n_epochs=self.warm_up_n_epochs,
             update=self.radius_update,
-            radius=self.radius_ if warm and not warm_up_n_epochs else 0.0,
-            device=device,
+            n_epochs_done=len(self.loss_curve_) if run.is_warm else 0,
+            radius=self.radius_ if run.is_warm else 0.0,
+            device=run.device,
         )
 
-    def _measure(self, images, device):
+    def _distances(self, images, device):
         """Return squared distances (n,), and the spread of the embeddings by their size."""
-        dtype = inference_dtype(self.image_shape_, device)
-        network = on_device(self.network_, device, dtype)
+        network = self._on_device(self.network_, device)
+        dtype = self._dtype(device)
         center = tensor_view(self.center_).to(device, dtype)
         batches = ImageBatches(images, self.batch_size, device=device)
-        distances, (spread,) = measure(
+        distances, (spread,) = distances_to_centers(
             network, lambda batch: [network(batch.to(dtype))], batches, [center]
         )
         return distances[:, 0], spread

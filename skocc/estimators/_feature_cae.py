@@ -1,32 +1,22 @@
+"""Autoencoder of deep features: cells that it cannot reconstruct."""
+
 import math
 import os
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
+from skocc._base.detector import BaseDetector, Scores
+from skocc._base.maps import AnomalyMapMixin
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
-    SHARED_CONSTRAINTS,
-    AnomalyMapMixin,
-    OneClassMixin,
-    unchanged_on_error,
-)
-from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
-from skocc._validation import (
-    check_backbone_channels,
-    validate_images,
-    warn_about_anomalies,
-)
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc._sklearn import HasMethods, Interval, StrOptions
+from skocc._validation import check_backbone_channels
+from skocc.engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
 from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.seeding import seeded
 from skocc.engine.training import train
 from skocc.feature_cache import cached
 from skocc.losses import divided_by_median, squared_error_map
@@ -36,7 +26,7 @@ from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps
 _BORDER = 3
 
 
-class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+class FeatureCAE(AnomalyMapMixin, BaseDetector):
     r"""Autoencoder of pretrained features with heat maps: cells it cannot reconstruct.
 
     A network that was trained on ImageNet, and is not trained further, describes each cell
@@ -217,7 +207,8 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        **SHARED_CONSTRAINTS,
+        **TRAINING_CONSTRAINTS,
+        "contamination": CONTAMINATION_OR_AUTO,
         "backbone": [str, nn.Module],
         "weights": [None, str, os.PathLike],
         "layers": [tuple, list],
@@ -301,8 +292,10 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    _min_samples = 3
+    # Codes of a random encoder differ little, and still rank images.
+    _min_spread = 1e-6
+
     def fit(self, X, y=None):
         """Learn to reconstruct the features of normal images.
 
@@ -329,10 +322,8 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -352,40 +343,28 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False)
-        device = resolve_device(self.device, fall_back=True)
-        scores, _ = self._measure(images, self._extractor(device), device)
-        return scores
+        return super().score_samples(X)
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, min_samples=3)
-        warn_about_anomalies(y)
-        with seeded(self.random_state, device) as generator:
-            if not warm:
-                check_backbone_channels(self.image_shape_)
-                self.backbone_ = self._build_backbone(self.weights)
-                shape = self.backbone_.grid(*self.image_shape_[:2])
-                self._n_channels, self.grid_shape_ = shape[0], shape[1:]
-            self._check_border()
-            network = self._empty_network("network_")
-            if warm:
-                network.load_state_dict(self.network_.state_dict())
-            images = keep_on_device(images, device)
-            source, extract = self._hold_features(images, self._extractor(device), device)
-            history = self._train(network.to(device), source, extract, device, generator)
+    def _fit(self, images, run):
+        if not run.is_warm:
+            check_backbone_channels(self.image_shape_)
+            self.backbone_ = self._build_backbone(self.weights)
+            shape = self.backbone_.grid(*self.image_shape_[:2])
+            self._n_channels, self.grid_shape_ = shape[0], shape[1:]
+        self._check_border()
+        network = self._empty_network("network_")
+        if run.is_warm:
+            network.load_state_dict(self.network_.state_dict())
+        source = self._hold_features(images, run.device)
+        history = self._train(network.to(run.device), source, run)
         self.network_ = network.cpu().eval()
-        before = (self.loss_curve_, self.validation_loss_curve_) if warm else ([], [])
-        self.loss_curve_ = [*before[0], *history.loss_curve]
-        self.validation_loss_curve_ = [*before[1], *history.validation_loss_curve]
+        self._add_curves(
+            run,
+            loss_curve_=history.loss_curve,
+            validation_loss_curve_=history.validation_loss_curve,
+        )
         self.best_epoch_ = history.best_epoch
-        train_scores, spread = self._measure(source, extract, device)
-        self._set_offset(train_scores)
-        # Codes of a random encoder differ little, and still rank images.
-        self._set_collapsed(spread, train_scores, min_spread=1e-6)
-        return self
+        run.scores = self._score(source, run.device)
 
     def _check_border(self):
         rows, columns = self.grid_shape_
@@ -414,10 +393,12 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self._check_border()
         return {}
 
-    def _extractor(self, device):
-        """Return a function from a batch of images to features (b, d, rows, columns)."""
-        dtype = inference_dtype(self.image_shape_, device)
-        backbone = on_device(self.backbone_, device, dtype)
+    def _extractor(self, source, device):
+        """Return a function from batches of a source to features (b, d, rows, columns)."""
+        if isinstance(source, ResidentMaps):
+            return lambda batch: batch  # it holds features
+        backbone = self._on_device(self.backbone_, device)
+        dtype = self._dtype(device)
         extract = cached(backbone.extract, self.memory)
 
         @torch.no_grad()
@@ -429,28 +410,27 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
         return features_of
 
-    def _hold_features(self, images, extract, device):
-        """Return a source, and a function from its batches to features.
-
-        The source holds the features, and the function does nothing; or, where they do not
-        fit, the source is that of the images.
-        """
+    def _hold_features(self, images, device):
+        """Return a source of the features, or the images where features do not fit."""
         shape = (len(images), self._n_channels, *self.grid_shape_)
         limit = self.max_feature_bytes
         if limit is not None and 4 * math.prod(shape) > limit:
-            return images, extract
+            return images
         batches = ImageBatches(images, self.batch_size, device=device)
+        extract = self._extractor(images, device)
         stream = stream_batches(
             self.backbone_, batches, extract, verbose=self.verbose, stage="Features"
         )
-        return hold_maps(stream, shape, device), lambda batch: batch
+        return hold_maps(stream, shape, device)
 
-    def _train(self, network, source, extract, device, generator):
+    def _train(self, network, source, run):
         """Train the autoencoder on some of the images until the others get no better."""
         n_held_out = max(1, round(self.validation_fraction * len(source)))
         n_held_out = min(n_held_out, len(source) - 2)
-        order = torch.randperm(len(source), generator=generator).numpy()
+        order = torch.randperm(len(source), generator=run.generator).numpy()
         held_out, trained = (Subset(source, part) for part in np.split(order, [n_held_out]))
+
+        extract = self._extractor(source, run.device)
 
         def loss_fn(batch):
             features = extract(batch)
@@ -464,30 +444,36 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         return train(
             network,
             loss_fn,
-            ImageBatches(trained, self.batch_size, device=device, generator=generator),
+            ImageBatches(
+                trained, self.batch_size, device=run.device, generator=run.generator
+            ),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(held_out, self.batch_size, device=device),
+            validation_batches=ImageBatches(held_out, self.batch_size, device=run.device),
             patience=self.patience,
             verbose=self.verbose,
             stage="FeatureCAE",
         )
 
-    def _measure(self, source, extract, device):
-        """Return the scores (n,), and the spread of the mean codes by their size."""
-        dtype = inference_dtype(self.image_shape_, device)
-        network = on_device(self.network_, device, dtype)
+    def _score(self, source, device):
+        network, extract = self._scoring_parts(source, device)
 
-        def measure(batch):
-            features = extract(batch).to(dtype)
+        def errors_and_codes(batch):
+            features = extract(batch)
             codes = network.encode(features)
             errors = squared_error_map(network.decode(codes), features)
             return self._image_errors(self._normalized(errors)), codes.mean(dim=(2, 3))
 
         batches = ImageBatches(source, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, measure)
+        errors, codes = map_batches(network, batches, errors_and_codes)
         size = max(float(np.abs(codes).mean()), 1e-30)
-        return 0.0 - errors, codes.std(axis=0).mean() / size  # not -0.0
+        return Scores(-errors, codes.std(axis=0).mean() / size)
+
+    def _scoring_parts(self, source, device):
+        """Return the network, and a function from batches to features, in one precision."""
+        extract, dtype = self._extractor(source, device), self._dtype(device)
+        network = self._on_device(self.network_, device)
+        return network, lambda batch: extract(batch).to(dtype)
 
     def _image_errors(self, maps):
         """Return the error (b,) of images from that of their cells (b, rows, columns)."""
@@ -507,21 +493,19 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return self.border, self.border
         return tuple(min(_BORDER, n // 8) for n in self.grid_shape_)
 
-    @isolated
-    def _anomaly_map(self, images):
-        device = resolve_device(self.device, fall_back=True)
-        dtype, extract = inference_dtype(self.image_shape_, device), self._extractor(device)
-        network, size = on_device(self.network_, device, dtype), self.image_shape_[:2]
+    def _anomaly_map(self, images, device):
+        network, extract = self._scoring_parts(images, device)
+        size = self.image_shape_[:2]
 
-        def measure(batch):
-            features = extract(batch).to(dtype)
+        def maps_of(batch):
+            features = extract(batch)
             maps = self._normalized(squared_error_map(network(features), features))
             maps = maps.unsqueeze(1)
             maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
             return maps.squeeze(1).float()
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, measure)
+        return map_batches(network, batches, maps_of)
 
     def _normalized(self, maps):
         return maps if self.score_normalization is None else divided_by_median(maps)

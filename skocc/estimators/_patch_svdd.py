@@ -1,47 +1,34 @@
+"""Patch SVDD (Yi and Yoon 2020): patches compared with those of normal images."""
+
 import copy
 import os
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._base.constraints import TRAINING_CONSTRAINTS
+from skocc._base.detector import BaseDetector, Scores
+from skocc._base.maps import AnomalyMapMixin
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
-    SHARED_CONSTRAINTS,
-    AnomalyMapMixin,
-    OneClassMixin,
-    unchanged_on_error,
-)
-from skocc._sklearn import Interval, StrOptions, fit_context
-from skocc._validation import validate_images, warn_about_anomalies
+from skocc._sklearn import Interval, StrOptions
 from skocc._warnings import warn
-from skocc.banks import (
-    bank_search,
-    build_banks,
-    image_digests,
-    kept_under_budget,
-    recognizer,
-    to_rows,
-)
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import (
-    inference_dtype,
-    on_device,
-    resolve_device,
-    sent_to,
-    tensor_view,
-)
+from skocc.banks import MemoryBank, image_digests, kept_under_budget, to_rows
+from skocc.engine.batches import ImageBatches
+from skocc.engine.device import sent_to
 from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.seeding import seeded
 from skocc.engine.training import train
+from skocc.estimators._patch_pairs import (
+    CutPatches,
+    DensePatches,
+    close_pairs,
+    position_pairs,
+)
 from skocc.losses import pairwise_distance_loss
 from skocc.maps import patch_scores_to_map
-from skocc.neighbors import ApproximateIndex, bank_bytes
+from skocc.neighbors import bank_bytes
 from skocc.nets.normalization import LocalContrastNormalization, MeanSubtraction
 from skocc.nets.patch_encoder import (
     HierarchicalPatchEncoder,
@@ -49,13 +36,12 @@ from skocc.nets.patch_encoder import (
     load_encoder_weights,
     window_starts,
 )
-from skocc.patch_pairs import CutPatches, DensePatches, close_pairs, position_pairs
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.
 _BLOCK_NUMBERS = 2**23
 
 
-class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+class PatchSVDD(AnomalyMapMixin, BaseDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
     An encoder learns from normal images alone what patches look like: to tell where the
@@ -249,7 +235,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     """
 
     _parameter_constraints = {
-        **SHARED_CONSTRAINTS,
+        **TRAINING_CONSTRAINTS,
         "patch_size": [Interval(Integral, 8, None, closed="left")],
         "strides": [None, tuple, list],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
@@ -269,12 +255,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
     _fitted_attributes = {
         **DETECTOR_ATTRIBUTES,
         "network_": Fitted("network"),
-        "bank_small_": Fitted("float32", ("m_small", "d")),
-        "bank_big_": Fitted("float32", ("m_big", "d")),
-        "_bank_images_small": Fitted("int32", ("m_small",), below="n"),
-        "_bank_images_big": Fitted("int32", ("m_big",), below="n"),
-        "_digests": Fitted("uint8", ("n", 16)),
-        "_indices": Fitted("rebuilt"),
+        "bank_small_": Fitted("bank", ("m_small", "d")),
+        "bank_big_": Fitted("bank", ("m_big", "d")),
         "loss_curve_": Fitted("losses"),
     }
 
@@ -337,8 +319,9 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    # Features of a random encoder differ by 1e-3 of their size, and still rank images.
+    _min_spread = 1e-6
+
     def fit(self, X, y=None):
         """Learn an encoder of patches, and keep those of the training images.
 
@@ -366,10 +349,8 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         FloatingPointError
             The loss is not finite.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -388,9 +369,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False)
-        return self._score(images, resolve_device(self.device, fall_back=True))
+        return super().score_samples(X)
 
     def bank_bytes(self, n_images, image_size):
         """Bytes of the features of all patches, to be known before fitting.
@@ -411,27 +390,15 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         n_vectors = n_images * sum(len(rows) * len(columns) for rows, columns in grids)
         return bank_bytes(n_vectors, self.embedding_dim)
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        warm = self.warm_start and hasattr(self, "network_")
-        images = validate_images(self, X, reset=not warm, min_samples=2)
-        warn_about_anomalies(y)
+    def _fit(self, images, run):
         self._check_parameters(len(images))
-        with seeded(self.random_state, device) as generator:
-            images = keep_on_device(images, device)
-            network = copy.deepcopy(self.network_) if warm else self._new_network(images)
-            network.to(device)
-            loss_curve = self._train(network, images, device, generator)
-            self.network_ = network.cpu().eval()
-            self.loss_curve_ = [*self.loss_curve_, *loss_curve] if warm else loss_curve
-            self._make_banks(images, device, generator)
-        train_scores = self._score(images, device)
-        self._set_offset(train_scores)
-        size = max(np.abs(self.bank_small_).mean(), 1e-30)
-        spread = self.bank_small_.std(axis=0).mean() / size
-        # Features of a random encoder differ by 1e-3 of their size, and still rank images.
-        self._set_collapsed(spread, train_scores, min_spread=1e-6)
-        return self
+        network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
+        loss_curve = self._train(network.to(run.device), images, run)
+        self.network_ = network.cpu().eval()
+        self._add_curves(run, loss_curve_=loss_curve)
+        self.bank_small_, self.bank_big_ = self._make_banks(images, run)
+        scores = self._score(images, run.device)
+        run.scores = scores._replace(spread=self.bank_small_.spread())
 
     def _check_parameters(self, n_images):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -455,8 +422,6 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
                 f"that. Got {n_kept} in one of them, of {n_images} images. Set "
                 "n_neighbors=1, pass more images, or raise max_bank_bytes."
             )
-        if self.contamination == "auto":
-            self._auto_offset(None)
         side = min(self.image_shape_[:2])
         if self.n_epochs > 0 and side < 1.25 * size:
             warn(
@@ -523,23 +488,26 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         )
 
     def _check_loaded(self):
-        self._check_parameters(len(self._digests))
-        for images in (self._bank_images_small, self._bank_images_big):
-            n_others = len(images) - int(np.bincount(images).max())
-            if n_others < self.n_neighbors:
-                raise ValueError(f"n_neighbors={self.n_neighbors} of {n_others} vectors")
+        self._check_parameters(len(self.bank_small_.digests))
+        for bank in (self.bank_small_, self.bank_big_):
+            if bank.n_others() < self.n_neighbors:
+                raise ValueError(
+                    f"n_neighbors={self.n_neighbors} of {bank.n_others()} vectors"
+                )
         return {"d": self.embedding_dim}
 
-    def _train(self, network, images, device, generator):
+    def _train(self, network, images, run):
         """Train encoder and position classifiers; return the loss curve."""
-        batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
+        batches = ImageBatches(
+            images, self.batch_size, device=run.device, generator=run.generator
+        )
         learnt = [weight for weight in network.parameters() if weight.requires_grad]
         optimizer = torch.optim.Adam(
             learnt, lr=self.learning_rate, weight_decay=float(self.weight_decay)
         )
         history = train(
             network,
-            self._make_loss(network, generator),
+            self._make_loss(network, run.generator),
             batches,
             optimizer=optimizer,
             n_epochs=self.n_epochs,
@@ -613,56 +581,48 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         # Queries and bank are rounded alike: an image in the bank has distance 0.
         return [torch.cat(z).float() for z in scales]
 
-    def _make_banks(self, images, device, generator):
-        """Keep the embeddings of the patches, and which image each of them is from."""
+    def _make_banks(self, images, run):
+        """Return the embeddings of small and of big patches."""
         n_vectors, n_kept = self._bank_sizes(len(images))
-        network, digests = self._network_on(device), []
+        network, digests = self._on_device(self.network_, run.device), []
 
         def embed(batch):
             digests.extend(image_digests(batch))
             return [to_rows(z) for z in self._embed(network, batch)]
 
-        batches = ImageBatches(images, self.batch_size, device=device)
-        banks = build_banks(
+        batches = ImageBatches(images, self.batch_size, device=run.device)
+        return MemoryBank.of_streams(
             stream_batches(network, batches, embed, verbose=self.verbose, stage="Banks"),
+            digests,
+            len(images),
             n_vectors,
             n_kept,
             self.embedding_dim,
             subsampling=self.subsampling,
-            generator=generator,
+            generator=run.generator,
         )
-        self.bank_small_, self.bank_big_ = (bank.vectors.numpy() for bank in banks)
-        self._bank_images_small, self._bank_images_big = (
-            (bank.rows // (n // len(images))).int().numpy()
-            for bank, n in zip(banks, n_vectors, strict=True)
-        )
-        self._digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
-        self._indices = None
 
     def _score(self, images, device):
         # In double precision: the product of two small distances keeps its digits.
-        maxima = self._map(images, device, lambda maps: maps.max(axis=(1, 2)))
-        return 0.0 - maxima  # not -0.0
+        return Scores(-self._map(images, device, lambda maps: maps.max(axis=(1, 2))))
 
-    @isolated
-    def _anomaly_map(self, images):
-        device = resolve_device(self.device, fall_back=True)
+    def _anomaly_map(self, images, device):
         return self._map(images, device, lambda maps: maps.astype(np.float32))
 
     def _map(self, images, device, reduce):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""
-        network, searches = self._network_on(device), self._searches(device)
-        grids, size = self._grids(), self.image_shape_[:2]
+        network, size = self._on_device(self.network_, device), self.image_shape_[:2]
         sides = (self._int_patch_size() // 2, self._int_patch_size())
-        recognize = recognizer([digest.tobytes() for digest in self._digests])
+        banks = (self.bank_small_, self.bank_big_)
+        searches = [bank.on(device, self.search, self.verbose) for bank in banks]
+        scales = [*zip(self._grids(), sides, searches, strict=True)]
 
-        def measure(batch):
-            image, product = recognize(batch), 1.0
-            for z, grid, side, search in zip(
-                self._embed(network, batch), grids, sides, searches, strict=True
-            ):
-                groups = image.repeat_interleave(z[0, 0].numel())
-                distances, _ = search(to_rows(z), groups, int(self.n_neighbors))
+        def reduced(batch):
+            numbers, product = self.bank_small_.numbers_of(batch), 1.0
+            embeddings = self._embed(network, batch)
+            for z, (grid, side, bank) in zip(embeddings, scales, strict=True):
+                groups = numbers.repeat_interleave(z[0, 0].numel())
+                distances, _ = bank.nearest(to_rows(z), groups, int(self.n_neighbors))
                 scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
                 product = product * patch_scores_to_map(
                     scores, *grid, side, size, self.border
@@ -670,28 +630,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             return torch.from_numpy(reduce(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, measure, verbose=self.verbose, stage="Scores")
-
-    def _searches(self, device):
-        """Return, for each scale, the search of its bank."""
-        banks = [
-            (tensor_view(self.bank_small_), tensor_view(self._bank_images_small)),
-            (tensor_view(self.bank_big_), tensor_view(self._bank_images_big)),
-        ]
-        if self.search == "exact":
-            return [bank_search(*(part.to(device) for part in bank)) for bank in banks]
-        if self._indices is None:
-            self._indices = [
-                ApproximateIndex(*bank, verbose=self.verbose) for bank in banks
-            ]
-        return [
-            bank_search(*bank, index)
-            for bank, index in zip(banks, self._indices, strict=True)
-        ]
-
-    def _network_on(self, device):
-        dtype = inference_dtype(self.image_shape_, device)
-        return on_device(self.network_, device, dtype)
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
 
 
 def _default_strides(patch_size):

@@ -1,3 +1,5 @@
+"""Nearest neighbors of deep features (after SPADE and PatchCore): ResNetKNN."""
+
 import math
 import os
 from numbers import Integral, Real
@@ -5,47 +7,28 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
-from sklearn.base import BaseEstimator
-from sklearn.utils.validation import check_is_fitted
 from torch import nn
 from torch.nn import functional
 
+from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
+from skocc._base.detector import BaseDetector, Scores
+from skocc._base.maps import AnomalyMapMixin
 from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._one_class import (
-    DETECTOR_CONSTRAINTS,
-    AnomalyMapMixin,
-    OneClassMixin,
-    unchanged_on_error,
-)
-from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context
-from skocc._validation import (
-    check_backbone_channels,
-    validate_images,
-    warn_about_anomalies,
-)
-from skocc.banks import (
-    bank_search,
-    build_banks,
-    image_digests,
-    kept_under_budget,
-    recognizer,
-    to_rows,
-)
+from skocc._sklearn import HasMethods, Interval, StrOptions
+from skocc._tensors import tensor_view
+from skocc._validation import check_backbone_channels
+from skocc.banks import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device, tensor_view
+from skocc.engine.batches import ImageBatches
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
 from skocc.feature_cache import cached
 from skocc.losses import divided_by_median
-from skocc.neighbors import ApproximateIndex, bank_bytes, exact_distances
+from skocc.neighbors import bank_bytes, exact_distances
 from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
 
-# Vectors of the bank that show whether its features differ.
-_N_SHOWN = 10_000
 
-
-class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
+class ResNetKNN(AnomalyMapMixin, BaseDetector):
     r"""Nearest-neighbour detector with heat maps on the features of a pretrained network.
 
     A network that was trained on ImageNet, and is not trained further, describes each cell
@@ -249,6 +232,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     _parameter_constraints = {
         **DETECTOR_CONSTRAINTS,
+        "contamination": CONTAMINATION_OR_AUTO,
         "backbone": [str, nn.Module],
         "weights": [None, str, os.PathLike],
         "layers": [tuple, list],
@@ -271,10 +255,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         **DETECTOR_ATTRIBUTES,
         "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
-        "bank_": Fitted("float32", ("m", "d")),
-        "_bank_images": Fitted("int32", ("m",), below="n"),
-        "_digests": Fitted("uint8", ("n", 16)),
-        "_index": Fitted("rebuilt"),
+        "bank_": Fitted("bank", ("m", "d")),
     }
 
     def __init__(
@@ -332,8 +313,9 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         self.random_state = random_state
         self.verbose = verbose
 
-    @fit_context(prefer_skip_nested_validation=True)
-    @isolated
+    # Features of random networks differ by little of their size, and still rank.
+    _min_spread = 1e-6
+
     def fit(self, X, y=None):
         """Keep the features of normal images.
 
@@ -358,10 +340,8 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             X or a parameter is not usable, among them layers that the backbone has not;
             the message says what to do.
         """
-        with unchanged_on_error(self):
-            return self._fit(X, y)
+        return super().fit(X, y)
 
-    @isolated
     def score_samples(self, X):
         """Score images: higher is more normal.
 
@@ -381,9 +361,7 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         ValueError
             X is not usable, or has another shape than in `fit`.
         """
-        check_is_fitted(self)
-        images = validate_images(self, X, reset=False)
-        return self._score(images, resolve_device(self.device, fall_back=True))
+        return super().score_samples(X)
 
     @isolated
     def bank_bytes(self, n_images, image_size=None):
@@ -409,33 +387,23 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         n_features, n_rows, n_columns = network.grid(*size)
         return bank_bytes(n_images * n_rows * n_columns, n_features)
 
-    def _fit(self, X, y):
-        device = resolve_device(self.device)
-        images = validate_images(self, X, reset=True, min_samples=2)
-        warn_about_anomalies(y)
-        with seeded(self.random_state, device) as generator:
-            check_backbone_channels(self.image_shape_)
-            self.network_ = self._build_network(self.weights)
-            n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
-            self.grid_shape_ = tuple(grid_shape)
-            images = keep_on_device(images, device)
-            self._make_bank(images, n_features, device, generator)
+    def _fit(self, images, run):
+        check_backbone_channels(self.image_shape_)
+        self.network_ = self._build_network(self.weights)
+        n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
+        self.grid_shape_ = tuple(grid_shape)
+        self.bank_ = self._make_bank(images, n_features, run)
         self._check_neighbors()
-        train_scores = self._score(images, device)
-        self._set_offset(train_scores)
-        shown = self.bank_[:: max(1, len(self.bank_) // _N_SHOWN)]
-        spread = shown.std(axis=0).mean() / max(np.abs(shown).mean(), 1e-30)
-        # Features of random networks differ by little of their size, and still rank.
-        self._set_collapsed(spread, train_scores, min_spread=1e-6)
-        return self
+        scores = self._score(images, run.device)
+        run.scores = scores._replace(spread=self.bank_.spread())
 
     def _check_neighbors(self):
         """Raise a ValueError for a bank in which some training image finds too few."""
-        n_neighbors = self._n_neighbors()
-        if self._n_others() < n_neighbors:
+        n_neighbors, n_others = self._n_neighbors(), self.bank_.n_others()
+        if n_others < n_neighbors:
             raise ValueError(
                 f"Every image needs {n_neighbors} vectors of other images in the bank. Got "
-                f"a bank of {len(self.bank_)}, {self._n_others()} beside some image. Pass "
+                f"a bank of {len(self.bank_)}, {n_others} beside some image. Pass "
                 "more images, set n_neighbors=1, or raise bank_fraction or max_bank_bytes."
             )
 
@@ -463,90 +431,81 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
 
     def _features_on(self, device):
         """Return the network on a device, and a function from images to features."""
-        dtype = inference_dtype(self.image_shape_, device)
-        network = on_device(self.network_, device, dtype)
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
         extract = cached(network.extract, self.memory)
         # Queries and bank are rounded alike: an image in the bank has distance 0.
         return network, lambda batch: network.join(extract(batch.to(dtype))).float()
 
-    def _make_bank(self, images, n_features, device, generator):
-        """Keep features of cells, and which image each of them is from."""
-        n_cells = math.prod(self.grid_shape_)
-        n_vectors = len(images) * n_cells
+    def _make_bank(self, images, n_features, run):
+        """Return the features of cells, and which image each of them is from."""
+        n_vectors = len(images) * math.prod(self.grid_shape_)
         (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
-        network, features_of = self._features_on(device)
+        network, features_of = self._features_on(run.device)
         digests = []
 
         def embed(batch):
             digests.extend(image_digests(batch))
             return [to_rows(features_of(batch))]
 
-        batches = ImageBatches(images, self.batch_size, device=device)
-        (bank,) = build_banks(
+        batches = ImageBatches(images, self.batch_size, device=run.device)
+        (bank,) = MemoryBank.of_streams(
             stream_batches(network, batches, embed, verbose=self.verbose, stage="Bank"),
+            digests,
+            len(images),
             [n_vectors],
             [n_kept],
             n_features,
             subsampling=self.subsampling,
-            generator=generator,
+            generator=run.generator,
         )
-        self.bank_ = bank.vectors.numpy()
-        self._bank_images = (bank.rows // n_cells).int().numpy()
-        self._digests = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
-        self._index = None
+        return bank
 
     def _score(self, images, device):
-        return 0.0 - self._measure(images, device, self._image_scores)  # not -0.0
+        return Scores(-self._map_cells(images, device, self._image_scores))
 
-    @isolated
-    def _anomaly_map(self, images):
-        device = resolve_device(self.device, fall_back=True)
-        return self._measure(images, device, self._pixel_scores)
+    def _anomaly_map(self, images, device):
+        def pixels(cells, *_):
+            return self._pixel_scores(cells)
 
-    def _measure(self, images, device, reduce):
-        """Search for the cells of each batch, and join what `reduce` makes of them."""
+        return self._map_cells(images, device, pixels)
+
+    def _map_cells(self, images, device, reduce):
+        """Search the bank for the cells of each batch, and join what `reduce` returns."""
         network, features_of = self._features_on(device)
-        recognize = recognizer([digest.tobytes() for digest in self._digests])
-        bank = tensor_view(self.bank_), tensor_view(self._bank_images)
-        if self.search == "approximate":
-            self._index = self._index or ApproximateIndex(*bank, verbose=self.verbose)
-            search = bank_search(*bank, self._index)
-        else:
-            search = bank_search(*(part.to(device) for part in bank))
+        bank = self.bank_.on(device, self.search, self.verbose)
         n_cells = math.prod(self.grid_shape_)
 
-        def measure(batch):
-            image, rows = recognize(batch), to_rows(features_of(batch))
-            distances, neighbors = search(
-                rows, image.repeat_interleave(n_cells), self._n_neighbors()
+        def reduced(batch):
+            numbers, rows = self.bank_.numbers_of(batch), to_rows(features_of(batch))
+            distances, neighbors = bank.nearest(
+                rows, numbers.repeat_interleave(n_cells), self._n_neighbors()
             )
             cells = distances.mean(dim=1).view(len(batch), n_cells)
-            return reduce(cells, rows, neighbors[:, 0], image, search)
+            return reduce(cells, rows, neighbors[:, 0], numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, measure, verbose=self.verbose, stage="Scores")
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
 
-    def _image_scores(self, cells, rows, neighbors, image, search):
+    def _image_scores(self, cells, rows, nearest, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""
-        scores, worst = self._normalized(cells).max(dim=1)
+        # s* of PatchCore (Eq. 6), the distance of the cell that is farthest from the bank.
+        s_star, worst = self._normalized(cells).max(dim=1)
         if self.reweighting is None:
-            return scores
-        starts = cells.shape[1] * torch.arange(len(cells), device=worst.device)
-        worst = worst + starts
-        bank = tensor_view(self.bank_)
-        found = bank[neighbors[worst].cpu()]
-        n_around = min(self.reweighting, self._n_others())
-        _, around = search(found.to(rows.device), image, n_around)
-        features = rows[worst.to(rows.device)].cpu()
-        weights = _usualness(exact_distances(features, bank, around.cpu()), rows.shape[1])
-        return scores * weights.to(scores.device)
+            return s_star
+        worst = worst + cells.shape[1] * torch.arange(len(cells), device=worst.device)
+        # m*, its nearest neighbor in the bank, and N_b(m*), the vectors around that one.
+        vectors = tensor_view(self.bank_.vectors)
+        m_star = vectors[nearest[worst].cpu()]
+        b = min(self.reweighting, self.bank_.n_others())
+        _, around = bank.nearest(m_star.to(rows.device), numbers, b)
+        m_test = rows[worst.to(rows.device)].cpu()
+        weights = _reweighting(
+            exact_distances(m_test, vectors, around.cpu()), rows.shape[1]
+        )
+        return s_star * weights.to(s_star.device)
 
-    def _n_others(self):
-        """Return how many vectors of the bank every image can be compared with."""
-        return len(self.bank_) - int(np.bincount(self._bank_images).max())
-
-    def _pixel_scores(self, cells, rows, neighbors, image, search):
+    def _pixel_scores(self, cells):
         """Return the map (b, H, W) of each image."""
         maps = self._normalized(cells).view(len(cells), 1, *self.grid_shape_)
         size = self.image_shape_[:2]
@@ -570,11 +529,14 @@ class ResNetKNN(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         return train_scores.mean() - 2 * train_scores.std()
 
 
-def _usualness(distances, n_features):
-    """Return PatchCore's weights (b,), in [0, 1).
+def _reweighting(distances, n_features):
+    """Return PatchCore's weights (b,) of s* (Eq. 7), in [0, 1).
 
-    `distances` (b, n) are those of the most unusual cell to vectors around its nearest
-    neighbour, which is the first of them.
+    Parameters
+    ----------
+    distances : Tensor of shape (b, n)
+        Of the farthest cell to the vectors N_b(m*), of which m* is the first.
+    n_features : int
     """
     logits = distances / math.sqrt(n_features)
     return 1 - logits.softmax(dim=1)[:, 0]

@@ -5,10 +5,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
-from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import HasMethods, StrOptions, fit_context
-from skocc._validation import check_backbone_channels, validate_images
+from skocc._validation import check_backbone_channels
 from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches
 from skocc.engine.device import inference_dtype, on_device, resolve_device

@@ -9,11 +9,11 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._fitted import FittedMixin
 from skocc._images import resize_array
-from skocc._one_class import IMAGE_CONSTRAINTS, unchanged_on_error
 from skocc._sklearn import Interval, fit_context
-from skocc._validation import validate_images
 from skocc._warnings import warn
 
 STATISTICS = (

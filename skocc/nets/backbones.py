@@ -13,9 +13,6 @@ from pathlib import Path
 import torch
 from torch import fx, nn
 
-# Smallest image a backbone halves five times without running out of pixels.
-MIN_BACKBONE_SIZE = 32
-
 
 class BackboneEncoder(nn.Module):
     """A network without its classifier, from images to one feature vector each.

@@ -171,7 +171,7 @@ def test_map_has_the_size_of_the_images(images):
     [
         ({"crop": 10}, r"needs 1 pixel.*Got images of 24 x 20 .* crops of \(10, 10\)"),
         ({"error": "ssim", "crop": 5}, r"'ssim' needs 11 pixel.*Set a smaller crop"),
-        ({"contamination": "auto"}, "no threshold rule of its own"),
+        ({"contamination": "auto"}, "'contamination' parameter of ConvAE"),
     ],
 )
 def test_what_cannot_be_used_is_said_before_training(images, params, message, monkeypatch):

@@ -8,9 +8,9 @@ from sklearn.metrics import roc_auc_score
 
 from skocc import MOCCA, DeepSVDD
 from skocc._images import ArrayImages
+from skocc.estimators._pretraining import contrast_extremes
 from skocc.nets.lenet import LeNetEncoder
 from skocc.nets.mlp import MLP
-from skocc.pretraining import contrast_extremes
 from tests.quick import quick
 
 
@@ -233,7 +233,7 @@ def test_backbone_refuses_rows_and_other_channels(digits, rgb):
     detector = quick(DeepSVDD, backbone="resnet18", weights=None)
     with pytest.raises(ValueError, match="needs images of at least"):
         detector.fit(digits[0].reshape(-1, 64))
-    with pytest.raises(ValueError, match=r"1 or 3 channels.*Leave backbone at None"):
+    with pytest.raises(ValueError, match=r"1 or 3 channels.*X\[:, :, :, :3\]"):
         detector.fit(np.concatenate([rgb, rgb[..., :1]], axis=3))
 
 

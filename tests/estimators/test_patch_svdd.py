@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from skocc import CollapseWarning, PatchSVDD
+from skocc.banks import MemoryBank
 from skocc.estimators import _patch_svdd as module
 from skocc.maps import patch_scores_to_map
 from skocc.nets.patch_encoder import HierarchicalPatchEncoder, window_starts
@@ -52,8 +53,8 @@ def by_hand(detector, image, banks, n_neighbors=1):
 def test_map_of_a_new_image(images, n_neighbors):
     detector = make(n_neighbors=n_neighbors).fit(images[:6])
     banks = [np.concatenate(z) for z in embeddings(detector, images[:6])]
-    np.testing.assert_allclose(detector.bank_small_, banks[0], atol=1e-6)
-    np.testing.assert_allclose(detector.bank_big_, banks[1], atol=1e-6)
+    np.testing.assert_allclose(detector.bank_small_.vectors, banks[0], atol=1e-6)
+    np.testing.assert_allclose(detector.bank_big_.vectors, banks[1], atol=1e-6)
     expected = by_hand(detector, images[7], banks, n_neighbors)
     found = detector.anomaly_map(images[7:8])
     np.testing.assert_allclose(found[0], expected, rtol=1e-3, atol=1e-6)
@@ -70,7 +71,10 @@ def test_training_image_is_judged_by_the_others(images, fitted):
     np.testing.assert_array_equal(fitted.score_samples(images), fitted.train_scores_)
     # Were it not recognised, it would find all its patches in the bank.
     stranger = make().fit(images)
-    stranger._digests = np.zeros_like(stranger._digests)
+    for name in ("bank_small_", "bank_big_"):
+        bank = getattr(stranger, name)
+        unknown = MemoryBank(bank.vectors, bank.images, np.zeros_like(bank.digests))
+        setattr(stranger, name, unknown)
     np.testing.assert_allclose(stranger.anomaly_map(images[4:5]), 0, atol=1e-9)
 
 
@@ -82,13 +86,13 @@ def test_copies_of_a_training_image_are_normal(images):
 
 def test_banks_keep_to_the_budget(images, fitted):
     full = fitted.bank_bytes(12, (40, 36))
-    assert full == fitted.bank_small_.nbytes + fitted.bank_big_.nbytes
+    assert full == fitted.bank_small_.vectors.nbytes + fitted.bank_big_.vectors.nbytes
     for subsampling in ("random", "coreset"):
         detector = make(max_bank_bytes=full // 10, subsampling=subsampling).fit(images)
-        kept = detector.bank_small_.nbytes + detector.bank_big_.nbytes
+        kept = detector.bank_small_.vectors.nbytes + detector.bank_big_.vectors.nbytes
         assert full // 10 - 2 * 256 < kept <= full // 10
-        vectors = {tuple(vector) for vector in fitted.bank_small_}
-        assert {tuple(vector) for vector in detector.bank_small_} <= vectors
+        vectors = {tuple(vector) for vector in fitted.bank_small_.vectors}
+        assert {tuple(vector) for vector in detector.bank_small_.vectors} <= vectors
         ratio = len(detector.bank_small_) / len(detector.bank_big_)
         assert ratio == pytest.approx(
             len(fitted.bank_small_) / len(fitted.bank_big_), rel=0.1
@@ -163,7 +167,7 @@ def test_border_is_that_of_the_map(images, fitted):
         ({"patch_size": 64}, "Patches of 64 pixels do not fit .* side of 40"),
         ({"strides": (4, 16, 1)}, r"strides must be two .* Got \(4, 16, 1\)"),
         ({"strides": (9, 4)}, "stride=9 does not suit patches of 8 pixels"),
-        ({"contamination": "auto"}, "no threshold rule of its own"),
+        ({"contamination": "auto"}, "'contamination' parameter of PatchSVDD"),
         ({"n_neighbors": 10**6}, "n_neighbors=1000000 needs more .* Got 192"),
     ],
 )
@@ -212,7 +216,7 @@ def test_golden_map_and_score(data_dir, tmp_path, name):
     )
     score = detector.score_samples(golden["images"][2:])
     np.testing.assert_allclose(-score, golden["score_mult"].ravel(), atol=1e-4)
-    assert detector.bank_small_.shape == (2 * 17 * 17, 64)
+    assert detector.bank_small_.vectors.shape == (2 * 17 * 17, 64)
 
 
 @pytest.mark.parametrize(("side", "warns"), [(16, True), (19, True), (20, False)])

@@ -10,7 +10,8 @@ from torch import nn
 from torch.nn import functional
 
 from skocc import ResNetKNN
-from skocc.estimators._resnet_knn import _usualness
+from skocc.banks import MemoryBank
+from skocc.estimators._resnet_knn import _reweighting
 from skocc.nets.backbones import FeatureMaps
 
 N_CELLS = 10 * 9
@@ -60,10 +61,10 @@ def distances_to(bank, vectors):
 
 def test_bank_holds_every_cell_in_order(fitted, images):
     assert fitted.grid_shape_ == (10, 9)
-    assert fitted.bank_.shape == (8 * N_CELLS, 14)
+    assert fitted.bank_.vectors.shape == (8 * N_CELLS, 14)
     vectors = features(fitted, images[:8])
-    np.testing.assert_allclose(fitted.bank_, np.concatenate(vectors), atol=1e-6)
-    np.testing.assert_array_equal(fitted._bank_images, np.repeat(np.arange(8), N_CELLS))
+    np.testing.assert_allclose(fitted.bank_.vectors, np.concatenate(vectors), atol=1e-6)
+    np.testing.assert_array_equal(fitted.bank_.images, np.repeat(np.arange(8), N_CELLS))
 
 
 @pytest.mark.parametrize("aggregation", ["min", "mean"])
@@ -94,7 +95,8 @@ def test_training_image_is_judged_by_the_others(make, fitted, images):
     np.testing.assert_allclose(scores[1:], fitted.train_scores_, rtol=1e-6)
     # Were it not recognised, it would find all its cells in the bank.
     stranger = make().fit(images[:8])
-    stranger._digests = np.zeros_like(stranger._digests)
+    bank = stranger.bank_
+    stranger.bank_ = MemoryBank(bank.vectors, bank.images, np.zeros_like(bank.digests))
     np.testing.assert_allclose(stranger.score_samples(images[3:4]), 0, atol=1e-6)
 
 
@@ -132,10 +134,10 @@ def test_scores_survive_a_rotation_of_the_features(backbone, make, images):
 
 def test_weights_of_patchcore():
     distances = torch.tensor([[2.0, 2.5, 3.0]])
-    assert _usualness(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
-    assert _usualness(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
+    assert _reweighting(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
+    assert _reweighting(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
     large = torch.tensor([[1e4, 1e4]])
-    assert _usualness(large, 1).item() == pytest.approx(0.5)
+    assert _reweighting(large, 1).item() == pytest.approx(0.5)
 
 
 def test_reweighting_by_hand(make, fitted, images):
@@ -207,18 +209,20 @@ def test_scores_relative_to_the_image(make, fitted, images, reweighting):
 @pytest.mark.parametrize("subsampling", ["random", "coreset"])
 def test_bank_keeps_to_fraction_and_budget(make, fitted, images, subsampling):
     full = fitted.bank_bytes(8, (40, 36))
-    assert full == fitted.bank_.nbytes
-    vectors = {tuple(vector) for vector in fitted.bank_}
+    assert full == fitted.bank_.vectors.nbytes
+    vectors = {tuple(vector) for vector in fitted.bank_.vectors}
     for params, n_kept in [
         ({"bank_fraction": 0.25}, 180),
         ({"max_bank_bytes": full // 10}, 72),
         ({"bank_fraction": 0.05, "max_bank_bytes": full // 10}, 36),
     ]:
         detector = make(subsampling=subsampling, **params).fit(images[:8])
-        assert detector.bank_.shape == (n_kept, 14)
-        assert {tuple(vector) for vector in detector.bank_} <= vectors
+        assert detector.bank_.vectors.shape == (n_kept, 14)
+        assert {tuple(vector) for vector in detector.bank_.vectors} <= vectors
         (own,) = features(detector, images[:1])
-        for image, vector in zip(detector._bank_images, detector.bank_, strict=True):
+        for image, vector in zip(
+            detector.bank_.images, detector.bank_.vectors, strict=True
+        ):
             if image == 0:
                 assert distances_to(own, vector[None]).min() < 1e-6
     with pytest.raises(ValueError, match="at least 56"):
@@ -243,7 +247,7 @@ def test_pooling_interpolation_and_normalization(make, fitted, images):
         ({"layers": ("2",)}, 8),
     ]:
         detector = make(**params).fit(images[:8])
-        assert detector.bank_.shape[1] == n_features
+        assert detector.bank_.vectors.shape[1] == n_features
         assert not np.allclose(detector.score_samples(images), scores)
 
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from skocc.estimators._spheres import away_from_zero, quantile_radius
 from skocc.losses import (
     hard_boundary_loss,
     reconstruction_loss,
@@ -14,7 +15,6 @@ from skocc.nets.lenet import (
     lenet_latent_dim,
     lenet_widths,
 )
-from skocc.spheres import away_from_zero, quantile_radius
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 

@@ -8,7 +8,7 @@ from torch import nn
 from skocc.engine.batches import ImageBatches
 from skocc.engine.inference import map_batches
 from skocc.engine.training import train_by_milestones
-from skocc.filters import dictionary_filters
+from skocc.estimators._filters import dictionary_filters
 from skocc.losses import reconstruction_loss
 from skocc.nets.normalization import ContrastNormalization, global_contrast_normalize
 
@@ -63,7 +63,7 @@ def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) 
     ----------
     filters : Parameter of shape (width, C, side, side)
     normalize, batches, generator
-        As in :func:`skocc.filters.dictionary_filters`.
+        As in :func:`skocc.estimators._filters.dictionary_filters`.
     """
     learnt = dictionary_filters(
         batches, normalize, len(filters), filters.shape[-1], generator

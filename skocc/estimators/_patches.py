@@ -6,8 +6,8 @@ Both kinds here have the same attributes and methods.
 
 import torch
 
+from skocc.estimators._patch_pairs import random_crops
 from skocc.nets.patch_encoder import window_starts
-from skocc.patch_pairs import random_crops
 
 
 class WholeSamples:
@@ -22,20 +22,20 @@ class WholeSamples:
     ----------
     shape : tuple
         Of a piece, as that of a sample.
-    n_drawn, n_cut : int
+    n_train_patches, n_score_patches : int
         Pieces of a sample in training and to score it.
     """
 
-    n_drawn = n_cut = 1
+    n_train_patches = n_score_patches = 1
 
     def __init__(self, sample_shape: tuple[int, ...]):
         self.shape = tuple(sample_shape)
 
-    def draw(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+    def sample(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
         """Return the batch."""
         return batch
 
-    def cut(self, batch: torch.Tensor) -> torch.Tensor:
+    def tile(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the batch."""
         return batch
 
@@ -48,14 +48,14 @@ class PatchGrid:
     image_shape : tuple (H, W, C)
     patch_size : int
         Side of a patch in pixels, no larger than the images.
-    n_drawn : int
+    n_train_patches : int
         Patches that are drawn from an image.
 
     Attributes
     ----------
     shape : tuple
         Of a patch: (`patch_size`, `patch_size`, C).
-    n_drawn, n_cut : int
+    n_train_patches, n_score_patches : int
         Patches of an image in training and to score it.
     starts : list of two lists of int
         Top rows, and left columns, of the patches that an image is cut into. The last are
@@ -63,22 +63,25 @@ class PatchGrid:
         the patch.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], patch_size: int, n_drawn: int):
+    def __init__(
+        self, image_shape: tuple[int, int, int], patch_size: int, n_train_patches: int
+    ):
         *size, n_channels = image_shape
         self.shape = (patch_size, patch_size, n_channels)
         self.starts = [window_starts(n, patch_size, patch_size) for n in size]
-        self.n_drawn = n_drawn
-        self.n_cut = len(self.starts[0]) * len(self.starts[1])
+        self.n_train_patches = n_train_patches
+        self.n_score_patches = len(self.starts[0]) * len(self.starts[1])
 
-    def draw(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
-        """Map images (b, C, H, W) to patches (`n_drawn` b, C, side, side)."""
+    def sample(self, batch: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
+        """Map images (b, C, H, W) to patches (`n_train_patches` b, C, side, side)."""
         crops = [
-            random_crops(batch, self.shape[:2], generator) for _ in range(self.n_drawn)
+            random_crops(batch, self.shape[:2], generator)
+            for _ in range(self.n_train_patches)
         ]
         return torch.cat(crops).contiguous(memory_format=torch.channels_last)
 
-    def cut(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map images (b, C, H, W) to patches (b `n_cut`, C, side, side), row by row."""
+    def tile(self, batch: torch.Tensor) -> torch.Tensor:
+        """Map images (b, C, H, W) to (b `n_score_patches`, C, side, side), row by row."""
         side = self.shape[0]
         rows, columns = self.starts
         patches = [batch[:, :, i : i + side, j : j + side] for i in rows for j in columns]

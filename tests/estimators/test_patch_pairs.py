@@ -1,8 +1,7 @@
 import pytest
 import torch
 
-from skocc.nets.patch_encoder import HierarchicalPatchEncoder
-from skocc.patch_pairs import (
+from skocc.estimators._patch_pairs import (
     CutPatches,
     DensePatches,
     close_pairs,
@@ -10,6 +9,7 @@ from skocc.patch_pairs import (
     position_pairs,
     random_crops,
 )
+from skocc.nets.patch_encoder import HierarchicalPatchEncoder
 
 # Classes 0 to 7 as (row, column) directions.
 DIRECTIONS = torch.tensor(

@@ -10,10 +10,10 @@ from torch import nn
 
 import skocc
 from examples.video import frame_auroc, make_detector, make_test_videos, make_video
-from skocc import MOCCA, DeepSVDD
+from skocc import DeepSVDD, VideoMOCCA
 from skocc.clips import average_over_frames, min_max_normalize
+from skocc.estimators._spheres import away_from_zero
 from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
-from skocc.spheres import away_from_zero
 
 RNG = np.random.default_rng(0)
 VIDEOS = [RNG.random((n, 8, 9), dtype=np.float32) for n in (9, 12, 7)]
@@ -34,7 +34,7 @@ def quick(**params):
         "device": "cpu",
         "random_state": 0,
     }
-    return MOCCA(**(small | params))
+    return VideoMOCCA(**(small | params))
 
 
 @pytest.fixture(scope="module")
@@ -57,7 +57,6 @@ def test_what_a_fit_leaves(detector):
     assert [center.shape for center in detector.centers_] == [(100,)] * 7
     assert detector.radii_.shape == (7,)
     assert detector.train_scores_.shape == (3,)
-    assert detector.pretrain_loss_curve_ == []
     assert not hasattr(detector, "n_features_in_")
     assert set(detector.network_) == {"normalize", "encoder", "decoder"}
 
@@ -257,12 +256,7 @@ def test_search_over_videos():
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        (
-            {"architecture": "lenet"},
-            r"'lenet' is for images.*clips of shape \(4, 8, 9, 1\)",
-        ),
-        ({"patch_size": 4}, r"patch_size=4 cuts images.*clips of shape.*patch_size=None"),
-        ({"normalization": "local_contrast"}, "is for images.*clips of shape"),
+        ({"normalization": "local_contrast"}, "'normalization' parameter of VideoMOCCA"),
         ({"clip_length": 8}, "at least clip_length=8 frames.*7 in the video at index 2"),
         ({"layers": (7,)}, "from 0 to 6"),
         ({"n_clips": 1}, "n_clips"),
@@ -273,13 +267,19 @@ def test_parameters_that_do_not_fit_videos(params, message):
         quick(**params).fit(VIDEOS)
 
 
+def test_images_are_videos_of_one_frame():
+    images = RNG.random((20, 8, 9))
+    by_images, by_clips = (
+        quick(clip_length=clip_length).fit(X)
+        for clip_length, X in [(1, images), (None, images[:, None, :, :, None])]
+    )
+    assert by_images.n_features_in_ == 72
+    np.testing.assert_array_equal(by_images.score_samples(images), by_clips.train_scores_)
+
+
 def test_images_and_videos_are_told_apart(detector):
-    images = RNG.random((20, 8, 8))
-    fitted_on_images = quick(clip_length=None, pretrain_n_epochs=1).fit(images)
-    assert set(fitted_on_images.network_) == {"normalize", "encoder"}
-    with pytest.raises(ValueError, match=r"score_frames is for videos.*\(8, 8, 1\)"):
-        fitted_on_images.score_frames(VIDEOS[0])
-    with pytest.raises(ValueError, match=r"clips \(n, T, H, W, C\) or a list of videos"):
+    images = RNG.random((20, 8, 9))
+    with pytest.raises(ValueError, match=r"at least clip_length=4 frames\. Got 1 in"):
         detector.score_samples(images)
     with pytest.raises(ValueError, match=r"must be images"):
         DeepSVDD().fit(np.stack(WINDOWS))

@@ -85,7 +85,7 @@ def initial_centers(
     return [away_from_zero(torch.from_numpy(mean)).float() for mean in means]
 
 
-def measure(
+def distances_to_centers(
     network: torch.nn.Module,
     features: Callable,
     batches: Iterable,
@@ -111,7 +111,7 @@ def measure(
         size of the center's components.
     """
 
-    def measure_batch(batch):
+    def distances_of(batch):
         distances, sums = [], []
         for z, center in zip(features(batch), centers, strict=True):
             offsets = z - center
@@ -119,7 +119,7 @@ def measure(
             distances.append(squared_distance(z, center))
         return torch.stack(distances, dim=1), *sums
 
-    distances, *sums = map_batches(network, batches, measure_batch, **progress)
+    distances, *sums = map_batches(network, batches, distances_of, **progress)
     spreads = []
     for center, total, squares in zip(centers, sums[::2], sums[1::2], strict=True):
         mean = total.sum(0, dtype="float64") / len(distances)
@@ -196,6 +196,36 @@ class SoftBoundary:
             self._epoch_distances = []
         self.radius = quantile_radius(distances, self._nu)
         return loss
+
+
+def make_boundary(
+    boundary: str,
+    nu: float,
+    *,
+    n_batches: int,
+    warm_up_n_epochs: int,
+    update: str,
+    n_epochs_done: int = 0,
+    radius: float = 0.0,
+    device: torch.device | None = None,
+) -> HardBoundary | SoftBoundary:
+    """Return the loss of distances, at the start or in a warm start.
+
+    Parameters
+    ----------
+    boundary : {"hard", "soft"}
+    nu, n_batches, warm_up_n_epochs, update, device
+        As of `SoftBoundary`.
+    n_epochs_done : int, default=0
+        Epochs of earlier fits. The warm-up goes on where they left it.
+    radius : float, default=0.0
+        That of an earlier fit, which a boundary starts from that is warm already.
+    """
+    if boundary == "hard":
+        return HardBoundary()
+    warm_up_n_epochs = max(0, warm_up_n_epochs - n_epochs_done)
+    start = 0.0 if warm_up_n_epochs else radius
+    return SoftBoundary(nu, n_batches, warm_up_n_epochs, update, start, device)
 
 
 def final_radius(distances: np.ndarray, nu: float) -> float:

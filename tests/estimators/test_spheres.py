@@ -2,16 +2,16 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.losses import soft_boundary_loss
-from skocc.spheres import (
+from skocc.estimators._spheres import (
     HardBoundary,
     SoftBoundary,
     away_from_zero,
+    distances_to_centers,
     final_radius,
     initial_centers,
-    measure,
     quantile_radius,
 )
+from skocc.losses import soft_boundary_loss
 
 D = torch.tensor([1.0, 4.0, 9.0, 16.0])
 
@@ -75,7 +75,9 @@ def test_centers_are_means_over_batches_of_any_size():
 
 def test_distances_and_spreads_of_each_space():
     centers = [torch.tensor([4.0, -0.1]), torch.tensor([40.0])]
-    distances, spreads = measure(torch.nn.Identity(), two_spaces, BATCHES, centers)
+    distances, spreads = distances_to_centers(
+        torch.nn.Identity(), two_spaces, BATCHES, centers
+    )
     a, b = np.array([1, 3, 8.0]), np.array([0, 0.1, -0.4])
     expected = np.stack([(a - 4) ** 2 + (b + 0.1) ** 2, 100 * (a - 4) ** 2], axis=1)
     np.testing.assert_allclose(distances, np.repeat(expected, 2, axis=0), rtol=1e-5)

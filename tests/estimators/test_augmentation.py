@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skocc.augmentation import random_variants
+from skocc.estimators._augmentation import random_variants
 
 
 def variants(images, rotations=True, n=200):

@@ -1,6 +1,6 @@
 import torch
 
-from skocc.filters import _random_patches, dictionary_filters
+from skocc.estimators._filters import _random_patches, dictionary_filters
 
 
 def learn(batches, n_filters=4, seed=0):

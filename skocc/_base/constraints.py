@@ -1,0 +1,32 @@
+"""Constraints of parameters that several classes have, in scikit-learn's form."""
+
+from numbers import Integral, Real
+
+from skocc._sklearn import Interval, StrOptions
+
+# Of everything that takes images.
+IMAGE_CONSTRAINTS = {
+    "batch_size": [Interval(Integral, 2, None, closed="left")],
+    "image_shape": [None, tuple, list],
+    "image_size": [None, Interval(Integral, 1, None, closed="left"), tuple, list],
+    "intensity_range": [None, tuple, list],
+    "random_state": ["random_state"],
+    "verbose": ["verbose"],
+}
+_CONTAMINATION = Interval(Real, 0, 0.5, closed="right")
+# Of detectors, also those that train nothing.
+DETECTOR_CONSTRAINTS = {**IMAGE_CONSTRAINTS, "contamination": [_CONTAMINATION]}
+# For methods with a threshold rule of their own, `_auto_offset`.
+CONTAMINATION_OR_AUTO = [StrOptions({"auto"}), _CONTAMINATION]
+# Beyond that the first step of Adam, ten times as large, overflows float32.
+_LARGEST = 1e37
+LEARNING_RATE = [Interval(Real, 0, _LARGEST, closed="right")]
+WEIGHT_DECAY = [Interval(Real, 0, _LARGEST, closed="both")]
+# Of detectors that train a network.
+TRAINING_CONSTRAINTS = {
+    **DETECTOR_CONSTRAINTS,
+    "n_epochs": [Interval(Integral, 0, None, closed="left")],
+    "learning_rate": LEARNING_RATE,
+    "weight_decay": WEIGHT_DECAY,
+    "warm_start": ["boolean"],
+}

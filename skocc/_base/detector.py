@@ -1,0 +1,304 @@
+"""The base of all detectors: fit, scores, thresholds, labels."""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_is_fitted
+
+from skocc._base.reading import unchanged_on_error, validate_images
+from skocc._fitted import FittedMixin
+from skocc._images import ImageSource
+from skocc._sklearn import fit_context
+from skocc._validation import warn_about_anomalies
+from skocc._warnings import warn
+from skocc.engine.ambient import isolated
+from skocc.engine.batches import keep_on_device
+from skocc.engine.device import inference_dtype, on_device, resolve_device
+from skocc.engine.seeding import seeded
+
+# Relative difference up to which scores are ties.
+_TIE = 1e-6
+
+
+class CollapseWarning(UserWarning):
+    """The fitted network gives (nearly) the same output for every training image.
+
+    A one-class objective is minimized by a network that ignores its input. Such a network
+    ranks nothing, however small its loss.
+    """
+
+
+class Scores(NamedTuple):
+    """Scores of images, and what shows whether the network says anything.
+
+    Attributes
+    ----------
+    scores : ndarray of shape (n,)
+        Higher is more normal.
+    spread : float, default=None
+        Mean standard deviation of the features of these images, relative to their size.
+        Needed of training images only.
+    values : ndarray of shape (n,), default=None
+        What the scores are made of before a constant is added. None: the scores.
+    """
+
+    scores: np.ndarray
+    spread: float | None = None
+    values: np.ndarray | None = None
+
+
+@dataclass
+class Run:
+    """One call of `fit`.
+
+    Attributes
+    ----------
+    device : torch.device
+        Where to train.
+    generator : torch.Generator
+        On the CPU, for the order of batches and whatever else is drawn.
+    is_warm : bool
+        Whether to go on from the fitted networks.
+    source : image source
+        The images as they were read.
+    scores : Scores or None
+        Of the training images, where `_fit` has computed them; else `fit` does.
+    """
+
+    device: torch.device
+    generator: torch.Generator
+    is_warm: bool
+    source: ImageSource
+    scores: Scores | None = None
+
+
+class BaseDetector(FittedMixin, OutlierMixin, BaseEstimator):
+    """Base class of detectors, which do two things of their own: `_fit` and `_score`.
+
+    A method has keyword-only parameters that `__init__` assigns, among them those of
+    ``DETECTOR_CONSTRAINTS`` and `device`, and declares what `_fit` sets in
+    ``_fitted_attributes``. It implements
+
+    ``_fit(images, run)``
+        Learn from an image source in memory or on the device, and set attributes, networks
+        being on the CPU and in eval mode. It runs with random numbers of its own
+        (`run.generator`, and torch's functions), and whatever it sets is undone if it
+        raises an error.
+    ``_score(images, device)``
+        Return `Scores` of an image source.
+    ``_auto_offset(train_scores)``
+        Optional: the threshold for ``contamination="auto"``.
+    ``_empty_network(attribute)``, ``_check_loaded()``
+        For model files: see :class:`~skocc._fitted.FittedMixin`.
+    """
+
+    # Whether (n, d) may be plain rows, and the fewest samples to learn from.
+    _accepts_rows = False
+    _min_samples = 2
+    # Spread below which the network says nothing. Features of a random network may differ
+    # by 1e-3 of their size, and still rank images.
+    _min_spread = 1e-3
+
+    @fit_context(prefer_skip_nested_validation=True)
+    @isolated
+    def fit(self, X, y=None):
+        """Learn from normal images.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            Normal samples only.
+        y : Ignored
+            Present for scikit-learn. Labels of anomalies raise a warning.
+
+        Returns
+        -------
+        self : estimator
+        """
+        with unchanged_on_error(self):
+            device = resolve_device(self.device)
+            is_warm = getattr(self, "warm_start", False) and hasattr(self, "offset_")
+            images = self._read(X, reset=not is_warm, min_samples=self._min_samples)
+            warn_about_anomalies(y)
+            with seeded(self.random_state, device) as generator:
+                run = Run(device, generator, is_warm, images)
+                images = keep_on_device(images, device)
+                self._fit(images, run)
+            result = run.scores or self._score(images, device)
+            self.train_scores_ = _plain(result.scores)
+            self._set_offset()
+            self._set_collapsed(result)
+        return self
+
+    @isolated
+    def score_samples(self, X):
+        """Score images: higher is more normal.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        scores : ndarray of shape (n_samples,), float64
+        """
+        check_is_fitted(self)
+        images = self._read(X, reset=False)
+        return _plain(self._score(images, self._scoring_device()).scores)
+
+    def decision_function(self, X):
+        """Signed score: the score minus the threshold.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        decision : ndarray of shape (n_samples,), float64
+            ``score_samples(X) - offset_``; negative is an anomaly.
+        """
+        check_is_fitted(self)
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X):
+        """Label images as normal or anomalous.
+
+        Parameters
+        ----------
+        X : images, rows or paths
+            As in `fit`.
+
+        Returns
+        -------
+        labels : ndarray of shape (n_samples,), int
+            +1 for normal, -1 for anomalous. A score of NaN is an anomaly.
+        """
+        # NaN >= 0 is false, so a NaN score is an anomaly.
+        return np.where(self.decision_function(X) >= 0, 1, -1)
+
+    def set_contamination(self, contamination):
+        """Change the threshold of a fitted estimator without fitting again.
+
+        Parameters
+        ----------
+        contamination : float in (0, 0.5] or "auto"
+            Fraction of the training images that the new threshold calls anomalous, or
+            the rule of the method's source, where it has one.
+
+        Returns
+        -------
+        self : estimator
+            With `contamination` and `offset_` changed.
+
+        Raises
+        ------
+        ValueError
+            `contamination` is out of range, or "auto" where the method has no rule.
+        """
+        check_is_fitted(self)
+        previous = self.contamination
+        self.contamination = contamination
+        try:
+            self._validate_params()
+            self._set_offset()
+        except ValueError:
+            self.contamination = previous
+            raise
+        return self
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.string = True
+        return tags
+
+    def _read(self, X, *, reset, min_samples=1):
+        """Return X as an image source, and remember its shape or compare it."""
+        return validate_images(
+            self, X, reset=reset, rows=self._accepts_rows, min_samples=min_samples
+        )
+
+    def _scoring_device(self):
+        return resolve_device(self.device, fall_back=True)
+
+    def _dtype(self, device):
+        """Return the precision that scores are computed in."""
+        return inference_dtype(self.image_shape_, device)
+
+    def _on_device(self, network, device):
+        """Return a fitted network, or a copy, on `device` in the precision for scores."""
+        return on_device(network, device, self._dtype(device))
+
+    def _add_curves(self, run, **curves):
+        """Set curves of losses, after those of earlier fits in a warm start."""
+        for name, curve in curves.items():
+            before = getattr(self, name) if run.is_warm else []
+            setattr(self, name, [*before, *curve])
+
+    def _set_offset(self):
+        """Set `offset_` from `train_scores_`."""
+        check_finite(self.train_scores_)
+        if self.contamination == "auto":
+            offset = self._auto_offset(self.train_scores_)
+        else:
+            offset = np.percentile(self.train_scores_, 100 * self.contamination)
+        self.offset_ = _below_ties(float(offset), self.train_scores_)
+
+    def _set_collapsed(self, result):
+        """Set `collapsed_`, and warn where the fitted network says nothing."""
+        # A difference of nearly equal numbers has no size to compare with.
+        values = self.train_scores_ if result.values is None else result.values
+        spread = np.inf if result.spread is None else result.spread
+        # Equal images differ by the rounding that differs with the size of a batch.
+        constant = np.ptp(values) <= 1e-5 * np.max(np.abs(values)) or spread <= 1e-7
+        self.collapsed_ = bool(constant or spread < self._min_spread)
+        if self.collapsed_:
+            what = (
+                "the scores of all training images are the same"
+                if constant
+                else f"the features of the training images hardly differ ({spread:.1e} "
+                "of their size)"
+            )
+            warn(
+                f"{type(self).__name__} has collapsed: {what}. Either the images are "
+                "identical, or the network has learned to ignore its input. Check X; "
+                "train for fewer epochs, with a smaller learning_rate, or with an "
+                "autoencoder stage before.",
+                CollapseWarning,
+            )
+
+
+def check_finite(scores):
+    """Raise a FloatingPointError for scores of training images that are not finite.
+
+    The last step of a training can be the one that goes wrong, after the last loss.
+    """
+    n_bad = np.count_nonzero(~np.isfinite(scores))
+    if n_bad:
+        raise FloatingPointError(
+            "The fitted model gives training images scores that are not finite. Got "
+            f"{n_bad} of {len(scores)}. Lower the learning rate, or bring X to a range "
+            "near [0, 1]."
+        )
+
+
+def _below_ties(offset, scores):
+    """Return the threshold, moved below scores that are as large up to rounding.
+
+    Scores differ in their last digits with the batch they are computed in. Ties at the
+    threshold count as normal, and no label of a training image hangs on these digits.
+    """
+    margin = _TIE * np.max(np.abs(scores))
+    ties = scores[np.abs(scores - offset) <= margin]
+    return float(ties.min() - margin) if ties.size and margin > 0 else offset
+
+
+def _plain(scores):
+    """Return scores as float64, 0.0 in place of -0.0."""
+    return np.asarray(scores, dtype=np.float64) + 0.0

@@ -1,0 +1,62 @@
+"""Model files of earlier versions, brought to the form of this one.
+
+Names that a class has changed are in one table, ``RENAMED``. Here is what it cannot say.
+"""
+
+# Formats 1 and 2, of skocc 0.1: bank and recognition in attributes of their own, ...
+_BANKS = {
+    "ResNetKNN": {"bank_": ("bank_", "_bank_images")},
+    "PatchSVDD": {
+        "bank_small_": ("bank_small_", "_bank_images_small"),
+        "bank_big_": ("bank_big_", "_bank_images_big"),
+    },
+}
+_REBUILT = ("_index", "_indices")
+# ... and one class for images and for videos.
+_OF_VIDEOS = ("clip_length", "clip_stride", "n_clips", "reconstruction_weight")
+_OF_IMAGES = (
+    "architecture", "selectors", "widths", "patch_size", "n_crops", "filter_init",
+    "freeze_bn", "pretrain_n_epochs", "pretrain_learning_rate", "pretrain_weight_decay",
+    "pretrain_milestones",
+)  # fmt: skip
+
+
+def current_form(header, arrays):
+    """Return header and arrays of a file as this version would have written them.
+
+    Parameters
+    ----------
+    header : dict
+        Of a file that is whole, with whatever in it.
+    arrays : dict of str to ndarray
+
+    Returns
+    -------
+    header, arrays : dict
+        New ones; the arrays are not copied.
+
+    Raises
+    ------
+    Exception
+        Of any kind, where the header has not the entries that every file has.
+    """
+    name, params, values = header["estimator"], header["params"], header["values"]
+    params, values, arrays = dict(params), dict(values), dict(arrays)
+    if name == "MOCCA":
+        is_video = len(values["image_shape_"]["tuple"]) == 4
+        for other in _OF_IMAGES if is_video else _OF_VIDEOS:
+            params.pop(other, None)
+        if is_video:
+            name = "VideoMOCCA"
+            values.pop("pretrain_loss_curve_", None)
+            if params.get("normalization") == "auto":
+                params["normalization"] = None
+    if name in _BANKS and "_digests" in arrays:
+        for index in _REBUILT:
+            values.pop(index, None)
+        digests = arrays.pop("_digests")
+        for bank, (vectors, images) in _BANKS[name].items():
+            arrays[f"{bank}/vectors"] = arrays.pop(vectors)
+            arrays[f"{bank}/images"] = arrays.pop(images)
+            arrays[f"{bank}/digests"] = digests
+    return {**header, "estimator": name, "params": params, "values": values}, arrays

@@ -1,0 +1,104 @@
+"""What an estimator does with X before anything else: read, then remember or compare."""
+
+from contextlib import contextmanager
+
+from sklearn.utils.validation import validate_data
+
+from skocc._images import ReadImages
+from skocc._validation import check_like, read_images
+
+
+def validate_images(
+    estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1
+) -> ReadImages:
+    """Read X as images, and remember their shape or compare it with that of `fit`.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its ``image_shape``, ``image_size`` and ``intensity_range``, where it has one, say
+        how to read.
+    X : array, tensor, list, Series, DataFrame or Dataset
+        See "Images in" in the user guide.
+    reset : bool
+        Whether this is a fit (remember) or a later call (compare).
+    rows, mixed_sizes, min_samples
+        As in :func:`~skocc._validation.read_images`. For images that differ in size, H and
+        W of ``image_shape_`` are -1, later images may have any size, and there is no
+        ``n_features_in_``.
+
+    Returns
+    -------
+    images : image source
+
+    Raises
+    ------
+    ValueError
+        X is not usable, or has another shape than in `fit`.
+    """
+    images = read_images(
+        X,
+        image_shape=estimator.image_shape,
+        image_size=estimator.image_size,
+        intensity_range=getattr(estimator, "intensity_range", None),
+        like=None if reset else estimator.image_shape_,
+        rows=rows,
+        mixed_sizes=mixed_sizes,
+        min_samples=min_samples,
+        name=type(estimator).__name__,
+    )
+    (remember if reset else compare)(estimator, X, images)
+    return images
+
+
+def remember(estimator, X, images: ReadImages) -> None:
+    """Set ``image_shape_``, ``n_features_in_`` and ``feature_names_in_``.
+
+    Parameters
+    ----------
+    estimator : estimator
+    X
+        What was read.
+    images : image source
+        What it was read as.
+    """
+    # What an earlier fit on a table knew says nothing about these images.
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(estimator, name):
+            delattr(estimator, name)
+    if images.is_table:
+        validate_data(estimator, X, reset=True, skip_check_array=True)
+    elif images.n_features is not None:
+        estimator.n_features_in_ = images.n_features
+    estimator.image_shape_ = images.shape[1:]
+
+
+def compare(estimator, X, images: ReadImages) -> None:
+    """Raise a ValueError unless X has the shape, and the names, that `fit` remembered.
+
+    Parameters
+    ----------
+    estimator, X, images
+        As in :func:`remember`.
+    """
+    if images.is_table:
+        validate_data(estimator, X, reset=False, skip_check_array=True)
+    check_like(images, estimator.image_shape_, type(estimator).__name__)
+
+
+@contextmanager
+def unchanged_on_error(estimator):
+    """Put all attributes back if the block fails: a failed fit leaves nothing half done.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Its attributes may be replaced in the block, not changed in place.
+    """
+    attributes = dict(vars(estimator))
+    try:
+        yield
+    except BaseException:
+        vars(estimator).clear()
+        vars(estimator).update(attributes)
+        raise
