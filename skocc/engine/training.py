@@ -198,7 +198,7 @@ def train(
                 if best_epoch is None or loss < validation_curve[best_epoch]:
                     best_epoch, best_state = epoch, copy.deepcopy(module.state_dict())
                 validation_curve.append(loss)
-            if checkpoint is not None and (epoch + 1) % checkpoint.n_epochs_between == 0:
+            if checkpoint is not None and (epoch + 1) % checkpoint.checkpoint_every == 0:
                 checkpoint.save(parts, history(), device)
                 n_saved = epoch + 1
         if checkpoint is not None and len(loss_curve) > n_saved:
