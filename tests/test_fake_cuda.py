@@ -344,7 +344,7 @@ def all_batches(tmp_path):
 def one_training(tmp_path):
     """Two kinds of batches, validation, mixed precision, a scheduler and a checkpoint."""
     network = small_network().to(CUDA)
-    optimizer = torch.optim.Adam(network.parameters())
+    optimizer = training.adam(network.parameters(), 1e-3, 1e-6)
     kinds = batches.InTurn(image_batches(), image_batches())
     training.train(
         network,
@@ -543,7 +543,7 @@ SEVERAL = {
         spheres.initial_centers,
         spheres.measure,
     ],
-    one_training: [training.train, batches.InTurn],
+    one_training: [training.adam, training.train, batches.InTurn],
     patches_of_pieces: [pieces.PatchGrid, pieces.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
     searches: [neighbors.nearest],

@@ -246,10 +246,7 @@ def train_by_milestones(
     loss_curve : list of float
         Mean loss of the batches, per finished epoch.
     """
-    # To torch, True is not the number that it is to scikit-learn's checks.
-    optimizer = torch.optim.Adam(
-        module.parameters(), lr=learning_rate, weight_decay=float(weight_decay)
-    )
+    optimizer = adam(module.parameters(), learning_rate, weight_decay)
     history = train(
         module,
         loss_fn,
@@ -264,6 +261,26 @@ def train_by_milestones(
         stage=stage,
     )
     return history.loss_curve
+
+
+def adam(
+    parameters: Iterable, learning_rate: float, weight_decay: float
+) -> torch.optim.Adam:
+    """Return Adam for some parameters.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter, or of dict
+        Dicts are groups, whose own settings come first, as in torch.
+    learning_rate, weight_decay : float
+        Step size, and L2 penalty of the weights.
+
+    Returns
+    -------
+    optimizer : torch.optim.Adam
+    """
+    # To torch, True is not the number that it is to scikit-learn's checks.
+    return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=float(weight_decay))
 
 
 def _moving_average(decay):

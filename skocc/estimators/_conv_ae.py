@@ -27,7 +27,7 @@ from skocc.engine.checkpoints import Checkpoint
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
+from skocc.engine.training import adam, train
 from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc.nets.conv_autoencoder import ConvAutoencoder
 
@@ -391,11 +391,7 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             batch = _in_colour(batch)
             return self._errors(network(batch), batch).mean()
 
-        optimizer = torch.optim.Adam(
-            network.parameters(),
-            lr=self.learning_rate,
-            weight_decay=float(self.weight_decay),
-        )
+        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
         return train(
             network,
             loss_fn,

@@ -29,7 +29,7 @@ from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device, sent_to
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
+from skocc.engine.training import adam, train
 from skocc.losses import (
     SSIM_WINDOW,
     closeness_loss,
@@ -764,10 +764,10 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
         known = {id(weight) for weight in decayed}
         others = [p for p in network.parameters() if id(p) not in known]
         groups = [
-            {"params": decayed, "weight_decay": float(self.weight_decay)},
-            {"params": others},
+            {"params": decayed},
+            {"params": others, "weight_decay": 0.0},
         ]
-        return torch.optim.Adam(groups, lr=self.learning_rate)
+        return adam(groups, self.learning_rate, self.weight_decay)
 
     def _measure(self, images, device):
         """Return the scores (n,), and the spread of the features by their size."""

@@ -27,7 +27,7 @@ from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
+from skocc.engine.training import adam, train
 from skocc.feature_cache import cached
 from skocc.losses import divided_by_median, squared_error_map
 from skocc.nets.feature_autoencoder import FeatureAutoencoder
@@ -456,11 +456,7 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             features = extract(batch)
             return squared_error_map(network(features), features).mean()
 
-        optimizer = torch.optim.Adam(
-            network.parameters(),
-            lr=self.learning_rate,
-            weight_decay=float(self.weight_decay),
-        )
+        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
         return train(
             network,
             loss_fn,

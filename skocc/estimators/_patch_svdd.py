@@ -38,7 +38,7 @@ from skocc.engine.device import (
 )
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
+from skocc.engine.training import adam, train
 from skocc.losses import pairwise_distance_loss
 from skocc.maps import patch_scores_to_map
 from skocc.neighbors import ApproximateIndex, bank_bytes
@@ -534,9 +534,7 @@ class PatchSVDD(AnomalyMapMixin, OneClassMixin, BaseEstimator):
         """Train encoder and position classifiers; return the loss curve."""
         batches = ImageBatches(images, self.batch_size, device=device, generator=generator)
         learnt = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = torch.optim.Adam(
-            learnt, lr=self.learning_rate, weight_decay=float(self.weight_decay)
-        )
+        optimizer = adam(learnt, self.learning_rate, self.weight_decay)
         history = train(
             network,
             self._make_loss(network, generator),

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.training import train, train_by_milestones
+from skocc.engine.training import adam, train, train_by_milestones
 
 
 class Line(torch.nn.Module):
@@ -308,3 +308,14 @@ def test_validation_loss_is_the_mean_over_images():
         )
         losses += history.validation_loss_curve
     assert losses == pytest.approx([4.0] * 4)
+
+
+def test_adam_takes_a_bool_and_groups():
+    line = Line()
+    (group,) = adam(line.parameters(), 0.1, True).param_groups
+    assert group["lr"] == 0.1
+    assert type(group["weight_decay"]) is float
+    assert group["weight_decay"] == 1
+    groups = [{"params": [line.w]}, {"params": [line.b], "weight_decay": 0.0}]
+    decays = [group["weight_decay"] for group in adam(groups, 0.1, 0.5).param_groups]
+    assert decays == [0.5, 0.0]
