@@ -27,7 +27,7 @@ from skocc.engine.checkpoints import Checkpoint
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import adam, train
+from skocc.engine.training import EarlyStopping, adam, train
 from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc.nets.conv_autoencoder import ConvAutoencoder
 
@@ -404,8 +404,9 @@ class ConvAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             ),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(images, self.batch_size, device=device),
-            patience=self.patience,
+            stopping=EarlyStopping(
+                ImageBatches(images, self.batch_size, device=device), self.patience
+            ),
             draws=vary is not None,
             checkpoint=self._checkpoint(images, generator),
             verbose=self.verbose,

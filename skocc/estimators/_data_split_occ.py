@@ -29,7 +29,7 @@ from skocc.engine.batches import ImageBatches, InTurn, Subset, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device, sent_to
 from skocc.engine.inference import map_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import adam, train
+from skocc.engine.training import Convergence, adam, train
 from skocc.losses import (
     SSIM_WINDOW,
     closeness_loss,
@@ -731,9 +731,7 @@ class DataSplitOCC(OneClassMixin, BaseEstimator):
             InTurn(*kinds),
             optimizer=self._make_optimizer(network),
             n_epochs=self.n_epochs,
-            patience=self.n_iter_no_change,
-            n_kinds=len(kinds),
-            tolerance=self.tol,
+            stopping=Convergence(self.tol, self.n_iter_no_change),
             mixed_precision=self.mixed_precision,
             weight_average=self.weight_average,
             verbose=self.verbose,

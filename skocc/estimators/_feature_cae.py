@@ -27,7 +27,7 @@ from skocc.engine.batches import ImageBatches, Subset, hold_maps, keep_on_device
 from skocc.engine.device import inference_dtype, on_device, resolve_device
 from skocc.engine.inference import map_batches, stream_batches
 from skocc.engine.seeding import seeded
-from skocc.engine.training import adam, train
+from skocc.engine.training import EarlyStopping, adam, train
 from skocc.feature_cache import cached
 from skocc.losses import divided_by_median, squared_error_map
 from skocc.nets.feature_autoencoder import FeatureAutoencoder
@@ -463,8 +463,9 @@ class FeatureCAE(AnomalyMapMixin, OneClassMixin, BaseEstimator):
             ImageBatches(trained, self.batch_size, device=device, generator=generator),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(held_out, self.batch_size, device=device),
-            patience=self.patience,
+            stopping=EarlyStopping(
+                ImageBatches(held_out, self.batch_size, device=device), self.patience
+            ),
             verbose=self.verbose,
             stage="FeatureCAE",
         )
