@@ -343,22 +343,28 @@ def all_batches(tmp_path):
     ]
 
 
-def one_training(tmp_path):
-    """Two kinds of batches, validation, mixed precision, a scheduler and a checkpoint."""
+def trainings(tmp_path):
+    """Two kinds of batches, a stopping rule, mixed precision and a scheduler."""
     network = small_network().to(CUDA)
-    optimizer = torch.optim.Adam(network.parameters())
     kinds = batches.InTurn(image_batches(), image_batches())
-    training.train(
-        network,
-        lambda batch: network(batch[1]).mean(),
-        kinds,
-        optimizer=optimizer,
-        n_epochs=2,
-        scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2),
-        validation_batches=batches.InTurn(image_batches(generator=None)),
-        n_kinds=2,
-        mixed_precision=True,
-    )
+    validation = batches.InTurn(image_batches(generator=None))
+    rules = [
+        training.EarlyStopping(validation, 1),
+        training.Convergence(1e-3, 1),
+        training.StoppingRule(),
+    ]
+    for rule in rules:
+        optimizer = training.adam(network.parameters(), 1e-3, 1e-6)
+        training.train(
+            network,
+            lambda batch: network(batch[1]).mean(),
+            kinds,
+            optimizer=optimizer,
+            n_epochs=2,
+            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, 2),
+            stopping=rule,
+            mixed_precision=True,
+        )
     return list(network.parameters())
 
 
@@ -546,7 +552,14 @@ SEVERAL = {
         spheres.initial_centers,
         spheres.distances_to_centers,
     ],
-    one_training: [training.train, batches.InTurn],
+    trainings: [
+        batches.InTurn,
+        training.Convergence,
+        training.EarlyStopping,
+        training.StoppingRule,
+        training.adam,
+        training.train,
+    ],
     patches_of_images: [patches.PatchGrid, patches.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
     searches: [neighbors.nearest],

@@ -272,13 +272,18 @@ class InTurn:
     ----------
     *kinds : re-iterables with a length
         Batches of each kind, at least one.
+
+    Attributes
+    ----------
+    n_kinds : int
     """
 
     def __init__(self, *kinds):
         self._kinds = kinds
+        self.n_kinds = len(kinds)
 
     def __len__(self) -> int:
-        return len(self._kinds) * max(map(len, self._kinds))
+        return self.n_kinds * max(map(len, self._kinds))
 
     def __iter__(self):
         """Yield pairs (number of the kind, batch)."""

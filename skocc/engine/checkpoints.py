@@ -20,7 +20,7 @@ class Checkpoint:
         The file. Its folder is made if there is none.
     identity : dict of str to None, bool, int, float or str
         What makes it this training and no other: parameters, and a digest of the data.
-    n_epochs_between : int, default=1
+    checkpoint_every : int, default=1
         Epochs from one writing to the next. The last epoch is always written.
     generator : torch.Generator, default=None
         The one that the order of batches is drawn from.
@@ -35,12 +35,12 @@ class Checkpoint:
         self,
         path: str | os.PathLike,
         identity: dict[str, Any],
-        n_epochs_between: int = 1,
+        checkpoint_every: int = 1,
         generator: torch.Generator | None = None,
     ):
         self._path = Path(path)
         self._identity = identity
-        self.n_epochs_between = n_epochs_between
+        self.checkpoint_every = checkpoint_every
         self._generator = generator
 
     def load(

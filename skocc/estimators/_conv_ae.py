@@ -20,7 +20,7 @@ from skocc.banks import image_digests
 from skocc.engine.batches import ImageBatches
 from skocc.engine.checkpoints import Checkpoint
 from skocc.engine.inference import map_batches
-from skocc.engine.training import train
+from skocc.engine.training import EarlyStopping, adam, train
 from skocc.estimators._augmentation import random_variants
 from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc.nets.conv_autoencoder import ConvAutoencoder
@@ -372,11 +372,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
             batch = _in_color(batch)
             return self._errors(network(batch), batch).mean()
 
-        optimizer = torch.optim.Adam(
-            network.parameters(),
-            lr=self.learning_rate,
-            weight_decay=float(self.weight_decay),
-        )
+        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
         return train(
             network,
             loss_fn,
@@ -389,8 +385,9 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
             ),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(images, self.batch_size, device=run.device),
-            patience=self.patience,
+            stopping=EarlyStopping(
+                ImageBatches(images, self.batch_size, device=run.device), self.patience
+            ),
             draws=vary is not None,
             checkpoint=self._checkpoint(images, run.generator),
             verbose=self.verbose,

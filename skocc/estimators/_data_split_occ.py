@@ -24,7 +24,7 @@ from skocc.engine.ambient import isolated
 from skocc.engine.batches import ImageBatches, InTurn, Subset
 from skocc.engine.device import sent_to
 from skocc.engine.inference import map_batches
-from skocc.engine.training import train
+from skocc.engine.training import Convergence, adam, train
 from skocc.estimators._pretraining import pretrain
 from skocc.losses import (
     SSIM_WINDOW,
@@ -712,9 +712,7 @@ class DataSplitOCC(BaseDetector):
             InTurn(*kinds),
             optimizer=self._make_optimizer(network),
             n_epochs=self.n_epochs,
-            patience=self.n_iter_no_change,
-            n_kinds=len(kinds),
-            tolerance=self.tol,
+            stopping=Convergence(self.tol, self.n_iter_no_change),
             mixed_precision=self.mixed_precision,
             weight_average=self.weight_average,
             verbose=self.verbose,
@@ -745,10 +743,10 @@ class DataSplitOCC(BaseDetector):
         known = {id(weight) for weight in decayed}
         others = [p for p in network.parameters() if id(p) not in known]
         groups = [
-            {"params": decayed, "weight_decay": float(self.weight_decay)},
-            {"params": others},
+            {"params": decayed},
+            {"params": others, "weight_decay": 0.0},
         ]
-        return torch.optim.Adam(groups, lr=self.learning_rate)
+        return adam(groups, self.learning_rate, self.weight_decay)
 
     def _score(self, images, device):
         network, dtype = self._on_device(self.network_, device), self._dtype(device)

@@ -17,7 +17,7 @@ from skocc._sklearn import HasMethods, Interval, StrOptions
 from skocc._validation import check_backbone_channels
 from skocc.engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
 from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.training import train
+from skocc.engine.training import EarlyStopping, adam, train
 from skocc.feature_cache import cached
 from skocc.losses import divided_by_median, squared_error_map
 from skocc.nets.feature_autoencoder import FeatureAutoencoder
@@ -436,11 +436,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
             features = extract(batch)
             return squared_error_map(network(features), features).mean()
 
-        optimizer = torch.optim.Adam(
-            network.parameters(),
-            lr=self.learning_rate,
-            weight_decay=float(self.weight_decay),
-        )
+        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
         return train(
             network,
             loss_fn,
@@ -449,8 +445,9 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
             ),
             optimizer=optimizer,
             n_epochs=self.n_epochs,
-            validation_batches=ImageBatches(held_out, self.batch_size, device=run.device),
-            patience=self.patience,
+            stopping=EarlyStopping(
+                ImageBatches(held_out, self.batch_size, device=run.device), self.patience
+            ),
             verbose=self.verbose,
             stage="FeatureCAE",
         )

@@ -19,7 +19,7 @@ from skocc.banks import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc.engine.batches import ImageBatches
 from skocc.engine.device import sent_to
 from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.training import train
+from skocc.engine.training import adam, train
 from skocc.estimators._patch_pairs import (
     CutPatches,
     DensePatches,
@@ -502,9 +502,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
             images, self.batch_size, device=run.device, generator=run.generator
         )
         learnt = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = torch.optim.Adam(
-            learnt, lr=self.learning_rate, weight_decay=float(self.weight_decay)
-        )
+        optimizer = adam(learnt, self.learning_rate, self.weight_decay)
         history = train(
             network,
             self._make_loss(network, run.generator),

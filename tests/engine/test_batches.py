@@ -217,6 +217,7 @@ def test_kinds_in_turn_until_the_longest_ends():
     shuffled = ImageBatches(numbered(4), 2, device=CPU, generator=generator)
     turns = InTurn(numbers := ["a", "b", "c", "d", "e"], few, shuffled)
     assert len(turns) == 15
+    assert turns.n_kinds == 3
     passes = [list(turns), list(turns)]
     assert [kind for kind, _ in passes[0]] == [0, 1, 2] * 5
     assert [batch for kind, batch in passes[0] if kind == 0] == numbers

@@ -7,7 +7,7 @@ import torch
 from skocc.engine.batches import ImageBatches
 from skocc.engine.checkpoints import Checkpoint
 from skocc.engine.seeding import seeded
-from skocc.engine.training import train
+from skocc.engine.training import EarlyStopping, train
 
 IMAGES = np.random.default_rng(0).random((11, 4, 4, 1)).astype(np.float32)
 CPU = torch.device("cpu")
@@ -29,17 +29,17 @@ class Killed(Exception):
 
 
 def fit(
-    path=None, n_epochs=7, kill_at=None, every=1, seed=0, patience=None,
+    path=None, n_epochs=7, kill_at=None, every=1, seed=0, n_iter_no_change=None,
     weight_average=None, **identity,
 ):  # fmt: skip
     """Train a net with dropout, shuffled batches, a schedule, validation or averages."""
-    how = (path, n_epochs, kill_at, every, patience, weight_average, identity)
+    how = (path, n_epochs, kill_at, every, n_iter_no_change, weight_average, identity)
     with seeded(seed, CPU) as generator:
         return fit_within(generator, *how)
 
 
 def fit_within(
-    generator, path, n_epochs, kill_at, every, patience, weight_average, identity
+    generator, path, n_epochs, kill_at, every, n_iter_no_change, weight_average, identity
 ):
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
@@ -59,6 +59,8 @@ def fit_within(
         return (network(batch) - batch.flatten(1)).square().mean()
 
     checkpoint = path and Checkpoint(path, identity, every, generator)
+    validation_batches = ImageBatches(Source(), 4, device=CPU)
+    early_stopping = EarlyStopping(validation_batches, n_iter_no_change)
     history = train(
         network,
         loss_fn,
@@ -66,11 +68,8 @@ def fit_within(
         optimizer=optimizer,
         n_epochs=n_epochs,
         scheduler=torch.optim.lr_scheduler.StepLR(optimizer, 2),
-        validation_batches=(
-            ImageBatches(Source(), 4, device=CPU) if weight_average is None else None
-        ),
+        stopping=early_stopping if weight_average is None else None,
         weight_average=weight_average,
-        patience=patience,
         checkpoint=checkpoint,
     )
     return network.state_dict(), history, n_steps
@@ -117,10 +116,10 @@ def test_finished_training_is_read_and_can_be_prolonged(tmp_path):
 
 def test_early_stop_is_remembered(tmp_path):
     path = tmp_path / "state.pt"
-    whole = fit(n_epochs=60, patience=2)
+    whole = fit(n_epochs=60, n_iter_no_change=2)
     assert len(whole[1].loss_curve) < 60
-    assert_same(fit(path, n_epochs=60, patience=2, every=4), whole)
-    again = fit(path, n_epochs=60, patience=2, every=4, seed=1)
+    assert_same(fit(path, n_epochs=60, n_iter_no_change=2, every=4), whole)
+    again = fit(path, n_epochs=60, n_iter_no_change=2, every=4, seed=1)
     assert_same(again, whole)
     assert again[2] == 0
 

@@ -2,7 +2,15 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.training import train, train_by_milestones
+from skocc.engine.batches import InTurn
+from skocc.engine.training import (
+    Convergence,
+    EarlyStopping,
+    StoppingRule,
+    adam,
+    train,
+    train_by_milestones,
+)
 
 
 class Line(torch.nn.Module):
@@ -51,7 +59,7 @@ def test_validation_stops_early_and_restores_the_best_epoch():
     # Training pulls to one line, validation wants another that is passed on the way.
     line = Line()
     validation = [(x, 0.5 * x) for x in X.split(5)]
-    history = fit(line, n_epochs=100, validation_batches=validation, patience=3)
+    history = fit(line, n_epochs=100, stopping=EarlyStopping(validation, 3))
     curve = history.validation_loss_curve
     assert history.best_epoch == int(np.argmin(curve))
     assert len(curve) == history.best_epoch + 1 + 3 < 100
@@ -59,9 +67,9 @@ def test_validation_stops_early_and_restores_the_best_epoch():
     assert restored == pytest.approx(min(curve))
 
 
-def test_without_patience_all_epochs_run_and_the_best_is_restored():
+def test_without_a_limit_all_epochs_run_and_the_best_is_restored():
     validation = [(x, 0.5 * x) for x in X.split(5)]
-    history = fit(Line(), n_epochs=30, validation_batches=validation)
+    history = fit(Line(), n_epochs=30, stopping=EarlyStopping(validation, None))
     assert len(history.loss_curve) == len(history.validation_loss_curve) == 30
     assert history.best_epoch < 29
 
@@ -69,7 +77,7 @@ def test_without_patience_all_epochs_run_and_the_best_is_restored():
 def test_modes_while_training_and_validating():
     line, modes = Line(), []
     line.register_forward_hook(lambda module, *_: modes.append(module.training))
-    fit(line, n_epochs=2, batches=BATCHES[:1], validation_batches=BATCHES[1:2])
+    fit(line, n_epochs=2, batches=BATCHES[:1], stopping=EarlyStopping(BATCHES[1:2], None))
     assert modes == [True, False, True, False]
 
 
@@ -203,7 +211,7 @@ def test_average_does_not_change_the_steps():
 
 def test_average_and_the_best_epoch_exclude_each_other():
     with pytest.raises(ValueError, match=r"best epoch. Got weight_average=0.9.*Leave out"):
-        fit(Line(), validation_batches=BATCHES, weight_average=0.9)
+        fit(Line(), stopping=EarlyStopping(BATCHES, None), weight_average=0.9)
 
 
 def test_gradients_reach_every_parameter():
@@ -238,14 +246,14 @@ def test_step_size_falls_to_a_tenth_at_each_milestone():
 
 def test_kinds_of_batches_have_curves_of_their_own():
     line = Line()
-    losses = [(kind, value) for value in (1.0, 3.0) for kind in (0, 1)]
+    losses = InTurn([1.0, 3.0], [1.0, 3.0])
 
     def loss_fn(batch):
         kind, value = batch
         return 0 * line.b + (value if kind == 0 else 10 * value)
 
     optimizer = torch.optim.Adam(line.parameters())
-    history = train(line, loss_fn, losses, optimizer=optimizer, n_epochs=2, n_kinds=2)
+    history = train(line, loss_fn, losses, optimizer=optimizer, n_epochs=2)
     assert history.kind_loss_curves == [[2.0, 2.0], [20.0, 20.0]]
     assert history.loss_curve == [11.0, 11.0]
     assert fit(Line(), n_epochs=2).kind_loss_curves[0] == fit(Line(), n_epochs=2).loss_curve
@@ -267,12 +275,13 @@ def test_training_ends_when_no_loss_changes(second, n_epochs):
     first = iter([9, 8, 7, 7, 7, 7, 7, 7, 7, 7, 7, 7])
     losses = [first, iter(second)]
 
-    def loss_fn(kind):
+    def loss_fn(batch):
+        kind, _ = batch
         return 0 * line.b + next(losses[kind])
 
     optimizer = torch.optim.Adam(line.parameters())
-    history = train(line, loss_fn, [0, 1], optimizer=optimizer, n_epochs=12, n_kinds=2,
-                    tolerance=0.1, patience=3)  # fmt: skip
+    history = train(line, loss_fn, InTurn([0], [0]), optimizer=optimizer, n_epochs=12,
+                    stopping=Convergence(0.1, 3))  # fmt: skip
     assert len(history.loss_curve) == n_epochs
 
 
@@ -304,7 +313,84 @@ def test_validation_loss_is_the_mean_over_images():
             [values],
             optimizer=torch.optim.SGD(module.parameters(), lr=0.0),
             n_epochs=1,
-            validation_batches=values.split(size),
+            stopping=EarlyStopping(values.split(size), None),
         )
         losses += history.validation_loss_curve
     assert losses == pytest.approx([4.0] * 4)
+
+
+@pytest.mark.parametrize("n_iter_no_change", [None, 1, 2])
+def test_early_stopping_by_hand(n_iter_no_change):
+    line = Line()
+    rule = EarlyStopping([torch.zeros(3)], n_iter_no_change)
+
+    def validated(value):
+        """Set the loss, which is b; return whether training ends."""
+        torch.nn.init.constant_(line.b, value)
+        rule.measure(line, lambda batch: line(batch).mean())
+        return rule.is_met([])
+
+    assert not rule.is_met([])
+    # An equal loss is no lower one.
+    for value, n_epochs_ago in [(3, 0), (2, 0), (2, 1), (5, 2), (1, 0), (4, 1)]:
+        is_over = n_iter_no_change is not None and n_epochs_ago >= n_iter_no_change
+        assert validated(value) == is_over
+    assert rule.validation_loss_curve == [3, 2, 2, 5, 1, 4]
+    assert rule.best_epoch == 4
+    assert line.b == 4
+    rule.restore_best(line)
+    assert line.b == 1
+
+
+def test_early_stopping_keeps_its_state_and_starts_anew():
+    rule, other = EarlyStopping(BATCHES, 2), EarlyStopping(BATCHES, 2)
+    first = fit(Line(), stopping=rule)
+    other.restore(*rule.state())
+    assert other.state() == rule.state()
+    assert other.is_met([]) == rule.is_met([])
+    # A rule that has served one training knows nothing of it in the next.
+    assert fit(Line(), stopping=rule) == first
+
+
+@pytest.mark.parametrize(
+    ("tol", "n_iter_no_change", "curves", "is_met"),
+    [
+        (0.5, 2, [[9, 1, 1, 1]], True),
+        (0.5, 3, [[9, 1, 1, 1]], False),
+        (0.5, 3, [[1, 1, 1]], False),  # two changes are no three
+        (0.5, 2, [[1, 1.5, 1.5]], False),  # a change of `tol` is one
+        (0.5, 2, [[1, 1.4, 1.8]], True),  # from one epoch to the next, not in all
+        (0.5, 2, [[1.8, 1.4, 1]], True),
+        (0.5, 2, [[1, 1, 1], [1, 1, 2]], False),
+        (0.5, 2, [[1, 1, 1], [2, 2, 2]], True),
+        (0.0, 2, [[1, 1, 1]], False),
+        (None, 2, [[1, 1, 1]], False),
+        (0.5, 1, [[]], False),
+        (0.5, 1, [[float("nan")] * 3], False),
+    ],
+)
+def test_convergence_by_hand(tol, n_iter_no_change, curves, is_met):
+    assert Convergence(tol, n_iter_no_change).is_met(curves) is is_met
+
+
+def test_rules_that_measure_nothing():
+    line = Line()
+    for rule in (StoppingRule(), Convergence(1.0, 1)):
+        history = fit(line, n_epochs=1, stopping=rule)
+        b = line.b.item()
+        rule.restore_best(line)
+        assert line.b == b
+        assert rule.state() == ([], None, None)
+        assert (history.validation_loss_curve, history.best_epoch) == ([], None)
+    assert not StoppingRule().is_met([[1.0] * 9])
+
+
+def test_adam_takes_a_bool_and_groups():
+    line = Line()
+    (group,) = adam(line.parameters(), 0.1, True).param_groups
+    assert group["lr"] == 0.1
+    assert type(group["weight_decay"]) is float
+    assert group["weight_decay"] == 1
+    groups = [{"params": [line.w]}, {"params": [line.b], "weight_decay": 0.0}]
+    decays = [group["weight_decay"] for group in adam(groups, 0.1, 0.5).param_groups]
+    assert decays == [0.5, 0.0]
