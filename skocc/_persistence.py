@@ -21,11 +21,6 @@ from skocc._validation import check_fitted_shape
 from skocc._versions import installed_versions
 from skocc._whole_files import read_tensors, write_tensors
 
-# Where public estimators are exported, and where they live.
-_PACKAGES = (
-    (skocc, "skocc.estimators."),
-    (skocc.feature_extraction, "skocc.feature_extraction."),
-)
 # 1, of skocc 0.1.0, has no digest.
 _FORMAT = 2
 # Parameters of a running program, which say nothing of a model: neither saved nor loaded.
@@ -175,11 +170,16 @@ def load(path):
 
 def _public_class(name):
     """Return the public estimator of a name, None where there is none."""
-    for package, folder in _PACKAGES:
-        if str(package._MODULES.get(name)).startswith(folder):
-            value = getattr(package, name)
-            return value if issubclass(value, FittedMixin) else None
-    return None
+    # The name may come from a file: it is looked up among those that are exported, and
+    # what another folder exports is not even imported.
+    if str(skocc._MODULES.get(name)).startswith("skocc.estimators."):
+        value, folder = getattr(skocc, name), "skocc.estimators."
+    elif name in skocc.feature_extraction.__all__:
+        value, folder = getattr(skocc.feature_extraction, name), "skocc.feature_extraction."
+    else:
+        return None
+    is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)
+    return value if is_estimator and value.__module__.startswith(folder) else None
 
 
 def _take_apart(estimator):
