@@ -11,6 +11,7 @@ import math
 import os
 import re
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -32,7 +33,7 @@ _N_ENTRIES, _N_DIGITS = 1000, 20
 _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 
 
-def save(estimator, path):
+def save(estimator, path: str | os.PathLike) -> None:
     """Save a fitted estimator as a safetensors file.
 
     Parameters
@@ -105,7 +106,7 @@ def save(estimator, path):
     write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
-def load(path):
+def load(path: str | os.PathLike) -> Any:
     """Read an estimator that :func:`save` wrote.
 
     Parameters
