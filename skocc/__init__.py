@@ -1,6 +1,7 @@
 """Deep one-class classifiers for images behind the scikit-learn interface."""
 
 import importlib
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
@@ -23,18 +24,38 @@ _MODULES = {
 }
 # Sub-packages, which their own import would make attributes.
 _SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
-__all__ = [*_MODULES, "__version__"]
+__all__ = [*_MODULES, *_SUBPACKAGES, "__version__"]
 
+# Editors and type checkers run nothing, and so cannot see what __getattr__ loads. Where
+# they see __getattr__, they take every name for one of the package.
+if TYPE_CHECKING:
+    from skocc import datasets as datasets
+    from skocc import feature_extraction as feature_extraction
+    from skocc import metrics as metrics
+    from skocc import model_selection as model_selection
+    from skocc._base.detector import CollapseWarning as CollapseWarning
+    from skocc._persistence import load as load
+    from skocc._persistence import save as save
+    from skocc._table import predict_table as predict_table
+    from skocc._versions import show_versions as show_versions
+    from skocc.estimators._conv_ae import ConvAE as ConvAE
+    from skocc.estimators._data_split_occ import DataSplitOCC as DataSplitOCC
+    from skocc.estimators._deep_svdd import DeepSVDD as DeepSVDD
+    from skocc.estimators._feature_cae import FeatureCAE as FeatureCAE
+    from skocc.estimators._mocca import MOCCA as MOCCA
+    from skocc.estimators._patch_svdd import PatchSVDD as PatchSVDD
+    from skocc.estimators._resnet_knn import ResNetKNN as ResNetKNN
+else:
 
-def __getattr__(name):
-    if name in _SUBPACKAGES:
-        return importlib.import_module(f"skocc.{name}")
-    if name not in _MODULES:
-        raise AttributeError(f"module 'skocc' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name):
+        if name in _SUBPACKAGES:
+            return importlib.import_module(f"skocc.{name}")
+        if name not in _MODULES:
+            raise AttributeError(f"module 'skocc' has no attribute {name!r}")
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__():
-    return sorted({*globals(), *__all__})
+    return sorted(__all__)

@@ -11,6 +11,7 @@ import math
 import os
 import re
 from numbers import Real
+from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -22,11 +23,6 @@ from skocc._validation import check_fitted_shape
 from skocc._versions import installed_versions
 from skocc._whole_files import read_tensors, write_tensors
 
-# Where public estimators are exported, and where they live.
-_PACKAGES = (
-    (skocc, "skocc.estimators."),
-    (skocc.feature_extraction, "skocc.feature_extraction."),
-)
 # 1 and 2 are of skocc 0.1, and 1 has no digest.
 _FORMAT = 3
 # Parameters of a running program, which say nothing of a model: neither saved nor loaded.
@@ -38,7 +34,7 @@ _N_ENTRIES, _N_DIGITS = 1000, 20
 _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 
 
-def save(estimator, path):
+def save(estimator, path: str | os.PathLike) -> None:
     """Save a fitted estimator as a safetensors file.
 
     Parameters
@@ -111,7 +107,7 @@ def save(estimator, path):
     write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
-def load(path):
+def load(path: str | os.PathLike) -> Any:
     """Read an estimator that :func:`save` wrote.
 
     Parameters
@@ -178,11 +174,16 @@ def load(path):
 
 def _public_class(name):
     """Return the public estimator of a name, None where there is none."""
-    for package, folder in _PACKAGES:
-        if str(package._MODULES.get(name)).startswith(folder):
-            value = getattr(package, name)
-            return value if issubclass(value, FittedMixin) else None
-    return None
+    # The name may come from a file: it is looked up among those that are exported, and
+    # what another folder exports is not even imported.
+    if str(skocc._MODULES.get(name)).startswith("skocc.estimators."):
+        value, folder = getattr(skocc, name), "skocc.estimators."
+    elif name in skocc.feature_extraction.__all__:
+        value, folder = getattr(skocc.feature_extraction, name), "skocc.feature_extraction."
+    else:
+        return None
+    is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)
+    return value if is_estimator and value.__module__.startswith(folder) else None
 
 
 def _take_apart(estimator):

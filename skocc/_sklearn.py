@@ -4,12 +4,23 @@ Everything here is used by scikit-learn's own estimators and recommended by its 
 template, but carries no promise of stability. A rename upstream is mended in this file.
 """
 
-from sklearn.base import _fit_context as fit_context
-from sklearn.utils._param_validation import (
-    HasMethods,
-    Interval,
-    StrOptions,
-    validate_params,
-)
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+
+# scikit-learn has no types: what its decorators return would have none either.
+if TYPE_CHECKING:
+    _Function = TypeVar("_Function", bound=Callable)
+
+    def fit_context(
+        *, prefer_skip_nested_validation: bool
+    ) -> Callable[[_Function], _Function]: ...
+    def validate_params(
+        parameter_constraints: dict, *, prefer_skip_nested_validation: bool
+    ) -> Callable[[_Function], _Function]: ...
+else:
+    from sklearn.base import _fit_context as fit_context
+    from sklearn.utils._param_validation import validate_params
 
 __all__ = ["HasMethods", "Interval", "StrOptions", "fit_context", "validate_params"]

@@ -1,13 +1,20 @@
 import os
+from collections.abc import Iterable
 from numbers import Integral
+from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from skocc.model_selection import conformal_p_values
 
+if TYPE_CHECKING:
+    import pandas as pd
 
-def predict_table(detector, paths, *, batch_size=256):
+
+def predict_table(
+    detector, paths: Iterable[str | os.PathLike], *, batch_size: int = 256
+) -> "pd.DataFrame":
     """Score files, and return a table with a row for each.
 
     The files are scored in batches, and one that cannot be read costs no other its score.

@@ -3,6 +3,7 @@
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from typing import TextIO
 
 _PACKAGES = (
     "skocc",
@@ -19,9 +20,9 @@ _PACKAGES = (
 )
 
 
-def installed_versions():
+def installed_versions() -> dict[str, str | None]:
     """Return the version of each run-time dependency, None where it is missing."""
-    versions = {"python": platform.python_version()}
+    versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
             versions[package] = version(package)
@@ -30,7 +31,7 @@ def installed_versions():
     return versions
 
 
-def show_versions(file=None):
+def show_versions(file: TextIO | None = None) -> None:
     """Write the versions of skocc, its dependencies and the GPUs that torch sees.
 
     Parameters

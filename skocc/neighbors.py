@@ -280,7 +280,7 @@ def _smallest(
         right = prepare(search.bank[columns])
         for rows in _blocks(len(left), search.query_block):
             values = compare(left[rows], right)
-            if search.query_groups is not None:
+            if search.query_groups is not None and search.bank_groups is not None:
                 own = search.query_groups[rows, None] == search.bank_groups[None, columns]
                 values.masked_fill_(own, torch.inf)
             found, where = _row_smallest(values, n_smallest)

@@ -1,8 +1,10 @@
 """Defects put into images, and the masks of where: outside these, no bit changes."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
@@ -27,14 +29,14 @@ _RANGES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
     prefer_skip_nested_validation=True,
 )
 def twist_defects(
-    images,
+    images: ArrayLike,
     *,
-    n_defects=(1, 3),
-    radius=(0.03, 0.1),
-    angle=(60, 180),
-    foreground=False,
-    random_state=None,
-):
+    n_defects: int | tuple[int, int] = (1, 3),
+    radius: tuple[float, float] = (0.03, 0.1),
+    angle: tuple[float, float] = (60, 180),
+    foreground: bool = False,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Twist small discs of images about their centers.
 
     The pixels in a disc are turned, most at its center and not at all at its rim, so that
@@ -136,14 +138,14 @@ def twist_defects(
     prefer_skip_nested_validation=True,
 )
 def cut_defects(
-    images,
+    images: ArrayLike,
     *,
-    n_defects=1,
-    area=(0.02, 0.15),
-    aspect_ratio=(0.3, 1 / 0.3),
-    foreground=False,
-    random_state=None,
-):
+    n_defects: int | tuple[int, int] = 1,
+    area: tuple[float, float] = (0.02, 0.15),
+    aspect_ratio: tuple[float, float] = (0.3, 1 / 0.3),
+    foreground: bool = False,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Cut a rectangle out of images and paste it elsewhere in the same image.
 
     Parameters
@@ -234,15 +236,15 @@ def cut_defects(
     prefer_skip_nested_validation=True,
 )
 def scratch_defects(
-    images,
+    images: ArrayLike,
     *,
-    n_defects=1,
-    length=(0.2, 0.5),
-    width=(0.01, 0.03),
-    contrast=(0.2, 0.5),
-    foreground=False,
-    random_state=None,
-):
+    n_defects: int | tuple[int, int] = 1,
+    length: tuple[float, float] = (0.2, 0.5),
+    width: tuple[float, float] = (0.01, 0.03),
+    contrast: tuple[float, float] = (0.2, 0.5),
+    foreground: bool = False,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Scratch images along thin, slightly bent lines.
 
     Parameters
@@ -326,14 +328,14 @@ def scratch_defects(
     prefer_skip_nested_validation=True,
 )
 def stain_defects(
-    images,
+    images: ArrayLike,
     *,
-    n_defects=1,
-    radius=(0.05, 0.1),
-    contrast=(0.2, 0.4),
-    foreground=False,
-    random_state=None,
-):
+    n_defects: int | tuple[int, int] = 1,
+    radius: tuple[float, float] = (0.05, 0.1),
+    contrast: tuple[float, float] = (0.2, 0.4),
+    foreground: bool = False,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
     """Stain images with ragged spots, through which they can still be seen a little.
 
     Parameters
@@ -402,7 +404,7 @@ def stain_defects(
     return _apply(draw, images, n_defects, foreground, random_state)
 
 
-_KINDS = {
+_KINDS: dict[str, Callable] = {
     "twist": twist_defects,
     "cut": cut_defects,
     "scratch": scratch_defects,
@@ -418,7 +420,13 @@ _KINDS = {
     },
     prefer_skip_nested_validation=True,
 )
-def make_defects(images, *, kind="twist", random_state=None, **options):
+def make_defects(
+    images: ArrayLike,
+    *,
+    kind: str = "twist",
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+    **options,
+) -> tuple[np.ndarray, np.ndarray]:
     """Put defects of one kind into images.
 
     Parameters

@@ -16,7 +16,7 @@ from skocc._sklearn import validate_params
     },
     prefer_skip_nested_validation=True,
 )
-def load_image_folder(folder):
+def load_image_folder(folder: str | os.PathLike) -> Bunch:
     """List the images of a folder, or of its subfolders, whose names are the labels.
 
     Parameters
@@ -99,7 +99,7 @@ def load_image_folder(folder):
     )
 
 
-def subfolders(folder):
+def subfolders(folder: Path) -> list[str]:
     """Return the names of the folders in a folder, which may be missing."""
     if not folder.is_dir():
         return []

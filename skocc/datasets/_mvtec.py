@@ -37,7 +37,7 @@ _COUNTS = {
     },
     prefer_skip_nested_validation=True,
 )
-def load_mvtec_layout(root, category=None):
+def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> Bunch:
     """List the images of a folder that is laid out like MVTec AD.
 
     The layout, for each category::
@@ -146,7 +146,7 @@ def load_mvtec_layout(root, category=None):
     },
     prefer_skip_nested_validation=True,
 )
-def fetch_mvtec(root, category=None):
+def fetch_mvtec(root: str | os.PathLike, category: str | None = None) -> Bunch:
     """List the images of one class of MVTec AD, and check that all are there.
 
     Nothing is downloaded: MVTec AD is given out by its makers, under CC BY-NC-SA 4.0, on

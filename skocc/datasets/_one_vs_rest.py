@@ -2,8 +2,10 @@ import os
 from collections.abc import Hashable
 from contextlib import suppress
 from numbers import Real
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch, _safe_indexing
 from sklearn.utils.validation import _num_samples
@@ -25,14 +27,14 @@ _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "C
 )
 def one_vs_rest(
     images,
-    labels,
+    labels: ArrayLike | None,
     normal,
     *,
     test_images=None,
-    test_labels=None,
-    test_size=0.3,
-    random_state=None,
-):
+    test_labels: ArrayLike | None = None,
+    test_size: float = 0.3,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Make a one-class problem of a labelled data set: one class is normal, all others not.
 
     Parameters
@@ -149,7 +151,13 @@ def one_vs_rest(
     },
     prefer_skip_nested_validation=True,
 )
-def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
+def fetch_one_vs_rest(
+    name: str,
+    normal: int | list[int],
+    root: str | os.PathLike,
+    *,
+    download_if_missing: bool = True,
+) -> Bunch:
     """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
 
     All training images of one class are learnt; all test images of all classes are tested
@@ -218,7 +226,7 @@ def _are_in(labels, normal):
     return np.zeros(len(labels), dtype=bool)
 
 
-def _read(images_name, images, labels_name, labels):
+def _read(images_name, images, labels_name, labels) -> tuple[Any, np.ndarray]:
     """Return images and an array of labels, from these or from a data set."""
     if labels is None:
         if hasattr(images, "data") and hasattr(images, "targets"):

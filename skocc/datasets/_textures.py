@@ -18,7 +18,13 @@ from skocc.datasets._defects import check_rng
     },
     prefer_skip_nested_validation=True,
 )
-def make_textures(n_images, *, kind="weave", size=96, random_state=None):
+def make_textures(
+    n_images: int,
+    *,
+    kind: str = "weave",
+    size: int = 96,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> np.ndarray:
     """Make grey images of a texture, each shifted and lit in its own way.
 
     Parameters
@@ -65,7 +71,13 @@ def make_textures(n_images, *, kind="weave", size=96, random_state=None):
     },
     prefer_skip_nested_validation=True,
 )
-def make_objects(n_images, *, kind="nut", size=96, random_state=None):
+def make_objects(
+    n_images: int,
+    *,
+    kind: str = "nut",
+    size: int = 96,
+    random_state: int | np.random.RandomState | np.random.Generator | None = None,
+) -> np.ndarray:
     """Make grey images of a thing on a dark background, each turned in its own way.
 
     Parameters

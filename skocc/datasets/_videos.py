@@ -17,7 +17,7 @@ from skocc.datasets._folders import subfolders
     },
     prefer_skip_nested_validation=True,
 )
-def load_video_folders(folder, layout):
+def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
     """List the videos of a folder that is laid out like ShanghaiTech or UCSD's Ped1, Ped2.
 
     The layouts, where a video is a folder of frames::

@@ -6,9 +6,10 @@ numbers must be those of a process that has set nothing.
 """
 
 import os
-from collections.abc import Callable
-from contextlib import ExitStack, contextmanager, nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
+from typing import TypeVar, cast
 
 import numpy as np
 import torch
@@ -35,6 +36,7 @@ _INFERRING_MAKERS = frozenset(
 _INTEGER_MAKERS = frozenset(
     (torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices)
 )
+_Function = TypeVar("_Function", bound=Callable)
 _MAKERS = _FLOAT_MAKERS | _INFERRING_MAKERS | _INTEGER_MAKERS
 
 _is_forked = False
@@ -83,7 +85,7 @@ class _PlainDefaults(TorchFunctionMode):
 
 
 @contextmanager
-def own_settings():
+def own_settings() -> Iterator[None]:
     """Compute as in a process that has set nothing for torch.
 
     In the block the default dtype is float32 and the default device the CPU; gradients are
@@ -109,7 +111,7 @@ def own_settings():
         yield
 
 
-def isolated(function: Callable) -> Callable:
+def isolated(function: _Function) -> _Function:
     """Decorate a function to run in a block of :func:`own_settings`.
 
     Where memory runs out, it raises a MemoryError that says what to do.
@@ -120,10 +122,10 @@ def isolated(function: Callable) -> Callable:
         with own_settings(), memory_errors_named():
             return function(*args, **kwargs)
 
-    return run
+    return cast(_Function, run)
 
 
-def without_modes():
+def without_modes() -> AbstractContextManager:
     """Return a context without modes such as those here, where none of them is needed.
 
     A mode sees every operation, which takes longer than some of them.

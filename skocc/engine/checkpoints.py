@@ -158,7 +158,7 @@ def check_form(name: str, value: Any, like: Any) -> None:
         pairs = [(value[key], like[key]) for key in like] if same else []
     elif isinstance(like, list | tuple):
         same = isinstance(value, list | tuple) and len(value) == len(like)
-        pairs = zip(value, like, strict=True) if same else []
+        pairs = list(zip(value, like, strict=True)) if same else []
     elif isinstance(like, torch.Tensor):
         same = isinstance(value, torch.Tensor) and (
             (value.shape, value.dtype) == (like.shape, like.dtype)

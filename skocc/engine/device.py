@@ -12,7 +12,9 @@ from skocc.engine.ambient import is_forked
 _DOUBLE_SIZE = 256
 
 
-def resolve_device(device, *, fall_back=False) -> torch.device:
+def resolve_device(
+    device: str | torch.device | None, *, fall_back: bool = False
+) -> torch.device:
     """Return the device to compute on.
 
     Parameters

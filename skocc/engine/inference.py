@@ -1,6 +1,7 @@
 """The only inference loop."""
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import torch
@@ -51,7 +52,7 @@ def map_batches(
     *,
     verbose: int = 0,
     stage: str = "inference",
-) -> np.ndarray | tuple[np.ndarray, ...]:
+) -> np.ndarray | Any:  # Any is a tuple: of a union, every caller would have to check which
     """Apply a function to every batch and join the results in order.
 
     Parameters
@@ -72,10 +73,10 @@ def map_batches(
         First axis n_samples.
     """
     results = stream_batches(module, batches, function, verbose=verbose, stage=stage)
-    results = [_to_numpy(result) for result in results]
-    if isinstance(results[0], tuple):
-        return tuple(np.concatenate(part) for part in zip(*results, strict=True))
-    return np.concatenate(results)
+    arrays = [_to_numpy(result) for result in results]
+    if isinstance(arrays[0], tuple):
+        return tuple(np.concatenate(part) for part in zip(*arrays, strict=True))
+    return np.concatenate(arrays)
 
 
 def _to_numpy(result):

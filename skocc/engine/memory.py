@@ -1,5 +1,6 @@
 """Errors for want of memory, in words that say what to do."""
 
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 # What torch and oneDNN say, in a RuntimeError of no kind of its own on a CPU.
@@ -15,7 +16,7 @@ _MESSAGE = "There is not enough memory, or a parameter is far too large"
 
 
 @contextmanager
-def memory_errors_named():
+def memory_errors_named() -> Iterator[None]:
     """Raise a MemoryError that says what to do where the block runs out of memory.
 
     Raises

@@ -1,6 +1,7 @@
 """Random numbers of our own: nothing is drawn from the generators of the process."""
 
 import threading
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -38,7 +39,9 @@ _current = threading.local()
 
 
 @contextmanager
-def seeded(random_state, device: torch.device):
+def seeded(
+    random_state: int | np.random.RandomState | None, device: torch.device
+) -> Iterator[torch.Generator]:
     """Draw everything in the block from streams of its own.
 
     Whatever draws random numbers by torch in this thread, layers such as dropout and the
@@ -202,7 +205,7 @@ def _as_that_of_process(generator):
 
 
 @contextmanager
-def numpy_state_kept():
+def numpy_state_kept() -> Iterator[None]:
     """Give NumPy's global state back after a block that draws from it without need.
 
     Some of scikit-learn's solvers do, whatever they are given. One block at a time.

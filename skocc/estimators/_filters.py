@@ -53,15 +53,15 @@ def dictionary_filters(
     random positions, 20 an image, where the reference code cuts out all of them and then
     uses as many.
     """
-    patches, n_images = [], 0
+    drawn, n_images = [], 0
     for batch in islice(batches, N_IMAGES):
-        patches.append(_random_patches(normalize(batch), filter_size, generator))
+        drawn.append(_random_patches(normalize(batch), filter_size, generator))
         n_images += len(batch)
         if n_images >= N_IMAGES:
             break
-    patches = torch.cat(patches)
-    shape = patches.shape[1:]
-    patches = patches.flatten(1).double().cpu().numpy()
+    maps = torch.cat(drawn)
+    shape = maps.shape[1:]
+    patches = maps.flatten(1).double().cpu().numpy()
     deviation = patches.std(axis=0)
     # The spread of rounding errors is not one of images.
     if not np.any(deviation > 1e-6):

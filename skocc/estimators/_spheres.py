@@ -34,9 +34,9 @@ def away_from_zero(center: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
     An exact zero becomes ``+margin``. The reference codes leave it at zero, the one value
     the rule is there to avoid.
     """
-    margin = center.new_tensor(margin)
-    moved = torch.where(center < 0, -margin, margin)
-    return torch.where(center.abs() < margin, moved, center)
+    least = center.new_tensor(margin)
+    moved = torch.where(center < 0, -least, least)
+    return torch.where(center.abs() < least, moved, center)
 
 
 def quantile_radius(distances: torch.Tensor, nu: float) -> torch.Tensor:

@@ -129,7 +129,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         self.intensity_range = intensity_range
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "BackgroundRemoval":
         """Learn the background.
 
         Parameters
@@ -170,7 +170,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
             self.background_ = mixture.getBackgroundImage().reshape(self.image_shape_)
         return self
 
-    def transform(self, X):
+    def transform(self, X) -> np.ndarray:
         """Set the background of frames to zero.
 
         Parameters

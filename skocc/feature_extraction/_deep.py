@@ -162,7 +162,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     @isolated
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "DeepFeatures":
         """Build the network, and learn the shape of the images.
 
         Parameters
@@ -195,7 +195,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return self
 
     @isolated
-    def transform(self, X):
+    def transform(self, X) -> np.ndarray:
         """Compute the features of images.
 
         Parameters
@@ -229,7 +229,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             stage="Features",
         )
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Name the columns of the table.
 
         Parameters

@@ -224,7 +224,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         self.n_jobs = n_jobs
 
     @fit_context(prefer_skip_nested_validation=True)
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "DirectFeatures":
         """Learn the shape of the images; nothing else is learnt.
 
         Parameters
@@ -255,7 +255,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             self._pixel_size()
         return self
 
-    def transform(self, X):
+    def transform(self, X) -> np.ndarray:
         """Compute the features of images.
 
         Parameters
@@ -295,7 +295,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             _warn_about_range(lowest, highest)
         return table
 
-    def get_feature_names_out(self, input_features=None):
+    def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Name the columns of the table.
 
         Parameters

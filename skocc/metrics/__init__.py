@@ -3,31 +3,26 @@
 Functions of labels and scores, and scorers made of them for scikit-learn's searches.
 """
 
-import importlib
+from skocc.metrics._level_sets import excess_mass_auc, mass_volume_auc
+from skocc.metrics._pixels import aupro, pixel_auroc
+from skocc.metrics._ranking import (
+    auroc,
+    average_precision,
+    best_f1,
+    max_balanced_accuracy,
+    recall_at_fpr,
+)
+from skocc.metrics._scorers import make_scorer
 
-# Where each public name lives; loaded when it is first used, as in skocc itself.
-_MODULES = {
-    "auroc": "skocc.metrics._ranking",
-    "average_precision": "skocc.metrics._ranking",
-    "best_f1": "skocc.metrics._ranking",
-    "max_balanced_accuracy": "skocc.metrics._ranking",
-    "recall_at_fpr": "skocc.metrics._ranking",
-    "make_scorer": "skocc.metrics._scorers",
-    "pixel_auroc": "skocc.metrics._pixels",
-    "aupro": "skocc.metrics._pixels",
-    "mass_volume_auc": "skocc.metrics._level_sets",
-    "excess_mass_auc": "skocc.metrics._level_sets",
-}
-__all__ = [*_MODULES]
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module 'skocc.metrics' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__all__ = [
+    "aupro",
+    "auroc",
+    "average_precision",
+    "best_f1",
+    "excess_mass_auc",
+    "make_scorer",
+    "mass_volume_auc",
+    "max_balanced_accuracy",
+    "pixel_auroc",
+    "recall_at_fpr",
+]

@@ -1,6 +1,7 @@
 from numbers import Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 from sklearn.utils import column_or_1d
 
@@ -20,7 +21,13 @@ _MIN_MASS = 0.9
     },
     prefer_skip_nested_validation=True,
 )
-def mass_volume_auc(scores_normal, scores_uniform, *, volume=1.0, mass_range=(0.9, 0.999)):
+def mass_volume_auc(
+    scores_normal: ArrayLike,
+    scores_uniform: ArrayLike,
+    *,
+    volume: float = 1.0,
+    mass_range: tuple[float, float] = (0.9, 0.999),
+) -> float:
     """Area under the mass-volume curve: a criterion that needs no anomaly.
 
     A good detector has small level sets: the part of the space where its scores are high
@@ -118,7 +125,9 @@ def mass_volume_auc(scores_normal, scores_uniform, *, volume=1.0, mass_range=(0.
     },
     prefer_skip_nested_validation=True,
 )
-def excess_mass_auc(scores_normal, scores_uniform, *, volume=1.0):
+def excess_mass_auc(
+    scores_normal: ArrayLike, scores_uniform: ArrayLike, *, volume: float = 1.0
+) -> float:
     """Area under the excess-mass curve: a criterion that needs no anomaly.
 
     The excess mass at a density t is the largest difference, over the level sets, of the

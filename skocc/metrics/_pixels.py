@@ -3,6 +3,7 @@ from itertools import chain, zip_longest
 from numbers import Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from skocc._arrays import as_array
@@ -23,7 +24,9 @@ _MISSING = object()
     },
     prefer_skip_nested_validation=True,
 )
-def pixel_auroc(masks, maps):
+def pixel_auroc(
+    masks: ArrayLike | Iterable[ArrayLike | None], maps: ArrayLike | Iterable[ArrayLike]
+) -> float:
     """Area under the ROC curve over the pixels of all maps together.
 
     The probability that a pixel of a defect has a higher value than a normal pixel, both
@@ -90,7 +93,12 @@ def pixel_auroc(masks, maps):
     },
     prefer_skip_nested_validation=True,
 )
-def aupro(masks, maps, *, max_fpr=0.3):
+def aupro(
+    masks: ArrayLike | Iterable[ArrayLike | None],
+    maps: ArrayLike | Iterable[ArrayLike],
+    *,
+    max_fpr: float = 0.3,
+) -> float:
     """Area under the per-region overlap, over rates of false alarms up to a limit.
 
     The per-region overlap at a threshold is the share of a defect's pixels above it,

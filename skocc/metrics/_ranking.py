@@ -1,6 +1,7 @@
 from numbers import Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 from sklearn.metrics import (
     average_precision_score,
     precision_recall_curve,
@@ -20,7 +21,7 @@ from skocc._sklearn import validate_params
     },
     prefer_skip_nested_validation=True,
 )
-def auroc(y_true, y_score):
+def auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Area under the ROC curve, the anomalies being the positive class.
 
     The probability that an anomaly has a lower score than a normal sample, both drawn at
@@ -69,7 +70,7 @@ def auroc(y_true, y_score):
     },
     prefer_skip_nested_validation=True,
 )
-def average_precision(y_true, y_score):
+def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Mean precision over the anomalies, the anomalies being the positive class.
 
     The area under the steps of the precision-recall curve. Read more in the
@@ -117,7 +118,7 @@ def average_precision(y_true, y_score):
     },
     prefer_skip_nested_validation=True,
 )
-def best_f1(y_true, y_score):
+def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """F1 of the anomalies at the threshold that is best for it.
 
     The threshold is chosen with the labels that the result is computed from, so that the
@@ -172,7 +173,7 @@ def best_f1(y_true, y_score):
     },
     prefer_skip_nested_validation=True,
 )
-def max_balanced_accuracy(y_true, y_score):
+def max_balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """Balanced accuracy at the threshold that is best for it.
 
     The largest (TPR + 1 - FPR) / 2 on the ROC curve, the anomalies being the positive
@@ -224,7 +225,7 @@ def max_balanced_accuracy(y_true, y_score):
     },
     prefer_skip_nested_validation=True,
 )
-def recall_at_fpr(y_true, y_score, *, max_fpr=0.05):
+def recall_at_fpr(y_true: ArrayLike, y_score: ArrayLike, *, max_fpr: float = 0.05) -> float:
     """Share of the anomalies that are found at a given rate of false alarms.
 
     The largest recall of a threshold at which at most this share of the normal samples is

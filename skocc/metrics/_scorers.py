@@ -1,3 +1,5 @@
+from collections.abc import Callable
+
 from sklearn import metrics
 
 from skocc._sklearn import validate_params
@@ -24,7 +26,7 @@ _METRICS = {
     },
     prefer_skip_nested_validation=True,
 )
-def make_scorer(name, **kwargs):
+def make_scorer(name: str, **kwargs) -> Callable[..., float]:
     """Make a scorer for scikit-learn's searches and cross-validation of a named metric.
 
     It passes ``score_samples`` of the fitted detector to the metric. The anomalies are

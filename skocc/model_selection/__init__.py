@@ -1,31 +1,31 @@
 """Choosing detectors and their parameters with scikit-learn's searches."""
 
-import importlib
+from skocc.model_selection._classical import classical_detectors
+from skocc.model_selection._normal_only import NormalOnly
+from skocc.model_selection._split import (
+    OneClassKFold,
+    OneClassSplit,
+    SyntheticSplit,
+    add_synthetic_anomalies,
+    report_split,
+)
+from skocc.model_selection._thresholds import (
+    ThresholdTuner,
+    benjamini_hochberg,
+    conformal_p_values,
+    threshold,
+)
 
-# Where each public name lives; loaded when it is first used, as in skocc itself.
-_MODULES = {
-    "NormalOnly": "skocc.model_selection._normal_only",
-    "OneClassKFold": "skocc.model_selection._split",
-    "OneClassSplit": "skocc.model_selection._split",
-    "SyntheticSplit": "skocc.model_selection._split",
-    "add_synthetic_anomalies": "skocc.model_selection._split",
-    "report_split": "skocc.model_selection._split",
-    "classical_detectors": "skocc.model_selection._classical",
-    "ThresholdTuner": "skocc.model_selection._thresholds",
-    "benjamini_hochberg": "skocc.model_selection._thresholds",
-    "conformal_p_values": "skocc.model_selection._thresholds",
-    "threshold": "skocc.model_selection._thresholds",
-}
-__all__ = [*_MODULES]
-
-
-def __getattr__(name):
-    if name not in _MODULES:
-        raise AttributeError(f"module 'skocc.model_selection' has no attribute {name!r}")
-    value = getattr(importlib.import_module(_MODULES[name]), name)
-    globals()[name] = value
-    return value
-
-
-def __dir__():
-    return sorted({*globals(), *__all__})
+__all__ = [
+    "NormalOnly",
+    "OneClassKFold",
+    "OneClassSplit",
+    "SyntheticSplit",
+    "ThresholdTuner",
+    "add_synthetic_anomalies",
+    "benjamini_hochberg",
+    "classical_detectors",
+    "conformal_p_values",
+    "report_split",
+    "threshold",
+]

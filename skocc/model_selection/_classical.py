@@ -1,5 +1,7 @@
 from numbers import Integral
 
+import numpy as np
+from joblib import Memory
 from sklearn.base import clone
 from sklearn.covariance import EllipticEnvelope
 from sklearn.decomposition import PCA
@@ -27,12 +29,12 @@ _N_SAMPLES_AUTO = 256
 def classical_detectors(
     *,
     features=None,
-    scaling="standard",
-    n_components=0.95,
-    n_samples=None,
-    memory=None,
-    random_state=None,
-):
+    scaling: str | None = "standard",
+    n_components: float | str | None = 0.95,
+    n_samples: int | None = None,
+    memory: str | Memory | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> dict[str, tuple[Pipeline, dict | list[dict]]]:
     """Four detectors of scikit-learn, each with a grid of its parameters.
 
     One-class SVM, isolation forest, local outlier factor and elliptic envelope, each at the

@@ -1,8 +1,10 @@
 import os
 import warnings
+from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 
 import numpy as np
+from numpy.typing import ArrayLike
 from PIL import Image
 from sklearn.model_selection import (
     GroupKFold,
@@ -95,10 +97,18 @@ class OneClassKFold(StratifiedGroupKFold):
     >>> detector = OneClassSVM(**search.best_params_).fit(X[y == 1])
     """
 
-    def __init__(self, n_splits=5, *, shuffle=True, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        shuffle: bool = True,
+        random_state: int | np.random.RandomState | None = None,
+    ):
         super().__init__(n_splits=n_splits, shuffle=shuffle, random_state=random_state)
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the indices of each fold.
 
         Parameters
@@ -176,7 +186,13 @@ class OneClassSplit(GroupShuffleSplit):
     [0 1 3 4] [2 5 6 7]
     """
 
-    def __init__(self, n_splits=1, *, test_size=0.25, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 1,
+        *,
+        test_size: float = 0.25,
+        random_state: int | np.random.RandomState | None = None,
+    ):
         super().__init__(n_splits=n_splits, test_size=test_size, random_state=random_state)
         _check_count("n_splits", n_splits, 1)
         if isinstance(test_size, bool | np.bool_) or not (
@@ -187,7 +203,9 @@ class OneClassSplit(GroupShuffleSplit):
                 f"Got {test_size!r}. Set for example test_size=0.25."
             )
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the indices of each split.
 
         Parameters
@@ -213,10 +231,10 @@ class OneClassSplit(GroupShuffleSplit):
             Labels have no such reading, there is no normal sample to train on, or
             `test_size` leaves none.
         """
-        kinds, groups = _read(X, y, groups)
+        kinds, codes = _read(X, y, groups)
         trainable = kinds == 0
-        if groups is not None:
-            trainable &= ~np.isin(groups, groups[kinds != 0])
+        if codes is not None:
+            trainable &= ~np.isin(codes, codes[kinds != 0])
         trainable = np.flatnonzero(trainable)
         if len(trainable) < 2:
             raise ValueError(
@@ -224,11 +242,11 @@ class OneClassSplit(GroupShuffleSplit):
                 f"are in no group with an anomaly. Got {len(trainable)}, and "
                 f"{_describe(kinds)}. Pass more normal samples, or groups=None."
             )
-        if groups is None:
+        if codes is None:
             params = {"test_size": self.test_size, "random_state": self.random_state}
             splits = ShuffleSplit(self.n_splits, **params).split(trainable)
         else:
-            splits = super().split(trainable, groups=groups[trainable])
+            splits = super().split(trainable, groups=codes[trainable])
         for train, _ in splits:
             train = np.sort(trainable[train])
             yield train, np.setdiff1d(np.arange(len(kinds)), train)
@@ -291,7 +309,13 @@ class SyntheticSplit(GroupKFold):
     [2 3] [0 1 4 5]
     """
 
-    def __init__(self, n_splits=5, *, share=0.5, random_state=None):
+    def __init__(
+        self,
+        n_splits: int = 5,
+        *,
+        share: float = 0.5,
+        random_state: int | np.random.RandomState | None = None,
+    ):
         super().__init__(n_splits=n_splits, shuffle=True, random_state=random_state)
         if not (isinstance(share, Real) and 0 < share < 1):
             raise ValueError(
@@ -300,7 +324,9 @@ class SyntheticSplit(GroupKFold):
             )
         self.share = share
 
-    def split(self, X, y=None, groups=None):
+    def split(
+        self, X, y: ArrayLike | None = None, groups: ArrayLike | None = None
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield the indices of each fold.
 
         Parameters
@@ -331,9 +357,9 @@ class SyntheticSplit(GroupKFold):
                 "that add_synthetic_anomalies returns, to a search as "
                 "fit(X, y, groups=groups)."
             )
-        kinds, groups = _read(X, y, groups)
+        kinds, codes = _read(X, y, groups)
         normal = kinds == 0
-        orphans = np.flatnonzero(~normal & ~np.isin(groups, groups[normal]))
+        orphans = np.flatnonzero(~normal & ~np.isin(codes, codes[normal]))
         if len(orphans) or normal.all():
             raise ValueError(
                 "Every group needs a normal image for the anomalies in it, and there must "
@@ -342,7 +368,7 @@ class SyntheticSplit(GroupKFold):
                 "search, keep groups together in the outer folds, and train on both."
             )
         random_state = check_random_state(self.random_state)
-        for _, part in super().split(groups, groups=groups):
+        for _, part in super().split(codes, groups=codes):
             train = np.setdiff1d(np.flatnonzero(normal), part)
             kept = self._thin(part[normal[part]], part[~normal[part]], random_state)
             yield train, np.sort(np.concatenate(kept))
@@ -366,7 +392,13 @@ class SyntheticSplit(GroupKFold):
     },
     prefer_skip_nested_validation=True,
 )
-def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None):
+def add_synthetic_anomalies(
+    X,
+    make_anomalies: Callable,
+    *,
+    groups: ArrayLike | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add to normal images one anomaly made from each.
 
     A splitter of scikit-learn says which samples to use and cannot change them. So the
@@ -441,12 +473,12 @@ def add_synthetic_anomalies(X, make_anomalies, *, groups=None, random_state=None
 def report_split(
     X_train,
     X_test,
-    y_test,
+    y_test: ArrayLike,
     *,
-    protocol="original",
-    make_anomalies=None,
-    random_state=None,
-):
+    protocol: str = "original",
+    make_anomalies: Callable | None = None,
+    random_state: int | np.random.RandomState | None = None,
+) -> Bunch:
     """Arrange a training and a test part by one of two protocols of a report.
 
     Both train on images of the official training part alone, choose parameters on three
@@ -570,15 +602,15 @@ def report_split(
             f"There are no anomalies to test on. Got {_describe(kinds)}. Pass as y_test -1 "
             "or the name of the defect for images that are not normal."
         )
-    random_state = check_random_state(random_state)
+    rng = check_random_state(random_state)
     if protocol == "original":
         train = np.arange(n_train)
-        parts = _stratified_parts(test_kinds, None, 5, True, random_state)
+        parts = _stratified_parts(test_kinds, None, 5, True, rng)
         _check_parts(parts, test_kinds)
         parts = [n_train + part for part in parts]
         folds, test = parts[:3], np.sort(np.concatenate(parts[3:]))
     else:
-        order = random_state.permutation(n_train)
+        order = rng.permutation(n_train)
         train, held_out = np.sort(order[: 6 * n_train // 10]), order[6 * n_train // 10 :]
         test = np.arange(n_train, n)
         third = len(held_out) // 3
@@ -590,7 +622,7 @@ def report_split(
                 "validation. Pass at least 13."
             )
         turned = np.concatenate([f[: min(round(0.75 * len(f)), len(f) - 1)] for f in folds])
-        X[turned] = _anomalies_of(X[turned], make_anomalies, random_state)
+        X[turned] = _anomalies_of(X[turned], make_anomalies, rng)
         kinds[turned] = 1
     return Bunch(
         X=X,

@@ -149,18 +149,18 @@ class AlexNetAutoencoder(nn.Module):
         spatial_code: bool = False,
     ):
         super().__init__()
-        n_channels, *size = in_shape
-        stride = 4 if min(size) >= ALEXNET_SIZE else 1
-        kernel, padding = tuple(-(-n // (8 * stride)) for n in size), 0
+        n_channels, height, width = in_shape
+        stride = 4 if min(height, width) >= ALEXNET_SIZE else 1
+        kernel, padding = (-(-height // (8 * stride)), -(-width // (8 * stride))), 0
         if spatial_code:
-            kernel, padding = 3, 1
-        code_size = code_size or alexnet_code_size(n_channels, *size, spatial_code)
+            kernel, padding = (3, 3), 1
+        code_size = code_size or alexnet_code_size(n_channels, height, width, spatial_code)
         self.encoder = nn.Sequential(
             *_convolutions(n_channels, widths, stride, batch_norm=True),
             nn.Conv2d(widths[-1], code_size, kernel, padding=padding),
         )
         first = nn.ConvTranspose2d(code_size, widths[-1], kernel, padding=padding)
-        self.decoder = _Decoder(first, tuple(size), n_channels, widths, stride)
+        self.decoder = _Decoder(first, (height, width), n_channels, widths, stride)
         initialize_glorot(self)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeGuard
 
 import torch
 from torch import fx, nn
@@ -194,7 +195,7 @@ class FeatureMaps(nn.Module):
             batch = batch.expand(-1, 3, -1, -1)
         return self.body(batch)
 
-    def train(self, mode: bool = True) -> nn.Module:
+    def train(self, mode: bool = True) -> "FeatureMaps":
         """Stay in eval mode, whatever the network is part of."""
         return super().train(False)
 
@@ -411,5 +412,5 @@ def _remove_classifier(model: nn.Module, name: str, hidden: bool) -> None:
     )
 
 
-def _ends_linear(module):
+def _ends_linear(module: nn.Module) -> TypeGuard[nn.Sequential]:
     return isinstance(module, nn.Sequential) and isinstance(module[-1], nn.Linear)

@@ -1,5 +1,6 @@
 """The small residual autoencoder of images, with a single residual block."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import torch
@@ -80,7 +81,7 @@ class ConvAutoencoder(nn.Module):
         """Map images (b, C, H, W) to codes (b, 8 width, H / 16, W / 16), rounded up."""
         return self.encoder(batch)
 
-    def decode(self, codes: torch.Tensor, image_size: tuple[int, int]) -> torch.Tensor:
+    def decode(self, codes: torch.Tensor, image_size: Sequence[int]) -> torch.Tensor:
         """Map codes (b, 8 width, h, w) to images (b, C, H, W) in (0, 1)."""
         sizes = [tuple(image_size)]
         for _ in self.upsample:

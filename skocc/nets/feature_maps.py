@@ -3,6 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
+from typing import cast
 
 import torch
 from torch import nn
@@ -61,10 +62,10 @@ class FrozenFeatures(nn.Module):
         ValueError
             The network does not take images of this size, or a layer gives no map.
         """
-        channels, heights, widths = zip(
-            *self.extract.maps.shapes(height, width), strict=True
-        )
-        return self.join.n_features(channels), max(heights), max(widths)
+        maps = cast(FeatureMaps, self.extract.maps)
+        channels, heights, widths = zip(*maps.shapes(height, width), strict=True)
+        join = cast(JoinedMaps | LocallyAwarePatches, self.join)
+        return join.n_features(channels), max(heights), max(widths)
 
 
 class JoinedMaps(nn.Module):

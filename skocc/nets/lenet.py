@@ -44,7 +44,8 @@ def lenet_latent_dim(widths: tuple[int, ...]) -> int:
 
 def _halved(size: tuple[int, int]) -> tuple[int, int]:
     # An axis of one pixel cannot be pooled.
-    return tuple(n // 2 if n > 1 else 1 for n in size)
+    height, width = (n // 2 if n > 1 else 1 for n in size)
+    return height, width
 
 
 class LeNetEncoder(nn.Module):
@@ -81,7 +82,7 @@ class LeNetEncoder(nn.Module):
         affine: bool = False,
     ):
         super().__init__()
-        channels, *size = in_shape
+        channels, size = in_shape[0], in_shape[1:]
         stages = []
         for width in widths:
             stages.append(
@@ -102,7 +103,7 @@ class LeNetEncoder(nn.Module):
     @property
     def filters(self) -> nn.Parameter:
         """Weights of the first convolution, (width, C, 5, 5)."""
-        return self.stages[0][0].weight
+        return next(self.stages.parameters())
 
     @property
     def n_layers(self) -> int:
@@ -130,7 +131,8 @@ class LeNetEncoder(nn.Module):
         features : list of Tensor of shape (b, d_j)
         """
         features = []
-        for index, (convolution, *rest) in enumerate(self.stages):
+        for index, stage in enumerate(self.stages):
+            convolution, *rest = stage.children()
             maps = convolution(batch)
             if index in layers:
                 features.append(maps.mean(dim=(2, 3)))
@@ -151,6 +153,9 @@ class _UpsampledConvolution(nn.ConvTranspose2d):
     for each of the four positions within a doubled pixel serves on the map as it was.
     """
 
+    copies: torch.Tensor
+    padding: tuple[int, int]
+
     def __init__(self, in_channels, out_channels, upsampled_size, padding):
         super().__init__(in_channels, out_channels, 5, padding=padding, bias=False)
         self.upsampled_size = upsampled_size
@@ -162,7 +167,7 @@ class _UpsampledConvolution(nn.ConvTranspose2d):
         ]
         self.register_buffer("copies", torch.tensor(copies).float(), persistent=False)
 
-    def forward(self, batch: torch.Tensor) -> torch.Tensor:
+    def forward(self, batch: torch.Tensor) -> torch.Tensor:  # type: ignore[override]
         """Map (b, C_in, H, W) to (b, C_out, H', W')."""
         kernel = self.weight.flip(2, 3).transpose(0, 1)
         size = batch.shape[2:]
@@ -208,13 +213,14 @@ class LeNetDecoder(nn.Module):
         affine: bool = False,
     ):
         super().__init__()
-        sizes = [tuple(in_shape[1:])]
+        _, height, width = in_shape
+        sizes = [(height, width)]
         for _ in widths:
             sizes.append(_halved(sizes[-1]))
         self.grid = tuple(min(n, _CODE_GRID) for n in sizes[-1])
         cells = self.grid[0] * self.grid[1]
         grid_channels = max(1, latent_dim // cells)
-        head = []
+        head: list[nn.Module] = []
         if len(widths) >= 3:
             head.append(nn.BatchNorm1d(latent_dim, eps=1e-4, affine=affine))
         if grid_channels * cells != latent_dim:

@@ -105,7 +105,7 @@ def dense_layers(sizes: tuple[int, ...], dropout: float = 0.0) -> list[nn.Module
     dropout : float, default=0.0
         Share of the inputs of each layer that is left out in training.
     """
-    layers = []
+    layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
         if dropout > 0:
             layers.append(nn.Dropout(dropout))
@@ -118,5 +118,6 @@ def initialize_glorot(module: nn.Module) -> nn.Module:
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)
-            nn.init.zeros_(layer.bias)
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return module

@@ -40,6 +40,9 @@ class ContrastNormalization(nn.Module):
         images may leave [0, 1]; they are not clipped.
     """
 
+    minimum: torch.Tensor
+    scale: torch.Tensor
+
     def __init__(self, minimum: float, maximum: float):
         super().__init__()
         scale = maximum - minimum if maximum > minimum else 1.0
@@ -70,6 +73,9 @@ class LocalContrastNormalization(nn.Module):
     stay apart. Results have a deviation of 0.2, about that of photographs in [0, 1].
     Surroundings with a deviation below 0.01 count as flat, and are not blown up.
     """
+
+    rows: torch.Tensor
+    columns: torch.Tensor
 
     def __init__(self, image_size: tuple[int, int], sigma: float):
         super().__init__()
@@ -103,6 +109,9 @@ class ImageNetNormalization(nn.Module):
     For networks trained by torchvision on RGB in [0, 1].
     """
 
+    mean: torch.Tensor
+    std: torch.Tensor
+
     def __init__(self):
         super().__init__()
         mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -124,6 +133,8 @@ class MeanSubtraction(nn.Module):
     n_channels : int
         C, or any number where C is 1.
     """
+
+    mean: torch.Tensor
 
     def __init__(self, mean: torch.Tensor, n_channels: int):
         super().__init__()

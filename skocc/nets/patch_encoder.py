@@ -94,7 +94,7 @@ class PatchEncoder(nn.Module):
     def __init__(self, embedding_dim: int = 64, patch_size: int = 32, in_channels: int = 3):
         super().__init__()
         self.patch_size = patch_size
-        hidden = (32, 64, 128, 128, 64, 32, 32)
+        hidden: tuple[int, ...] = (32, 64, 128, 128, 64, 32, 32)
         n_hidden = patch_size // 4 - 1
         first, last = -(-n_hidden // 2), n_hidden // 2
         hidden = (*hidden[:first], *hidden[len(hidden) - last :])
@@ -405,7 +405,8 @@ def load_encoder_weights(
         There is no such file, or keys or shapes differ.
     """
     if not isinstance(weights, Mapping):
-        return load_weights(encoder, weights)
+        load_weights(encoder, weights)
+        return encoder
     try:
         encoder.load_state_dict({key: torch.as_tensor(weights[key]) for key in weights})
     except (RuntimeError, TypeError) as error:

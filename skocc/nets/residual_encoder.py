@@ -86,8 +86,9 @@ class UpBlock(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int):
         super().__init__()
-        doubled = {"stride": 2, "output_padding": 1, "bias": False}
-        self.conv1 = nn.ConvTranspose2d(in_channels, out_channels, 5, padding=2, **doubled)
+        self.conv1 = nn.ConvTranspose2d(
+            in_channels, out_channels, 5, stride=2, padding=2, output_padding=1, bias=False
+        )
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1, bias=False)
         self.skip = nn.ConvTranspose2d(in_channels, out_channels, 1, bias=False)
         self.norm1 = nn.BatchNorm2d(out_channels)

@@ -21,9 +21,11 @@ def video_sizes(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     size : tuple (T, H, W)
         Frames and pixels of a clip; any are possible, and rounded up when halved.
     """
-    sizes = [tuple(size)]
-    for stride in _STRIDES:
-        sizes.append(tuple(-(-n // s) for n, s in zip(sizes[-1], stride, strict=True)))
+    frames, height, width = size
+    sizes = [(frames, height, width)]
+    for t, h, w in _STRIDES:
+        frames, height, width = -(-frames // t), -(-height // h), -(-width // w)
+        sizes.append((frames, height, width))
     return sizes
 
 
@@ -115,8 +117,8 @@ class VideoEncoder(nn.Module):
         feature_dim: int = 100,
     ):
         super().__init__()
-        channels, *size = in_shape
-        _, height, width = video_sizes(size)[-1]
+        channels = in_shape[0]
+        _, height, width = video_sizes(in_shape[1:])[-1]
         self.blocks = nn.ModuleList(
             CausalDownBlock(a, b, stride)
             for (a, b), stride in zip(pairwise((channels, *_WIDTHS)), _STRIDES, strict=True)
@@ -239,8 +241,8 @@ class VideoDecoder(nn.Module):
 
     def __init__(self, in_shape: tuple[int, int, int, int], latent_dim: int):
         super().__init__()
-        channels, *size = in_shape
-        *sizes, (_, *self.grid) = video_sizes(size)
+        channels = in_shape[0]
+        *sizes, (_, *self.grid) = video_sizes(in_shape[1:])
         self.head = nn.Sequential(
             nn.Linear(latent_dim, _HIDDEN_DIM),
             nn.Tanh(),
