@@ -162,7 +162,7 @@ def _fit(options):
         random_state=detector.random_state,
     ).fit(files)
     # The file holds a detector: of the held-out images it keeps the threshold alone.
-    fitted = tuner.detector_
+    fitted = tuner.estimator_
     fitted.offset_ = tuner.offset_
     skocc.save(fitted, options.output)
     _say(

@@ -697,7 +697,7 @@ def thresholds(draw):
         arguments += draw(
             options(
                 "rule", "false_alarm_rate", "k", "calibration_size", "cv", "random_state",
-                "detector",
+                "estimator",
             )
         )  # fmt: skip
         return f"tuning({', '.join(arguments)})"
@@ -730,7 +730,7 @@ class FromMean(OutlierMixin, BaseEstimator):
 
 def tuning(X, y, **params):
     """Fit a ThresholdTuner and a NormalOnly, and see what they say."""
-    selection, detector = skocc.model_selection, params.pop("detector", FromMean())
+    selection, detector = skocc.model_selection, params.pop("estimator", FromMean())
     with np.errstate(all="ignore"):
         tuner = selection.ThresholdTuner(detector, **params)
         if attempt(tuner.fit, X, y) is not REFUSED:

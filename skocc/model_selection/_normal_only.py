@@ -5,18 +5,8 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._labels import anomaly_kinds
-from skocc._sklearn import HasMethods, fit_context
+from skocc._sklearn import HasMethods, estimator_has, fit_context
 from skocc.model_selection._indexing import take
-
-
-def _has(name):
-    """Return whether the detector, fitted or not, has a method of this name."""
-
-    def check(self):
-        getattr(getattr(self, "estimator_", self.estimator), name)
-        return True
-
-    return check
 
 
 class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -124,7 +114,7 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.decision_function(X)
 
-    @available_if(_has("score_samples"))
+    @available_if(estimator_has("score_samples"))
     def score_samples(self, X):
         """Score of the detector.
 

@@ -11,11 +11,20 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skocc._arrays import as_array
 from skocc._labels import anomaly_kinds, marked_or_warned
-from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context, validate_params
+from skocc._renamed import RenamedParametersMixin
+from skocc._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    estimator_has,
+    fit_context,
+    num_samples,
+    validate_params,
+)
 from skocc.model_selection._indexing import take
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
@@ -262,14 +271,9 @@ def benjamini_hochberg(p_values, *, rate=0.05):
     return np.where(false_discovery_control(p_values, method="bh") <= rate, -1, 1)
 
 
-def _detector_has(method):
-    def check(tuner):
-        return hasattr(getattr(tuner, "detector_", tuner.detector), method)
-
-    return check
-
-
-class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class ThresholdTuner(
+    RenamedParametersMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Give any detector a threshold, and p-values, from images it was not trained on.
 
     Holds out a part of the normal images, fits a clone of the detector on the others, and
@@ -281,7 +285,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     Parameters
     ----------
-    detector : estimator
+    estimator : estimator
         Anything with `fit` and `score_samples` (higher is more normal): a detector of
         skocc or scikit-learn, or a Pipeline that ends in one.
     rule : {"conformal", "percentile", "median", "std", "f1"}, default="conformal"
@@ -293,7 +297,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Fraction, or number, of the normal images that are held out. Not used with
         ``cv="prefit"``.
     cv : {"prefit"} or None, default=None
-        "prefit": `detector` is fitted already, on images other than X, and all of X is
+        "prefit": `estimator` is fitted already, on images other than X, and all of X is
         for the threshold.
     k : float, default=3
         Standard deviations, for "std".
@@ -302,16 +306,16 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     Attributes
     ----------
-    detector_ : estimator
-        The fitted detector; with ``cv="prefit"`` `detector` itself.
+    estimator_ : estimator
+        The fitted detector; with ``cv="prefit"`` `estimator` itself.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     calibration_scores_ : ndarray of shape (n_calibration,), float64
         Scores of the normal images that were held out, in ascending order.
     n_features_in_ : int
-        Of `detector_`, where it has one.
+        Of `estimator_`, where it has one.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Of `detector_`, where it has them.
+        Of `estimator_`, where it has them.
 
     See Also
     --------
@@ -348,7 +352,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "detector": [HasMethods(["fit", "score_samples"])],
+        "estimator": [HasMethods(["fit", "score_samples"])],
         "rule": [StrOptions(set(_RULES))],
         "false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
         "calibration_size": [
@@ -362,7 +366,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     def __init__(
         self,
-        detector,
+        estimator,
         *,
         rule="conformal",
         false_alarm_rate=0.05,
@@ -371,7 +375,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         k=3,
         random_state=None,
     ):
-        self.detector = detector
+        self.estimator = estimator
         self.rule = rule
         self.false_alarm_rate = false_alarm_rate
         self.calibration_size = calibration_size
@@ -405,7 +409,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             the false-alarm rate; ``rule="f1"`` without anomalies.
         """
         X = _indexable(X)
-        anomalous = np.zeros(_num_samples(X), dtype=bool)
+        anomalous = np.zeros(num_samples(X), dtype=bool)
         if y is not None:
             anomalous = marked_or_warned(_checked_labels(y, len(anomalous)))
         if self.rule == "f1" and not anomalous.any():
@@ -414,14 +418,14 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         if self.rule == "conformal":  # before a long training
             _conformal_rank(len(calibration), self.false_alarm_rate)
         if self.cv == "prefit":
-            check_is_fitted(self.detector)
-            detector = self.detector
+            check_is_fitted(self.estimator)
+            estimator = self.estimator
         else:
-            detector = clone(self.detector).fit(take(X, train))
+            estimator = clone(self.estimator).fit(take(X, train))
         judged = calibration
         if self.rule == "f1":
             judged = np.concatenate([calibration, np.flatnonzero(anomalous)])
-        scores = _finite_scores(detector.score_samples(take(X, judged)))
+        scores = _finite_scores(estimator.score_samples(take(X, judged)))
         self.offset_ = threshold(
             scores,
             np.where(anomalous[judged], -1, 1),
@@ -430,7 +434,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             k=self.k,
         )
         self.calibration_scores_ = np.sort(scores[: len(calibration)])
-        self.detector_ = detector
+        self.estimator_ = estimator
         return self
 
     def fit_predict(self, X, y=None):
@@ -461,10 +465,10 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            ``detector_.score_samples(X)``.
+            ``estimator_.score_samples(X)``.
         """
         check_is_fitted(self)
-        return self.detector_.score_samples(X)
+        return self.estimator_.score_samples(X)
 
     def decision_function(self, X):
         """Signed score: the score minus the threshold.
@@ -512,7 +516,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         """
         return conformal_p_values(self.score_samples(X), self.calibration_scores_)
 
-    @available_if(_detector_has("anomaly_map"))
+    @available_if(estimator_has("anomaly_map"))
     def anomaly_map(self, X):
         """Score every pixel by the detector, where it can: higher is more anomalous.
 
@@ -524,33 +528,33 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         maps : ndarray of shape (n_samples, H, W), float32
-            ``detector_.anomaly_map(X)``.
+            ``estimator_.anomaly_map(X)``.
         """
         check_is_fitted(self)
-        return self.detector_.anomaly_map(X)
+        return self.estimator_.anomaly_map(X)
 
     @property
     def n_features_in_(self):
         """Values per sample of X."""
-        return self._fitted_detector("n_features_in_").n_features_in_
+        return self._fitted_estimator("n_features_in_").n_features_in_
 
     @property
     def feature_names_in_(self):
         """Names of the columns of X."""
-        return self._fitted_detector("feature_names_in_").feature_names_in_
+        return self._fitted_estimator("feature_names_in_").feature_names_in_
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "detector_")
+        return hasattr(self, "estimator_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.detector).input_tags
+        tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
-    def _fitted_detector(self, name):
-        if not hasattr(self, "detector_"):
+    def _fitted_estimator(self, name):
+        if not hasattr(self, "estimator_"):
             raise AttributeError(f"{type(self).__name__} is not fitted and has no {name!r}")
-        return self.detector_
+        return self.estimator_
 
     def _split(self, normal):
         """Return indices to train on and to calibrate with."""

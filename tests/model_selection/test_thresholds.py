@@ -198,7 +198,7 @@ def test_anomalies_are_never_trained_on():
     y = np.where(np.arange(200) % 4 == 0, -1, 1)
     for rule in ("conformal", "f1"):
         tuner = ThresholdTuner(FirstColumn(), rule=rule, random_state=0).fit(X, y)
-        trained, held_out = tuner.detector_.X_[:, 0], tuner.calibration_scores_
+        trained, held_out = tuner.estimator_.X_[:, 0], tuner.calibration_scores_
         assert len(held_out) == 30
         assert len(trained) == 120
         np.testing.assert_array_equal(
@@ -206,7 +206,7 @@ def test_anomalies_are_never_trained_on():
         )
         assert (np.diff(trained) > 0).all()
         np.testing.assert_array_equal(tuner.fit_predict(X, y), tuner.predict(X))
-        assert -1 not in y[tuner.detector_.X_[:, 0].astype(int)]
+        assert -1 not in y[tuner.estimator_.X_[:, 0].astype(int)]
 
 
 @pytest.mark.parametrize("dtype", [int, float, object, "series"])
@@ -218,8 +218,8 @@ def test_labels_of_any_kind(dtype):
     )
     y = y if dtype == "series" else y.astype(dtype)
     tuner = ThresholdTuner(FirstColumn(), calibration_size=30).fit(column(range(100)), y)
-    assert tuner.detector_.X_.max() < 80
-    assert len(tuner.detector_.X_) == 50
+    assert tuner.estimator_.X_.max() < 80
+    assert len(tuner.estimator_.X_) == 50
 
 
 @pytest.mark.parametrize("anomalies", [[-1, -2, -2, -7], ["cut", "stain", "cut", "dent"]])
@@ -228,8 +228,8 @@ def test_kinds_of_anomalies_are_anomalies(anomalies):
     y = np.array([normal] * 80 + anomalies * 5)
     tuner = ThresholdTuner(FirstColumn(), rule="f1", calibration_size=30, random_state=0)
     tuner.fit(column(range(100)), y)
-    assert tuner.detector_.X_.max() < 80
-    assert len(tuner.detector_.X_) == 50
+    assert tuner.estimator_.X_.max() < 80
+    assert len(tuner.estimator_.X_) == 50
     assert threshold(range(100), y, rule="percentile") == np.quantile(range(80), 0.05)
 
 
@@ -239,7 +239,7 @@ def test_labels_that_cannot_be_read_warn_and_are_normal(y):
     with pytest.warns(UserWarning, match="neither normal.*taken as normal. Got") as seen:
         tuner.fit(column(range(100)), y)
     assert seen[0].filename == __file__
-    assert len(tuner.detector_.X_) == 70
+    assert len(tuner.estimator_.X_) == 70
     with pytest.raises(ValueError, match="Labels must be"):
         threshold(range(100), y)
 
@@ -261,13 +261,13 @@ def test_random_state_and_clone():
     np.testing.assert_array_equal(tuner.calibration_scores_, again.calibration_scores_)
     other = clone(tuner).set_params(random_state=2).fit(X)
     assert not np.array_equal(tuner.calibration_scores_, other.calibration_scores_)
-    assert not hasattr(tuner.detector, "X_")
+    assert not hasattr(tuner.estimator, "X_")
 
 
 def test_prefit():
     detector = FirstColumn().fit(column([7.0]))
     tuner = ThresholdTuner(detector, cv="prefit").fit(column(np.arange(39)))
-    assert tuner.detector_ is detector
+    assert tuner.estimator_ is detector
     np.testing.assert_array_equal(detector.X_, [[7.0]])
     np.testing.assert_array_equal(tuner.calibration_scores_, np.arange(39))
     assert tuner.offset_ == 1
@@ -283,11 +283,11 @@ def test_searches_over_parameters_of_the_detector():
     y = np.repeat([1, -1], [90, 30])
     pipeline = make_pipeline(StandardScaler(), OneClassSVM())
     tuner = ThresholdTuner(pipeline, false_alarm_rate=0.1, random_state=0)
-    grid = {"detector__oneclasssvm__nu": [0.1, 0.5], "false_alarm_rate": [0.1, 0.2]}
+    grid = {"estimator__oneclasssvm__nu": [0.1, 0.5], "false_alarm_rate": [0.1, 0.2]}
     search = GridSearchCV(tuner, grid, scoring="roc_auc", cv=StratifiedKFold(3)).fit(X, y)
     assert len(search.cv_results_["params"]) == len(ParameterGrid(grid))
     assert search.best_score_ > 0.8
-    assert search.best_estimator_.detector_[0].n_samples_seen_ == 72  # of 90 normal ones
+    assert search.best_estimator_.estimator_[0].n_samples_seen_ == 72  # of 90 normal ones
     assert set(search.predict(X)) == {-1, 1}
 
 
@@ -309,7 +309,7 @@ def test_what_x_may_be(kind, image_files):
     tuner = ThresholdTuner(
         quick(DeepSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0
     ).fit(X, [1] * 11 + [-1])
-    assert len(tuner.detector_.train_scores_) == 7
+    assert len(tuner.estimator_.train_scores_) == 7
     expected = ThresholdTuner(
         quick(DeepSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0
     ).fit(images[:11])
@@ -325,7 +325,7 @@ def test_maps_where_the_detector_has_them(image_files):
     with pytest.raises(NotFittedError):
         tuner.anomaly_map(images)
     maps = tuner.fit(images).anomaly_map(images[:2])
-    np.testing.assert_array_equal(maps, tuner.detector_.anomaly_map(images[:2]))
+    np.testing.assert_array_equal(maps, tuner.estimator_.anomaly_map(images[:2]))
 
 
 def test_threshold_is_one_for_offset():
