@@ -5,11 +5,10 @@ from numbers import Real
 
 import numpy as np
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Bunch, _safe_indexing
-from sklearn.utils.validation import _num_samples
+from sklearn.utils import Bunch
 
 from skocc._arrays import as_array
-from skocc._sklearn import Interval, validate_params
+from skocc._sklearn import Interval, num_samples, safe_indexing, validate_params
 
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
@@ -132,9 +131,9 @@ def one_vs_rest(
         )
         train = np.sort(train)
         test = np.sort(np.concatenate([held_out, np.flatnonzero(~is_normal)]))
-        test_images, test_labels = _safe_indexing(images, test), labels[test]
+        test_images, test_labels = safe_indexing(images, test), labels[test]
     return Bunch(
-        train_images=_safe_indexing(images, train),
+        train_images=safe_indexing(images, train),
         test_images=test_images,
         test_labels=np.where(_are_in(test_labels, wanted), 1, -1),
         test_classes=test_labels,
@@ -237,7 +236,7 @@ def _read(images_name, images, labels_name, labels):
             f"{images_name} must be an array, a list or a data set. Got "
             f"{type(images).__name__}. Pass images that can be counted."
         )
-    n_images = _num_samples(images)
+    n_images = num_samples(images)
     if labels.ndim != 1 or len(labels) != n_images:
         raise ValueError(
             f"There must be one label for each image. Got {n_images} {images_name} and "

@@ -17,12 +17,11 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils.validation import _num_samples
 
 from skocc._arrays import as_array
 from skocc._images import is_data_set, read_image, to_pil
 from skocc._labels import anomaly_kinds
-from skocc._sklearn import validate_params
+from skocc._sklearn import num_samples, validate_params
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -605,7 +604,7 @@ def report_split(
 def _read(X, y, groups):
     """Return the kind of each sample, 0 for normal ones, and groups as codes or None."""
     check_consistent_length(X, y, groups)
-    n_samples = _num_samples(X)
+    n_samples = num_samples(X)
     kinds = np.zeros(n_samples, dtype=int) if y is None else anomaly_kinds(y)
     if n_samples == 0:
         raise ValueError(
