@@ -8,9 +8,21 @@ import functools
 import inspect
 
 # Old to new names: of parameters and attributes of a class, of parameters of a function, of
-# names of a module. An entry of a class also holds for its subclasses.
+# names of a module, of options of a command. An entry of a class also holds for its
+# subclasses.
 RENAMED = {
-    "ThresholdTuner": {"detector": "estimator", "detector_": "estimator_"},
+    "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
+    "SyntheticSplit": {"share": "fraction"},
+    "ThresholdTuner": {
+        "detector": "estimator",
+        "detector_": "estimator_",
+        "false_alarm_rate": "max_fpr",
+    },
+    "find_threshold": {"false_alarm_rate": "max_fpr"},
+    "skocc.model_selection": {
+        "report_split": "two_protocol_split",
+        "threshold": "find_threshold",
+    },
 }
 
 

@@ -17,7 +17,7 @@ from skocc.__main__ import main
 QUICK = ["--method", "DeepSVDD"]
 for param in ["pretrain_n_epochs=1", "n_epochs=1", "device=cpu"]:
     QUICK += ["--param", param]
-HALF = ["--calibration-size", "0.5", "--false-alarm-rate", "0.1"]
+HALF = ["--calibration-size", "0.5", "--max-fpr", "0.1"]
 
 
 @pytest.fixture(scope="module")

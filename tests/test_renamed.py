@@ -10,8 +10,8 @@ from sklearn.model_selection import GridSearchCV
 from sklearn.svm import OneClassSVM
 
 import skocc
-from skocc import _renamed
-from skocc._renamed import RENAMED, RenamedParametersMixin, current_names
+from skocc.__main__ import main
+from skocc._renamed import RENAMED, RenamedParametersMixin, current_names, missing_name
 from skocc.model_selection import ThresholdTuner
 
 PACKAGES = [skocc.datasets, skocc.feature_extraction, skocc.metrics, skocc.model_selection]
@@ -127,7 +127,24 @@ def test_values_under_old_names(monkeypatch):
     assert current_names("Other", values) == values
 
 
-@pytest.mark.parametrize("owner", RENAMED)
+COMMANDS = [owner for owner in RENAMED if owner.startswith("python -m")]
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_old_options_name_the_new_ones(command, capsys):
+    name = command.removeprefix("python -m skocc ")
+    for old, new in RENAMED[command].items():
+        with pytest.raises(SystemExit):
+            main([name, ".", "--method", "DeepSVDD", "--output", "x", old, "0.1"])
+        assert f"argument {old}: it was renamed to {new}\n" in capsys.readouterr().err
+        with pytest.raises(SystemExit):
+            main([name, "--help"])
+        shown = capsys.readouterr().out
+        assert new in shown
+        assert old not in shown
+
+
+@pytest.mark.parametrize("owner", [owner for owner in RENAMED if owner not in COMMANDS])
 def test_the_table_is_true(owner):
     """New names are there, old ones are not, and each is refused in words."""
     pairs = RENAMED[owner]
@@ -157,5 +174,5 @@ def test_the_table_is_true(owner):
 
 
 def test_an_unknown_name_of_a_module_is_no_old_one():
-    error = _renamed.missing_name("skocc.metrics", "auroc_")
+    error = missing_name("skocc.metrics", "auroc_")
     assert str(error) == "module 'skocc.metrics' has no attribute 'auroc_'"

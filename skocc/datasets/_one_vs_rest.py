@@ -32,7 +32,7 @@ def one_vs_rest(
     test_size=0.3,
     random_state=None,
 ):
-    """Make a one-class problem of a labelled data set: one class is normal, all others not.
+    """Make a one-class problem of a labeled data set: one class is normal, all others not.
 
     Parameters
     ----------
@@ -98,7 +98,7 @@ def one_vs_rest(
     >>> problem.test_labels.tolist().count(1), problem.test_labels.tolist().count(-1)
     (55, 1614)
     """
-    images, labels = _read("images", images, "labels", labels)
+    images, labels = _check_images_and_labels("images", images, "labels", labels)
     wanted = as_array("normal", normal).ravel()
     is_normal = _are_in(labels, wanted)
     if not (len(wanted) and all(_are_in(labels, [label]).any() for label in wanted)):
@@ -109,7 +109,7 @@ def one_vs_rest(
             "same type."
         )
     if test_images is not None:
-        test_images, test_labels = _read(
+        test_images, test_labels = _check_images_and_labels(
             "test_images", test_images, "test_labels", test_labels
         )
         train = np.flatnonzero(is_normal)
@@ -151,7 +151,7 @@ def one_vs_rest(
 def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
     """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
 
-    All training images of one class are learnt; all test images of all classes are tested
+    All training images of one class are learned; all test images of all classes are tested
     on. The files are read, and downloaded where they are missing, by torchvision.
 
     Parameters
@@ -181,7 +181,7 @@ def fetch_one_vs_rest(name, normal, root, *, download_if_missing=True):
 
     See Also
     --------
-    one_vs_rest : The same for any labelled images.
+    one_vs_rest : The same for any labeled images.
 
     Examples
     --------
@@ -217,7 +217,7 @@ def _are_in(labels, normal):
     return np.zeros(len(labels), dtype=bool)
 
 
-def _read(images_name, images, labels_name, labels):
+def _check_images_and_labels(images_name, images, labels_name, labels):
     """Return images and an array of labels, from these or from a data set."""
     if labels is None:
         if hasattr(images, "data") and hasattr(images, "targets"):
