@@ -4,6 +4,16 @@ import importlib
 
 __version__ = "0.1.0"
 
+#: Names of the detectors, in alphabetical order.
+DETECTORS = (
+    "ConvAE",
+    "DataSplitOCC",
+    "DeepSVDD",
+    "FeatureCAE",
+    "MOCCA",
+    "PatchSVDD",
+    "ResNetKNN",
+)
 # Where each public name lives. Importing skocc imports none of these modules, and so
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
@@ -22,7 +32,7 @@ _MODULES = {
 }
 # Sub-packages, which their own import would make attributes.
 _SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
-__all__ = [*_MODULES, "__version__"]
+__all__ = [*_MODULES, "DETECTORS", "__version__"]
 
 
 def __getattr__(name):

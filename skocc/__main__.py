@@ -84,7 +84,7 @@ def _parser():
     )
     fit.add_argument(
         "--method",
-        choices=_Methods(),
+        choices=skocc.DETECTORS,
         required=True,
         metavar="METHOD",
         help="a detector: %(choices)s",
@@ -135,16 +135,6 @@ def _parser():
     score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
     score.set_defaults(run=_score)
     return parser
-
-
-class _Methods:
-    """The detectors' names, looked up when they are asked for: that imports torch."""
-
-    def __iter__(self):
-        for name in sorted(skocc.__all__):
-            value = getattr(skocc, name)
-            if isinstance(value, type) and hasattr(value, "score_samples"):
-                yield name
 
 
 def _fit(options):

@@ -45,6 +45,13 @@ skocc.metrics.auroc
 skocc.model_selection.classical_detectors
 skocc.feature_extraction
 assert_not_loaded("torch", "torchvision")
+from skocc.__main__ import main
+
+try:
+    main(["fit", "--help"])  # which lists the detectors
+except SystemExit:
+    pass
+assert_not_loaded("torch", "torchvision")
 direct = skocc.feature_extraction.DirectFeatures()
 background = skocc.feature_extraction.BackgroundRemoval()
 assert_not_loaded("torch", "torchvision")
