@@ -20,6 +20,7 @@ SMALL = {
     "DataSplitOCC": {
         "pretrain_n_epochs": 2, "n_epochs": 2, "widths": (4, 12, 24, 16, 16),
     },
+    "DeepFeatures": FIRST_CONV,
     "DeepSVDD": {
         "pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2,
         "filter_init": "random",
@@ -73,7 +74,7 @@ def quick(estimator_class, **params):
     Parameters
     ----------
     estimator_class : type
-        One of ``ESTIMATORS``.
+        Has a line in ``SMALL``.
     **params : parameters
         In place of those of the table.
 
