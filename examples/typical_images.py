@@ -20,8 +20,8 @@ from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import train_test_split
 
 from skocc import DataSplitOCC
+from skocc.datasets import load_image_folder
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 CELL, N_COLUMNS = 64, 10
 
 
@@ -40,7 +40,7 @@ def main():
         verbose=1,
     )
     if args.folder:
-        train = sorted(p for p in args.folder.iterdir() if p.suffix.lower() in SUFFIXES)
+        train = load_image_folder(args.folder).paths
         detector.fit(train)
     else:
         train, test, is_anomaly = one_digit(args.digit, args.random_state)

@@ -5,6 +5,17 @@ from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
 
+#: Names of the detectors, in alphabetical order.
+DETECTORS = (
+    "ConvAE",
+    "DataSplitOCC",
+    "DeepSVDD",
+    "FeatureCAE",
+    "MOCCA",
+    "PatchSVDD",
+    "ResNetKNN",
+    "VideoMOCCA",
+)
 # Where each public name lives. Importing skocc imports none of these modules, and so
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
@@ -24,7 +35,7 @@ _MODULES = {
 }
 # Sub-packages, which their own import would make attributes.
 _SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
-__all__ = [*_MODULES, *_SUBPACKAGES, "__version__"]
+__all__ = [*_MODULES, *_SUBPACKAGES, "DETECTORS", "__version__"]
 
 # Editors and type checkers run nothing, and so cannot see what __getattr__ loads. Where
 # they see __getattr__, they take every name for one of the package.
@@ -45,6 +56,7 @@ if TYPE_CHECKING:
     from skocc.estimators._mocca import MOCCA as MOCCA
     from skocc.estimators._patch_svdd import PatchSVDD as PatchSVDD
     from skocc.estimators._resnet_knn import ResNetKNN as ResNetKNN
+    from skocc.estimators._video_mocca import VideoMOCCA as VideoMOCCA
 else:
 
     def __getattr__(name):

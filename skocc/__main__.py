@@ -11,6 +11,7 @@ from pathlib import Path
 
 import skocc
 from skocc._files import IMAGE_SUFFIXES, list_images
+from skocc._renamed import RENAMED
 from skocc._table import score_files
 from skocc.model_selection import ThresholdTuner
 
@@ -83,7 +84,7 @@ def _parser():
     )
     fit.add_argument(
         "--method",
-        choices=_Methods(),
+        choices=skocc.DETECTORS,
         required=True,
         metavar="METHOD",
         help="a detector: %(choices)s",
@@ -101,11 +102,12 @@ def _parser():
         "--output", type=_path, required=True, help="safetensors file to write"
     )
     fit.add_argument(
-        "--false-alarm-rate",
+        "--max-fpr",
         type=float,
         default=0.05,
         metavar="RATE",
-        help="of normal images, kept by a conformal threshold (default: 0.05)",
+        help="largest fraction of normal images that is called anomalous, kept by a "
+        "conformal threshold (default: 0.05)",
     )
     fit.add_argument(
         "--calibration-size",
@@ -120,6 +122,8 @@ def _parser():
         default=0,
         help="of the training and of what is held out (default: 0)",
     )
+    for old, new in RENAMED["python -m skocc fit"].items():
+        fit.add_argument(old, type=_renamed_to(new), help=argparse.SUPPRESS)
     fit.set_defaults(run=_fit)
     score = commands.add_parser(
         "score", help="score a folder of images", description=_ESCAPES
@@ -131,16 +135,6 @@ def _parser():
     score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
     score.set_defaults(run=_score)
     return parser
-
-
-class _Methods:
-    """The detectors' names, looked up when they are asked for: that imports torch."""
-
-    def __iter__(self):
-        for name in sorted(skocc.__all__):
-            value = getattr(skocc, name)
-            if isinstance(value, type) and hasattr(value, "score_samples"):
-                yield name
 
 
 def _fit(options):
@@ -157,18 +151,18 @@ def _fit(options):
         detector.set_params(**{name: value})
     tuner = ThresholdTuner(
         detector,
-        false_alarm_rate=options.false_alarm_rate,
+        max_fpr=options.max_fpr,
         calibration_size=options.calibration_size,
         random_state=detector.random_state,
     ).fit(files)
     # The file holds a detector: of the held-out images it keeps the threshold alone.
-    fitted = tuner.detector_
+    fitted = tuner.estimator_
     fitted.offset_ = tuner.offset_
     skocc.save(fitted, options.output)
     _say(
         f"{str(options.output)!r}: {options.method} of {len(files)} images with seed "
         f"{detector.random_state}; threshold {tuner.offset_:.6g}, a false-alarm "
-        f"rate of at most {options.false_alarm_rate:g} by "
+        f"rate of at most {options.max_fpr:g} by "
         f"{len(tuner.calibration_scores_)} images held out from training"
     )
 
@@ -230,7 +224,7 @@ def _normal_files(folder, normal):
         shown = ", ".join(map(repr, names[:8])) + (" and more" if len(names) > 8 else "")
         raise ValueError(
             f"It is not said which images in {str(folder)!r} are normal, and all that are "
-            f"fitted on are learnt as normal. Got images in its folders {shown}. Name the "
+            f"fitted on are learned as normal. Got images in its folders {shown}. Name the "
             "one with normal images, as in --normal good, or pass that folder."
         )
     return files
@@ -276,6 +270,15 @@ def _path(text):
     if not text.strip():
         raise argparse.ArgumentTypeError("a name expected, got ''; the folder here is .")
     return Path(text)
+
+
+def _renamed_to(option):
+    """Return a type that takes no value, for an option with an old name."""
+
+    def fail(text):
+        raise argparse.ArgumentTypeError(f"it was renamed to {option}")
+
+    return fail
 
 
 def _parameter(text):

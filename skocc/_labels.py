@@ -27,7 +27,7 @@ def anomaly_kinds(y):
     ValueError
         Labels are not of that form, or none is normal.
     """
-    y, normal, anomalous = _read(as_array("y", y, read=column_or_1d))
+    y, normal, anomalous = _split_labels(as_array("y", y, read=column_or_1d))
     if not normal.any() or not (normal | anomalous).all():
         raise ValueError(
             "Labels must be +1 for normal samples and -1 for anomalies (or several "
@@ -39,7 +39,7 @@ def anomaly_kinds(y):
 
 
 def marked_anomalies(y):
-    """Return which samples are labelled as anomalies, whatever the other labels are.
+    """Return which samples are labeled as anomalies, whatever the other labels are.
 
     For detectors, which scikit-learn fits with classes of all sorts, and which ignore them.
 
@@ -54,7 +54,7 @@ def marked_anomalies(y):
         Of shape (0,) where y is no array at all.
     """
     try:
-        return _read(y)[2]
+        return _split_labels(y)[2]
     except ValueError:  # nothing that could be labels
         return np.zeros(0, dtype=bool)
 
@@ -72,7 +72,7 @@ def are_zeros_and_ones(y):
         Here 1 is normal; for others, PyOD among them, it is an anomaly.
     """
     try:
-        y = _read(y)[0]
+        y = _split_labels(y)[0]
     except ValueError:
         return False
     return y.dtype.kind in "biuf" and np.unique(y).tolist() == [0, 1]
@@ -80,7 +80,7 @@ def are_zeros_and_ones(y):
 
 def marked_or_warned(y):
     """Return the same, and warn where labels that cannot be read are taken as normal."""
-    y, normal, anomalous = _read(y)
+    y, normal, anomalous = _split_labels(y)
     if n_unread := int(np.sum(~normal & ~anomalous)):
         warn(
             f"{n_unread} of {len(y)} labels in y are neither normal (+1) nor anomalies "
@@ -91,7 +91,7 @@ def marked_or_warned(y):
     return anomalous
 
 
-def _read(y):
+def _split_labels(y):
     """Return labels as an array, and which mean normal and which an anomaly."""
     y = as_array("y", y).ravel()
     if y.dtype.kind == "O" and all(isinstance(label, Real) for label in y):

@@ -1,13 +1,16 @@
 """The only file that imports scikit-learn's private names.
 
 Everything here is used by scikit-learn's own estimators and recommended by its project
-template, but carries no promise of stability. A rename upstream is mended in this file.
+template, but carries no promise of stability. A rename upstream is fixed in this file.
 """
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
+from sklearn.utils import _safe_indexing as safe_indexing
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
+from sklearn.utils.validation import _estimator_has as estimator_has
+from sklearn.utils.validation import _num_samples as num_samples
 
 # scikit-learn has no types: what its decorators return would have none either.
 if TYPE_CHECKING:
@@ -23,4 +26,13 @@ else:
     from sklearn.base import _fit_context as fit_context
     from sklearn.utils._param_validation import validate_params
 
-__all__ = ["HasMethods", "Interval", "StrOptions", "fit_context", "validate_params"]
+__all__ = [
+    "HasMethods",
+    "Interval",
+    "StrOptions",
+    "estimator_has",
+    "fit_context",
+    "num_samples",
+    "safe_indexing",
+    "validate_params",
+]

@@ -613,7 +613,7 @@ PROMISES = {
     "auroc": _is_rate, "average_precision": _is_rate, "max_balanced_accuracy": _is_rate,
     "recall_at_fpr": _is_rate, "pixel_auroc": _is_rate, "aupro": _is_rate,
     "mass_volume_auc": _returns_floats, "excess_mass_auc": _returns_floats,
-    "threshold": _returns_floats,
+    "find_threshold": _returns_floats,
     "conformal_p_values": lambda p: p.size == 0 or 0 < p.min() <= p.max() <= 1,
     "benjamini_hochberg": lambda x: x.dtype.kind == "i" and set(x) <= {-1, 1},
     "make_textures": lambda x: np.isfinite(x).all(),
@@ -679,10 +679,12 @@ def metrics(draw):
 def thresholds(draw):
     n = draw(st.integers(0, 40))
     m = draw(st.just(n) | st.just(n) | st.integers(0, 12))
-    name = draw(pick(["threshold", "conformal_p_values", "benjamini_hochberg", "tuning"]))
-    if name == "threshold":
+    name = draw(
+        pick(["find_threshold", "conformal_p_values", "benjamini_hochberg", "tuning"])
+    )
+    if name == "find_threshold":
         arguments = [draw(scores(n)), draw(labels(m) | st.just("None"))]
-        arguments += draw(options("rule", "false_alarm_rate", "k"))
+        arguments += draw(options("rule", "max_fpr", "k"))
     elif name == "conformal_p_values":
         arguments = [draw(scores()), draw(scores(n))]
     elif name == "benjamini_hochberg":
@@ -696,8 +698,8 @@ def thresholds(draw):
         arguments = [X, draw(labels(m) | st.just("None"))]
         arguments += draw(
             options(
-                "rule", "false_alarm_rate", "k", "calibration_size", "cv", "random_state",
-                "detector",
+                "rule", "max_fpr", "k", "calibration_size", "cv", "random_state",
+                "estimator",
             )
         )  # fmt: skip
         return f"tuning({', '.join(arguments)})"
@@ -730,7 +732,7 @@ class FromMean(OutlierMixin, BaseEstimator):
 
 def tuning(X, y, **params):
     """Fit a ThresholdTuner and a NormalOnly, and see what they say."""
-    selection, detector = skocc.model_selection, params.pop("detector", FromMean())
+    selection, detector = skocc.model_selection, params.pop("estimator", FromMean())
     with np.errstate(all="ignore"):
         tuner = selection.ThresholdTuner(detector, **params)
         if attempt(tuner.fit, X, y) is not REFUSED:
@@ -777,7 +779,7 @@ def splits(draw):
     groups = draw(st.just("None") | scores(draw(lengths)) | labels(draw(lengths)))
     names = {"OneClassKFold": ["n_splits", "shuffle", "random_state"],
              "OneClassSplit": ["n_splits", "test_size", "random_state"],
-             "SyntheticSplit": ["n_splits", "share", "random_state"]}[name]  # fmt: skip
+             "SyntheticSplit": ["n_splits", "fraction", "random_state"]}[name]  # fmt: skip
     params = [p for p in draw(options(*names)) if "n_splits=2**" not in p]
     return f"splitting({', '.join([repr(name), X, y, groups, *params])})"
 
@@ -802,7 +804,7 @@ def makers(draw):
     name = draw(pick(
         ["cut_defects", "scratch_defects", "stain_defects", "twist_defects", "make_defects",
          "make_objects", "make_textures", "one_vs_rest", "add_synthetic_anomalies",
-         "report_split", "classical_detectors"]
+         "two_protocol_split", "classical_detectors"]
     ))  # fmt: skip
     images = inputs(pick([(3, 24, 24), (2, 24, 24, 3), (2, 32, 16), (3, 8, 8), (0, 8, 8)]))
     good = st.sampled_from([f"array((3, 24, 24), {d!r})" for d in ("f4", "u1", "f8", "u2")])
@@ -830,7 +832,7 @@ def makers(draw):
              "skocc.datasets.cut_defects", "lambda images, random_state: 3"]
         ))]  # fmt: skip
         arguments += draw(options("groups", *shared))
-    elif name == "report_split":
+    elif name == "two_protocol_split":
         n = draw(st.integers(0, 12))
         arguments = [draw(images), draw(st.just(f"array(({n}, 24, 24))") | images)]
         arguments += [draw(labels(n))]
@@ -1049,9 +1051,7 @@ def commands(draw):
         for _ in range(draw(st.integers(0, 2))):
             arguments += ["--param", f"{draw(names)}={draw(values)}"]
         if draw(st.booleans()):
-            option = draw(
-                pick(["--normal", "--false-alarm-rate", "--calibration-size", "--seed"])
-            )
+            option = draw(pick(["--normal", "--max-fpr", "--calibration-size", "--seed"]))
             numbers = ["0.5", "0.1", "1", "0", "-1", "nan", "2", "1e400", "9" * 30, "inf"]
             arguments += [option, draw(pick([*numbers, "x", "good", "..", ""]))]
     if draw(pick([False] * 4 + [True])):

@@ -236,8 +236,6 @@ def made(name):
     params = {k: v() if callable(v) else v for k, v in params.items()}
     if class_name == "DeepFeatures":
         return DeepFeatures(**params, random_state=0, device="cpu", batch_size=5)
-    if class_name == "VideoMOCCA" and not hasattr(skocc, class_name):
-        class_name = "MOCCA"
     return quick(getattr(skocc, class_name), **params)
 
 

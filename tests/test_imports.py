@@ -45,6 +45,13 @@ skocc.metrics.auroc
 assert_not_loaded(*heavy)
 skocc.model_selection.classical_detectors
 assert_not_loaded("torch", "torchvision")
+from skocc.__main__ import main
+
+try:
+    main(["fit", "--help"])  # which lists the detectors
+except SystemExit:
+    pass
+assert_not_loaded("torch", "torchvision")
 # Extras are needed where they are used, not where they are imported.
 direct = skocc.feature_extraction.DirectFeatures()
 background = skocc.feature_extraction.BackgroundRemoval()

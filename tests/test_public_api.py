@@ -103,6 +103,15 @@ def test_editors_are_told_what_is_loaded():
     }
 
 
+def test_the_list_of_detectors_is_complete():
+    """Against what the package exports and the folder of estimators holds."""
+    exported = [getattr(skocc, name) for name in skocc.__all__]
+    detectors = [v.__name__ for v in exported if hasattr(v, "score_samples")]
+    assert sorted(detectors) == list(skocc.DETECTORS)
+    for name in skocc.DETECTORS:
+        assert getattr(skocc, name).__module__.startswith("skocc.estimators.")
+
+
 def test_every_estimator_has_a_test_file():
     for path in (ROOT / "skocc" / "estimators").glob("_[a-z]*.py"):
         expected = ROOT / "tests" / "estimators" / f"test{path.stem}.py"

@@ -51,7 +51,7 @@ def test_scores_and_labels(detector, image_files):
 
 def test_p_values(detector, image_files):
     images, paths = image_files
-    tuner = ThresholdTuner(detector, false_alarm_rate=0.3, cv="prefit").fit(images[:7])
+    tuner = ThresholdTuner(detector, max_fpr=0.3, cv="prefit").fit(images[:7])
     paths = paths[7:]  # scores of the others are equal to none but for rounding
     table = predict_table(tuner, [*paths, "missing.png"])
     assert table.columns.tolist() == ["path", "score", "p_value", "label", "error"]

@@ -37,7 +37,7 @@ from sklearn.preprocessing import StandardScaler
 
 from skocc.datasets import load_mvtec_layout, twist_defects
 from skocc.feature_extraction import DirectFeatures
-from skocc.model_selection import classical_detectors, report_split
+from skocc.model_selection import classical_detectors, two_protocol_split
 
 COLUMNS = [
     "features", "protocol", "detector", "folds", "folds std", "test", "test std",
@@ -68,12 +68,13 @@ def make_features(options):
 def divisions(transformer, data, options):
     """Return a table of features, and for each seed how its rows are divided.
 
-    A division is a Bunch of `report_split`, with the features of what is twisted as `rows`.
+    A division is a Bunch of `two_protocol_split`, with the features of the twisted images
+    as `rows`.
     """
     table = transformer.fit_transform([*data.train_paths, *data.test_paths])
     parts = []
     for seed in range(options.seeds):
-        part = report_split(
+        part = two_protocol_split(
             data.train_paths,
             data.test_paths,
             data.test_defects,

@@ -40,7 +40,7 @@ from sklearn.svm import OneClassSVM
 
 import skocc
 from skocc.datasets import load_mvtec_layout
-from skocc.model_selection import ThresholdTuner, threshold
+from skocc.model_selection import ThresholdTuner, find_threshold
 
 COLUMNS = [
     "data", "detector", "splits", "held out", "tested", "conformal", "standard error",
@@ -79,9 +79,9 @@ def to_rows(images):
 def measure(detector, train, calibration, test, anomalies, rate):
     """Return rates of both thresholds on normal and anomalous images, and the AUROC."""
     detector.fit(train)
-    tuner = ThresholdTuner(detector, false_alarm_rate=rate, cv="prefit").fit(calibration)
-    quantile = threshold(
-        detector.score_samples(train), rule="percentile", false_alarm_rate=rate
+    tuner = ThresholdTuner(detector, max_fpr=rate, cv="prefit").fit(calibration)
+    quantile = find_threshold(
+        detector.score_samples(train), rule="percentile", max_fpr=rate
     )
     normal, anomalous = tuner.score_samples(test), tuner.score_samples(anomalies)
     is_anomaly = np.repeat([0, 1], [len(normal), len(anomalous)])

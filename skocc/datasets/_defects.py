@@ -40,7 +40,7 @@ def twist_defects(
     """Twist small discs of images about their centers.
 
     The pixels in a disc are turned, most at its center and not at all at its rim, so that
-    neither brightness nor colour tells a defect, only structure.
+    neither brightness nor color tells a defect, only structure.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def cut_defects(
 
     Notes
     -----
-    Areas and aspect ratios are those of CutPaste [1]_; the colours of the piece are left as
+    Areas and aspect ratios are those of CutPaste [1]_; the colors of the piece are left as
     they are, and it is not turned.
 
     References
@@ -474,7 +474,7 @@ def make_defects(
     return _KINDS[kind](images, random_state=random_state, **options)
 
 
-def check_rng(random_state):
+def as_random_state(random_state):
     """Return a RandomState; that of a Generator draws from its stream."""
     if isinstance(random_state, np.random.Generator):
         return np.random.RandomState(random_state.bit_generator)
@@ -493,7 +493,7 @@ def _apply(draw, images, n_defects, foreground, random_state):
             f"Got a {type(foreground).__name__}. Pass foreground=True."
         )
     low, high = _check_counts(n_defects)
-    rng = check_rng(random_state)
+    rng = as_random_state(random_state)
     scale = _RANGES.get(images.dtype, 1)
     defective = images.copy()
     masks = np.zeros(images.shape[:3], dtype=bool)
@@ -541,10 +541,10 @@ def _place(shape, reach, centers, rng):
 
 
 def _find_foreground(image):
-    """Return the pixels (n, 2) whose grey differs from the median of the border."""
-    grey = image.mean(axis=2)
-    border = np.concatenate([grey[0], grey[-1], grey[1:-1, 0], grey[1:-1, -1]])
-    return np.argwhere(np.abs(grey - np.median(border)) > _FOREGROUND)
+    """Return the pixels (n, 2) whose gray differs from the median of the border."""
+    gray = image.mean(axis=2)
+    border = np.concatenate([gray[0], gray[-1], gray[1:-1, 0], gray[1:-1, -1]])
+    return np.argwhere(np.abs(gray - np.median(border)) > _FOREGROUND)
 
 
 def _tint(image, mask, contrast, opacity):

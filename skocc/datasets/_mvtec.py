@@ -259,7 +259,7 @@ def _check_layout(folder, root, category):
     others = [name for name in subfolders(folder / "train") if name != "good"]
     if others:
         raise ValueError(
-            "Whatever is in train is learnt as normal, so that it may only hold good. Got "
+            "Whatever is in train is learned as normal, so that it may only hold good. Got "
             f"{others} in '{folder / 'train'}'. Move them to test."
         )
     # Masks of good images are empty, and some tools write them.

@@ -7,11 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 from sklearn.model_selection import train_test_split
-from sklearn.utils import Bunch, _safe_indexing
-from sklearn.utils.validation import _num_samples
+from sklearn.utils import Bunch
 
 from skocc._arrays import as_array
-from skocc._sklearn import Interval, validate_params
+from skocc._sklearn import Interval, num_samples, safe_indexing, validate_params
 
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 
@@ -35,7 +34,7 @@ def one_vs_rest(
     test_size: float = 0.3,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Make a one-class problem of a labelled data set: one class is normal, all others not.
+    """Make a one-class problem of a labeled data set: one class is normal, all others not.
 
     Parameters
     ----------
@@ -101,7 +100,7 @@ def one_vs_rest(
     >>> problem.test_labels.tolist().count(1), problem.test_labels.tolist().count(-1)
     (55, 1614)
     """
-    images, labels = _read("images", images, "labels", labels)
+    images, labels = _check_images_and_labels("images", images, "labels", labels)
     wanted = as_array("normal", normal).ravel()
     is_normal = _are_in(labels, wanted)
     if not (len(wanted) and all(_are_in(labels, [label]).any() for label in wanted)):
@@ -112,7 +111,7 @@ def one_vs_rest(
             "same type."
         )
     if test_images is not None:
-        test_images, test_labels = _read(
+        test_images, test_labels = _check_images_and_labels(
             "test_images", test_images, "test_labels", test_labels
         )
         train = np.flatnonzero(is_normal)
@@ -134,9 +133,9 @@ def one_vs_rest(
         )
         train = np.sort(train)
         test = np.sort(np.concatenate([held_out, np.flatnonzero(~is_normal)]))
-        test_images, test_labels = _safe_indexing(images, test), labels[test]
+        test_images, test_labels = safe_indexing(images, test), labels[test]
     return Bunch(
-        train_images=_safe_indexing(images, train),
+        train_images=safe_indexing(images, train),
         test_images=test_images,
         test_labels=np.where(_are_in(test_labels, wanted), 1, -1),
         test_classes=test_labels,
@@ -160,7 +159,7 @@ def fetch_one_vs_rest(
 ) -> Bunch:
     """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
 
-    All training images of one class are learnt; all test images of all classes are tested
+    All training images of one class are learned; all test images of all classes are tested
     on. The files are read, and downloaded where they are missing, by torchvision.
 
     Parameters
@@ -190,7 +189,7 @@ def fetch_one_vs_rest(
 
     See Also
     --------
-    one_vs_rest : The same for any labelled images.
+    one_vs_rest : The same for any labeled images.
 
     Examples
     --------
@@ -226,7 +225,9 @@ def _are_in(labels, normal):
     return np.zeros(len(labels), dtype=bool)
 
 
-def _read(images_name, images, labels_name, labels) -> tuple[Any, np.ndarray]:
+def _check_images_and_labels(
+    images_name, images, labels_name, labels
+) -> tuple[Any, np.ndarray]:
     """Return images and an array of labels, from these or from a data set."""
     if labels is None:
         if hasattr(images, "data") and hasattr(images, "targets"):
@@ -245,7 +246,7 @@ def _read(images_name, images, labels_name, labels) -> tuple[Any, np.ndarray]:
             f"{images_name} must be an array, a list or a data set. Got "
             f"{type(images).__name__}. Pass images that can be counted."
         )
-    n_images = _num_samples(images)
+    n_images = num_samples(images)
     if labels.ndim != 1 or len(labels) != n_images:
         raise ValueError(
             f"There must be one label for each image. Got {n_images} {images_name} and "

@@ -6,7 +6,7 @@ import numpy as np
 from scipy import ndimage
 
 from skocc._sklearn import validate_params
-from skocc.datasets._defects import check_rng
+from skocc.datasets._defects import as_random_state
 
 
 @validate_params(
@@ -25,7 +25,7 @@ def make_textures(
     size: int = 96,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Make grey images of a texture, each shifted and lit in its own way.
+    """Make gray images of a texture, each shifted and lit in its own way.
 
     Parameters
     ----------
@@ -78,7 +78,7 @@ def make_objects(
     size: int = 96,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Make grey images of a thing on a dark background, each turned in its own way.
+    """Make gray images of a thing on a dark background, each turned in its own way.
 
     Parameters
     ----------
@@ -135,7 +135,7 @@ def _make(kinds, n_images, kind, size, random_state):
             f"There is no room for so many pixels. Got n_images={n_images} and "
             f"size={size}. Pass smaller numbers."
         ) from error
-    rng = check_rng(random_state)
+    rng = as_random_state(random_state)
     rows, columns = np.mgrid[:size, :size]
     for image in images:
         image[:] = kinds[kind](rows, columns, rng)

@@ -48,7 +48,7 @@ def mass_volume_auc(
     volume : float, default=1.0
         Volume of this region, positive. 1.0 measures volumes as its fractions.
     mass_range : (float, float), default=(0.9, 0.999)
-        Lowest and highest mass, shares of the normal samples in [0, 1].
+        Lowest and highest mass, fractions of the normal samples in [0, 1].
 
     Returns
     -------
@@ -68,11 +68,11 @@ def mass_volume_auc(
 
     Notes
     -----
-    For scores s, with the highest threshold u that leaves a share of at least m of the
-    normal samples at or above it, the volume is V(m) = `volume` times the share of uniform
-    samples at or above u, and the area its integral over `mass_range` [1]_. V is a step
-    function for a finite sample and is integrated as such, without the grid of the author's
-    code.
+    For scores s, with the highest threshold u that leaves a fraction of at least m of the
+    normal samples at or above it, the volume is V(m) = `volume` times the fraction of
+    uniform samples at or above u, and the area its integral over `mass_range` [1]_. V is a
+    step function for a finite sample and is integrated as such, without the grid of the
+    author's code.
 
     Areas of two detectors can be compared if both were computed from the same samples. The
     limit is the dimension: in a box of more than about eight dimensions nearly no uniform
@@ -106,14 +106,14 @@ def mass_volume_auc(
         low = high = np.nan
     if not 0 <= low < high <= 1:
         raise ValueError(
-            "mass_range must be two shares of the normal samples, the lower first, in "
+            "mass_range must be two fractions of the normal samples, the lower first, in "
             f"[0, 1]. Got {mass_range!r}. Pass for example mass_range=(0.9, 0.999)."
         )
     # The mass m needs the k-th highest score as threshold where (k - 1) / n < m <= k / n.
-    volumes = volume * _share_at_least(uniform, normal[::-1])
+    volumes = volume * _fraction_at_least(uniform, normal[::-1])
     widths = np.diff(np.clip(np.arange(len(normal) + 1) / len(normal), low, high))
     if not volumes[widths > 0].any():
-        _refuse_volume(len(uniform))
+        raise _no_volume(len(uniform))
     return float(widths @ volumes)
 
 
@@ -131,7 +131,7 @@ def excess_mass_auc(
     """Area under the excess-mass curve: a criterion that needs no anomaly.
 
     The excess mass at a density t is the largest difference, over the level sets, of the
-    share of normal samples in it and t times its volume. A good detector has level sets
+    fraction of normal samples in it and t times its volume. A good detector has level sets
     that exceed high densities. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
@@ -190,12 +190,12 @@ def excess_mass_auc(
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
     thresholds = np.unique(normal)[::-1]
-    masses = _share_at_least(normal, thresholds)
-    volumes = volume * _share_at_least(uniform, thresholds)
+    masses = _fraction_at_least(normal, thresholds)
+    volumes = volume * _fraction_at_least(uniform, thresholds)
     # Below a mass of 0.9 a level set cannot exceed 0.9 at any density.
     volumes, masses = volumes[masses > _MIN_MASS], masses[masses > _MIN_MASS]
     if volumes[0] == 0:
-        _refuse_volume(len(uniform))
+        raise _no_volume(len(uniform))
     limit = ((masses - _MIN_MASS) / volumes).max()
     volumes, masses = _upper_hull(volumes, masses)
     # Where one level set takes over from the next smaller one.
@@ -225,8 +225,8 @@ def _check_scores(scores_normal, scores_uniform, volume):
     return checked
 
 
-def _share_at_least(ascending, thresholds):
-    """Return the share of the scores that are at or above each threshold."""
+def _fraction_at_least(ascending, thresholds):
+    """Return the fraction of the scores that are at or above each threshold."""
     below = np.searchsorted(ascending, thresholds, side="left")
     return (len(ascending) - below) / len(ascending)
 
@@ -246,8 +246,8 @@ def _upper_hull(volumes, masses):
     return np.array(hull).T
 
 
-def _refuse_volume(n_uniform):
-    raise ValueError(
+def _no_volume(n_uniform):
+    return ValueError(
         "No volume can be measured: no uniform sample scores as high as the normal "
         f"samples. Got {n_uniform} uniform samples. Draw more of them, from a "
         "smaller region, or in fewer dimensions."

@@ -82,7 +82,7 @@ def pixel_auroc(
         normal.add(heat[~mask])
         defect.add(heat[mask])
     _check_both(len(defect), len(normal))
-    return float(defect.share_above(normal))
+    return float(defect.probability_above(normal))
 
 
 @validate_params(
@@ -101,7 +101,7 @@ def aupro(
 ) -> float:
     """Area under the per-region overlap, over rates of false alarms up to a limit.
 
-    The per-region overlap at a threshold is the share of a defect's pixels above it,
+    The per-region overlap at a threshold is the fraction of a defect's pixels above it,
     averaged over the defects, so that a small defect weighs as much as a large one. A
     defect is a connected region of a mask, of pixels that touch at a side or a corner. Read
     more in the :ref:`User Guide <metrics>`.
@@ -118,8 +118,8 @@ def aupro(
         They are compared as float32. NaN is an anomaly: it ranks with +inf. Images may
         differ in size.
     max_fpr : float, default=0.3
-        Highest share of the normal pixels, of all images, that is above the threshold, in
-        (0, 1].
+        Highest rate of false alarms: fraction of the normal pixels of all images that is
+        above the threshold, in (0, 1].
 
     Returns
     -------
@@ -246,7 +246,7 @@ class _Values:
             counts.append(len(self) - below)
         return counts
 
-    def share_above(self, other):
+    def probability_above(self, other):
         """Return P(value > other value) + P(equal) / 2."""
         n_pairs = 0.0
         arrays = chain([(self._kept, self._weight)], ((a, 1) for a in self._waiting))

@@ -50,8 +50,8 @@ def auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
     See Also
     --------
-    average_precision : Depends on the share of anomalies; looks at the top of the ranking.
-    recall_at_fpr : Looks at one rate of false alarms.
+    average_precision : Depends on the fraction of anomalies, and on the top of the ranking.
+    recall_at_fpr : Depends on one rate of false alarms.
 
     Examples
     --------
@@ -89,7 +89,7 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Returns
     -------
     average_precision : float
-        In (0, 1], higher is better; the share of anomalies is chance.
+        In (0, 1], higher is better; the fraction of anomalies is chance.
 
     Raises
     ------
@@ -99,7 +99,7 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
     See Also
     --------
-    auroc : Does not depend on the share of anomalies.
+    auroc : Does not depend on the fraction of anomalies.
 
     Examples
     --------
@@ -139,7 +139,7 @@ def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
     -------
     f1 : float
         In (0, 1], higher is better. Never below that of calling everything an anomaly,
-        2 p / (1 + p) for a share p of anomalies.
+        2 p / (1 + p) for a fraction p of anomalies.
 
     Raises
     ------
@@ -149,7 +149,7 @@ def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
 
     See Also
     --------
-    max_balanced_accuracy : Does not depend on the share of anomalies.
+    max_balanced_accuracy : Does not depend on the fraction of anomalies.
 
     Examples
     --------
@@ -226,10 +226,10 @@ def max_balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
     prefer_skip_nested_validation=True,
 )
 def recall_at_fpr(y_true: ArrayLike, y_score: ArrayLike, *, max_fpr: float = 0.05) -> float:
-    """Share of the anomalies that are found at a given rate of false alarms.
+    """Fraction of the anomalies that are found at a given false-positive rate.
 
-    The largest recall of a threshold at which at most this share of the normal samples is
-    called anomalous. Read more in the :ref:`User Guide <metrics>`.
+    The largest recall of a threshold at which at most this fraction of the normal samples
+    is called anomalous. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
@@ -241,7 +241,7 @@ def recall_at_fpr(y_true: ArrayLike, y_score: ArrayLike, *, max_fpr: float = 0.0
         Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
         ``predict``: it ranks with -inf.
     max_fpr : float, default=0.05
-        Highest rate of false alarms, in [0, 1].
+        Highest rate of false alarms (false-positive rate), in [0, 1].
 
     Returns
     -------

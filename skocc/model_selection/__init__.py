@@ -1,5 +1,8 @@
 """Choosing detectors and their parameters with scikit-learn's searches."""
 
+from typing import TYPE_CHECKING
+
+from skocc._renamed import missing_name
 from skocc.model_selection._classical import classical_detectors
 from skocc.model_selection._normal_only import NormalOnly
 from skocc.model_selection._split import (
@@ -7,13 +10,13 @@ from skocc.model_selection._split import (
     OneClassSplit,
     SyntheticSplit,
     add_synthetic_anomalies,
-    report_split,
+    two_protocol_split,
 )
 from skocc.model_selection._thresholds import (
     ThresholdTuner,
     benjamini_hochberg,
     conformal_p_values,
-    threshold,
+    find_threshold,
 )
 
 __all__ = [
@@ -26,6 +29,13 @@ __all__ = [
     "benjamini_hochberg",
     "classical_detectors",
     "conformal_p_values",
-    "report_split",
-    "threshold",
+    "find_threshold",
+    "two_protocol_split",
 ]
+
+
+# Type checkers would take every name for one of the package.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        raise missing_name(__name__, name)

@@ -55,7 +55,7 @@ def classical_detectors(
         Columns are brought to mean 0 and variance 1, to [0, 1], or left as they are.
         Columns that are constant are not divided.
     n_components : float, int, "mle" or None, default=0.95
-        Components that PCA keeps: as many as have this share of the variance, or this
+        Components that PCA keeps: as many as explain this fraction of the variance, or this
         number. None leaves PCA out.
     n_samples : int or None, default=None
         Number of samples that the detectors will be fitted on, in a search those of a fold.

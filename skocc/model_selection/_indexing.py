@@ -1,8 +1,9 @@
+"""Samples at some places, of whatever can hold samples."""
+
 import sys
 
-from sklearn.utils import _safe_indexing
-
 from skocc._images import is_data_set
+from skocc._sklearn import safe_indexing
 
 
 def take(X, indices):
@@ -15,4 +16,4 @@ def take(X, indices):
     """
     if is_data_set(X):
         return sys.modules["torch.utils.data"].Subset(X, indices.tolist())
-    return _safe_indexing(X, indices)
+    return safe_indexing(X, indices)

@@ -5,28 +5,18 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._labels import anomaly_kinds
-from skocc._sklearn import HasMethods, fit_context
+from skocc._sklearn import HasMethods, estimator_has, fit_context
 from skocc.model_selection._indexing import take
 
 
-def _has(name):
-    """Return whether the detector, fitted or not, has a method of this name."""
-
-    def check(self):
-        getattr(getattr(self, "estimator_", self.estimator), name)
-        return True
-
-    return check
-
-
 class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
-    """A detector that leaves labelled anomalies out of its training.
+    """Fit a detector on the samples that are labeled as normal, and no others.
 
-    Detectors ignore labels in `fit` and learn all they are given as normal. Around one,
-    ``NormalOnly`` passes on those samples only that are labelled as normal. A search can so
-    fit its winner on all samples (``refit=True``), and can be cross-validated itself, where
-    it needs anomalies among its samples to choose by. Read more in the
-    :ref:`User Guide <model_selection>`.
+    Detectors ignore labels in `fit` and take all samples as normal. ``NormalOnly`` drops
+    the anomalies before it fits its detector. A search can then refit its best candidate on
+    all samples (``refit=True``), and can itself be cross-validated on samples that include
+    the anomalies by which it compares candidates. Read more in the :ref:`User Guide
+    <model_selection>`.
 
     .. versionadded:: 0.1
 
@@ -39,12 +29,12 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     Attributes
     ----------
     estimator_ : estimator
-        The fitted detector. What it can do besides scoring, such as `anomaly_map`, and
-        :func:`skocc.save` need this one.
+        The fitted detector. Use it for :func:`skocc.save` and for methods other than those
+        below, such as `anomaly_map`.
     offset_ : float
         Threshold of the detector.
     n_features_in_ : int
-        As of the detector, where it has one.
+        Of `estimator_`, if it has one.
 
     See Also
     --------
@@ -124,7 +114,7 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return self.estimator_.decision_function(X)
 
-    @available_if(_has("score_samples"))
+    @available_if(estimator_has("score_samples"))
     def score_samples(self, X):
         """Score of the detector.
 

@@ -19,12 +19,12 @@ from sklearn.utils import (
     check_random_state,
     column_or_1d,
 )
-from sklearn.utils.validation import _num_samples
 
 from skocc._arrays import as_array
 from skocc._images import is_data_set, read_image, to_pil
 from skocc._labels import anomaly_kinds
-from skocc._sklearn import validate_params
+from skocc._renamed import renamed_parameters
+from skocc._sklearn import num_samples, validate_params
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -43,7 +43,7 @@ class OneClassKFold(StratifiedGroupKFold):
         Number of folds, at least 2.
     shuffle : bool, default=True
         Whether samples are shuffled before they are divided. Without, the parts are runs of
-        neighbouring samples of each kind, unless there are groups.
+        neighboring samples of each kind, unless there are groups.
     random_state : int, RandomState or None, default=None
         Of the shuffling. An int gives the same folds at each call of `split`;
         ``HalvingGridSearchCV`` asks for one.
@@ -51,7 +51,7 @@ class OneClassKFold(StratifiedGroupKFold):
     See Also
     --------
     OneClassSplit : One split, or a few at random, with all anomalies in each.
-    SyntheticSplit : Without labelled anomalies.
+    SyntheticSplit : Without labeled anomalies.
     NormalOnly : What a search needs to fit its winner on normal samples, and to be nested.
 
     Notes
@@ -134,7 +134,7 @@ class OneClassKFold(StratifiedGroupKFold):
             Labels have no such reading, or a fold would have no normal samples or, though
             there are anomalies, none of them.
         """
-        kinds, groups = _read(X, y, groups)
+        kinds, groups = _encode_labels(X, y, groups)
         parts = _stratified_parts(
             kinds, groups, self.n_splits, self.shuffle, self.random_state
         )
@@ -148,9 +148,9 @@ class OneClassKFold(StratifiedGroupKFold):
 class OneClassSplit(GroupShuffleSplit):
     """Random splits that train on normal samples and validate on others and all anomalies.
 
-    Of the normal samples, a share that is drawn at random is held out. What is not trained
-    on is validated: the held-out samples and every anomaly. One split is enough for
-    detectors that take long to train. Read more in the :ref:`User Guide <model_selection>`.
+    A random fraction of the normal samples is held out. All samples that are not trained on
+    are validated: those held out, and every anomaly. One split is enough for detectors that
+    take long to train. Read more in the :ref:`User Guide <model_selection>`.
 
     .. versionadded:: 0.1
 
@@ -159,8 +159,8 @@ class OneClassSplit(GroupShuffleSplit):
     n_splits : int, default=1
         Number of splits, each drawn anew.
     test_size : float or int, default=0.25
-        Normal samples that are held out: a share in (0, 1), or their number. With groups,
-        the share or number of the groups that hold no anomaly.
+        Normal samples that are held out: a fraction in (0, 1), or their number. With
+        groups, the fraction or number of the groups that hold no anomaly.
     random_state : int, RandomState or None, default=None
         Of the draw. An int gives the same splits at each call of `split`.
 
@@ -199,7 +199,7 @@ class OneClassSplit(GroupShuffleSplit):
             isinstance(test_size, Real) and test_size > 0
         ):
             raise ValueError(
-                "test_size is a share of the normal samples in (0, 1), or their number. "
+                "test_size is a fraction of the normal samples in (0, 1), or their number. "
                 f"Got {test_size!r}. Set for example test_size=0.25."
             )
 
@@ -231,7 +231,7 @@ class OneClassSplit(GroupShuffleSplit):
             Labels have no such reading, there is no normal sample to train on, or
             `test_size` leaves none.
         """
-        kinds, codes = _read(X, y, groups)
+        kinds, codes = _encode_labels(X, y, groups)
         trainable = kinds == 0
         if codes is not None:
             trainable &= ~np.isin(codes, codes[kinds != 0])
@@ -255,7 +255,7 @@ class OneClassSplit(GroupShuffleSplit):
 class SyntheticSplit(GroupKFold):
     """Folds over normal images and synthetic anomalies that were made from them.
 
-    For data as :func:`add_synthetic_anomalies` returns them: no image has to be labelled.
+    For data as :func:`add_synthetic_anomalies` returns them: no image has to be labeled.
     The normal images are divided into `n_splits` parts. A fold is trained on the normal
     images of the other parts and validated on those of its own and on the anomalies made
     from these. Read more in the :ref:`User Guide <model_selection>`.
@@ -266,11 +266,11 @@ class SyntheticSplit(GroupKFold):
     ----------
     n_splits : int, default=5
         Number of folds, at least 2.
-    share : float in (0, 1), default=0.5
-        Share of anomalies among the samples that a fold is validated on. With 0.5, every
-        held-out image is validated as it is and as an anomaly. With other values, normal
-        images or anomalies are left out at random, until the share is met as nearly as can
-        be with one of each left.
+    fraction : float in (0, 1), default=0.5
+        Fraction of anomalies among the samples that a fold is validated on. With 0.5, every
+        held-out image is validated, as it is and as an anomaly. With other values, normal
+        images or anomalies are left out at random, to come as close to the fraction as
+        possible with at least one of each.
     random_state : int, RandomState or None, default=None
         Of the division. An int gives the same folds at each call of `split`.
 
@@ -278,18 +278,18 @@ class SyntheticSplit(GroupKFold):
     --------
     add_synthetic_anomalies : Makes the anomalies.
     OneClassKFold : For anomalies that are real.
-    report_split : The same with one fixed training part and 75 % of anomalies.
+    two_protocol_split : The same with one fixed training part and 75 % of anomalies.
 
     Notes
     -----
-    The `groups` say which image an anomaly was made from, and have to be passed to the
-    search. An anomaly shows what its image shows, except where it was changed. A detector
-    that was trained on the image would call everything else in it normal, and rank the
-    anomaly better or worse than one in an image it does not know. This is why an anomaly is
-    only validated in the fold in which its image is held out.
+    The `groups` say which image an anomaly was made from, and must be passed to the search.
+    An anomaly equals its image except where it was changed. A detector that was trained on
+    the image scores the unchanged parts as normal, and so ranks the anomaly better or worse
+    than one in an unseen image. An anomaly is therefore only validated in the fold in which
+    its image is held out.
 
-    The area under the ROC curve does not depend on the share but for its scatter, which is
-    least with the most samples.
+    The expected area under the ROC curve does not depend on the fraction. Its standard
+    deviation does, and is smallest with the most samples.
 
     Examples
     --------
@@ -309,20 +309,21 @@ class SyntheticSplit(GroupKFold):
     [2 3] [0 1 4 5]
     """
 
+    @renamed_parameters
     def __init__(
         self,
         n_splits: int = 5,
         *,
-        share: float = 0.5,
+        fraction: float = 0.5,
         random_state: int | np.random.RandomState | None = None,
     ):
         super().__init__(n_splits=n_splits, shuffle=True, random_state=random_state)
-        if not (isinstance(share, Real) and 0 < share < 1):
+        if not (isinstance(fraction, Real) and 0 < fraction < 1):
             raise ValueError(
-                "share is the share of anomalies in validation, more than 0 and less than "
-                f"1. Got {share!r}. Set for example share=0.5."
+                "fraction is the fraction of anomalies in validation, more than 0 and less "
+                f"than 1. Got {fraction!r}. Set for example fraction=0.5."
             )
-        self.share = share
+        self.fraction = fraction
 
     def split(
         self, X, y: ArrayLike | None = None, groups: ArrayLike | None = None
@@ -357,7 +358,7 @@ class SyntheticSplit(GroupKFold):
                 "that add_synthetic_anomalies returns, to a search as "
                 "fit(X, y, groups=groups)."
             )
-        kinds, codes = _read(X, y, groups)
+        kinds, codes = _encode_labels(X, y, groups)
         normal = kinds == 0
         orphans = np.flatnonzero(~normal & ~np.isin(codes, codes[normal]))
         if len(orphans) or normal.all():
@@ -374,8 +375,8 @@ class SyntheticSplit(GroupKFold):
             yield train, np.sort(np.concatenate(kept))
 
     def _thin(self, normal, anomalies, random_state):
-        """Leave out samples of one of the two until the share is met."""
-        odds = self.share / (1 - self.share)
+        """Drop normal samples or anomalies at random until `fraction` is met."""
+        odds = self.fraction / (1 - self.fraction)
         n_anomalies = min(len(anomalies), max(1, round(len(normal) * odds)))
         n_normal = min(len(normal), max(1, round(len(anomalies) / odds)))
         return (
@@ -401,10 +402,10 @@ def add_synthetic_anomalies(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Add to normal images one anomaly made from each.
 
-    A splitter of scikit-learn says which samples to use and cannot change them. So the
-    anomalies are made once, beforehand, and :class:`SyntheticSplit` sees to it that none is
-    trained on, nor validated by a detector that knows its image. Read more in the
-    :ref:`User Guide <model_selection>`.
+    A splitter of scikit-learn selects samples and cannot change them. The anomalies are
+    therefore made once, beforehand. :class:`SyntheticSplit` ensures that none is trained
+    on, and that none is validated by a detector that was trained on its image. Read more in
+    the :ref:`User Guide <model_selection>`.
 
     .. versionadded:: 0.1
 
@@ -413,9 +414,9 @@ def add_synthetic_anomalies(
     X : array of shape (n, H, W) or (n, H, W, C), or list of paths or PIL images
         Normal images. Paths may also be an array or a Series.
     make_anomalies : callable
-        Is called as ``make_anomalies(images, random_state=seed)`` with an array of shape
+        Called as ``make_anomalies(images, random_state=seed)`` with an array of shape
         (1, H, W) or (1, H, W, C) and an int. Returns a pair: images of the same shape and
-        dtype, and masks of what was changed, which are not used here.
+        dtype, and masks of the changed pixels, which are not used here.
     groups : array-like of shape (n,), default=None
         Images with the same value, such as those of one object, are kept together. None:
         each image is a group of its own.
@@ -470,7 +471,7 @@ def add_synthetic_anomalies(
     },
     prefer_skip_nested_validation=True,
 )
-def report_split(
+def two_protocol_split(
     X_train,
     X_test,
     y_test: ArrayLike,
@@ -479,14 +480,13 @@ def report_split(
     make_anomalies: Callable | None = None,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Arrange a training and a test part by one of two protocols of a report.
+    """Divide an official training and test part by one of two published protocols.
 
-    Both train on images of the official training part alone, choose parameters on three
-    folds that are validated with one and the same training part, and keep a test part that
-    has no say in the choice. In the "original" protocol, defects for validation come from
-    the official test part; in the "synthetic" one they are made from training images, and
-    the official test part remains whole. Read more in the :ref:`User Guide
-    <model_selection>`.
+    Both protocols train on images of the official training part only, choose parameters on
+    three folds that share one training part, and keep a test part that is not used for the
+    choice. In the "original" protocol, the defects for validation come from the official
+    test part. In the "synthetic" one they are made from training images, and the official
+    test part remains whole. Read more in the :ref:`User Guide <model_selection>`.
 
     .. versionadded:: 0.1
 
@@ -511,9 +511,8 @@ def report_split(
     -------
     parts : Bunch
         X : ndarray
-            All samples, the official training part first; synthetic anomalies are in the
-            place of the images they were made from. An array of objects where paths came
-            in.
+            All samples, the official training part first; synthetic anomalies replace the
+            images they were made from. An array of objects if X holds paths.
         y : ndarray of shape (n_train + n_test,), int
             +1 for normal, -1 for anomalous.
         train, validation, test : ndarray of int
@@ -526,8 +525,8 @@ def report_split(
     Raises
     ------
     ValueError
-        `protocol` is none of the two, `make_anomalies` is missing, labels have no reading,
-        or there are too few samples for a normal and an anomalous one in each fold.
+        `protocol` is neither of the two, `make_anomalies` is missing, labels cannot be
+        read, or there are too few samples for a normal and an anomalous one in each fold.
 
     See Also
     --------
@@ -546,15 +545,16 @@ def report_split(
                                          turned into anomalies
     ===========  ======================  ==========================  ====================
 
-    They are those of a report that compares classical and deep detectors on MVTec AD. It
-    leaves open how images are drawn. Here the official test part is shuffled and
-    divided into five, stratified by defect; three of these are the folds, two are the test
-    part. In the synthetic protocol the training part is shuffled and cut, the last fold
-    having what does not divide by three; of each fold 75 % are rounded, and at least one
-    image stays normal.
+    The protocols are those of a report that compares classical and deep detectors on MVTec
+    AD. It does not say how images are drawn. Here the official test part is shuffled and
+    divided into five parts, stratified by defect; three of these are the folds, two are the
+    test part. In the synthetic protocol the training part is shuffled and divided, and the
+    last fold takes the remainder of the division by three. The 75 % of each fold are
+    rounded, and at least one image stays normal.
 
-    A search must not refit, as X holds the test part. It trains once a fold, three times on
-    the same images: with an int as random_state of the detector, three times the same.
+    A search must not refit, because X holds the test part. It trains once for each fold,
+    three times on the same images: with an int as random_state of the detector, it trains
+    the same detector three times.
 
     Examples
     --------
@@ -563,12 +563,13 @@ def report_split(
     >>> from sklearn.metrics import roc_auc_score
     >>> from sklearn.model_selection import GridSearchCV
     >>> from sklearn.svm import OneClassSVM
-    >>> from skocc.model_selection import report_split
+    >>> from skocc.model_selection import two_protocol_split
     >>> X, digits = load_digits(return_X_y=True)
     >>> zeros = np.flatnonzero(digits == 0)
     >>> names = np.array(["good", "one", "two", "three"])
     >>> test = np.r_[zeros[100:], np.flatnonzero((digits > 0) & (digits < 4))[::9]]
-    >>> parts = report_split(X[zeros[:100]], X[test], names[digits[test]], random_state=0)
+    >>> train, kinds = zeros[:100], names[digits[test]]
+    >>> parts = two_protocol_split(X[train], X[test], kinds, random_state=0)
     >>> len(parts.train), len(parts.validation), len(parts.test)
     (100, 84, 55)
     >>> search = GridSearchCV(
@@ -586,7 +587,7 @@ def report_split(
             "them, or use OneClassKFold or SyntheticSplit for folds of your own."
         )
     X_train, X_test = _as_array(X_train), _as_array(X_test)
-    test_kinds, _ = _read(X_test, y_test, None)
+    test_kinds, _ = _encode_labels(X_test, y_test, None)
     are_files = [X.dtype == object for X in (X_train, X_test)]
     if X_train.shape[1:] != X_test.shape[1:] or are_files[0] != are_files[1]:
         raise ValueError(
@@ -634,10 +635,10 @@ def report_split(
     )
 
 
-def _read(X, y, groups):
+def _encode_labels(X, y, groups):
     """Return the kind of each sample, 0 for normal ones, and groups as codes or None."""
     check_consistent_length(X, y, groups)
-    n_samples = _num_samples(X)
+    n_samples = num_samples(X)
     kinds = np.zeros(n_samples, dtype=int) if y is None else anomaly_kinds(y)
     if n_samples == 0:
         raise ValueError(
@@ -657,7 +658,7 @@ def _read(X, y, groups):
 
 
 def _stratified_parts(kinds, groups, n_splits, shuffle, random_state):
-    """Return the indices of `n_splits` parts, each with its share of every kind."""
+    """Return the indices of `n_splits` parts with about equally many samples of a kind."""
     # With kinds in order, anomalies of few of a kind are spread over the parts as well.
     order = np.argsort(kinds, kind="stable")
     params = {"shuffle": shuffle, "random_state": random_state}
@@ -678,7 +679,7 @@ def _stratified_parts(kinds, groups, n_splits, shuffle, random_state):
 
 
 def _check_parts(parts, kinds):
-    """Refuse parts without normal samples or, if there are any, without anomalies."""
+    """Raise an error for parts without normal samples, or without any of the anomalies."""
     for part in parts:
         normal = kinds[part] == 0
         if not normal.any() or (normal.all() and kinds.any()):
@@ -778,7 +779,7 @@ def _anomaly_of(image, make_anomalies, seed):
     if np.array_equal(anomaly, image):
         raise ValueError(
             "make_anomalies must change the image. Got one back as it was, which would be "
-            "labelled an anomaly. Make changes larger or more, or leave out images in "
+            "labeled an anomaly. Make changes larger or more, or leave out images in "
             "which nothing can be changed."
         )
     return anomaly

@@ -11,16 +11,26 @@ from sklearn.base import (
 )
 from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
-from sklearn.utils.validation import _num_samples, check_is_fitted
+from sklearn.utils.validation import check_is_fitted
 
 from skocc._arrays import as_array
 from skocc._labels import anomaly_kinds, marked_or_warned
-from skocc._sklearn import HasMethods, Interval, StrOptions, fit_context, validate_params
+from skocc._renamed import RenamedParametersMixin, renamed_parameters
+from skocc._sklearn import (
+    HasMethods,
+    Interval,
+    StrOptions,
+    estimator_has,
+    fit_context,
+    num_samples,
+    validate_params,
+)
 from skocc.model_selection._indexing import take
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
 
 
+@renamed_parameters
 @validate_params(
     {
         "scores": ["array-like"],
@@ -30,12 +40,12 @@ _RULES = ("conformal", "percentile", "median", "std", "f1")
     },
     prefer_skip_nested_validation=True,
 )
-def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
-    """Threshold for scores of images that the detector was not trained on.
+def find_threshold(scores, y=None, *, rule="conformal", max_fpr=0.05, k=3):
+    """Find the threshold for scores of images that the detector was not trained on.
 
-    What is below the threshold is an anomaly. Set it as ``detector.offset_ = ...``; a
-    detector without ``offset_`` goes into :class:`ThresholdTuner`. Read more in the
-    :ref:`User Guide <thresholds>`.
+    A score below the threshold is an anomaly. Set it as ``detector.offset_ = ...``; for a
+    detector without ``offset_`` use :class:`ThresholdTuner`. Read more in the :ref:`User
+    Guide <thresholds>`.
 
     .. versionadded:: 0.1
 
@@ -48,14 +58,15 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
         ``rule="f1"``; the other rules leave the anomalies out. None: all are normal.
     rule : {"conformal", "percentile", "median", "std", "f1"}, default="conformal"
         - "conformal": the rate of false alarms among new normal images is at most
-          `false_alarm_rate`, on average over sets of held-out images;
-        - "percentile": the `false_alarm_rate` quantile of the scores, interpolated, without
-          that promise;
+          `max_fpr`, on average over sets of held-out images;
+        - "percentile": the `max_fpr` quantile of the scores, interpolated, without this
+          guarantee;
         - "median": the median of the scores, which calls half of such images anomalous;
         - "std": the mean of the scores less `k` standard deviations (divided by n);
         - "f1": where F1 of the anomalies is best; of equally good thresholds the lowest.
-    false_alarm_rate : float in (0, 1), default=0.05
-        For "conformal" and "percentile".
+    max_fpr : float in (0, 1), default=0.05
+        Highest rate of false alarms (false-positive rate), for "conformal" and
+        "percentile".
     k : float, default=3
         For "std".
 
@@ -69,7 +80,7 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     ValueError
         A parameter or label is none of the above; a score is not finite; there is no normal
         sample, or for "f1" no anomaly; or there are too few normal samples for a conformal
-        threshold: fewer than ``1 / false_alarm_rate - 1``.
+        threshold: fewer than ``1 / max_fpr - 1``.
 
     See Also
     --------
@@ -78,12 +89,12 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
 
     Notes
     -----
-    The conformal threshold is the m-th lowest of n scores, m being ``false_alarm_rate *
-    (n + 1)`` rounded down: exactly the images with a conformal p-value of
-    `false_alarm_rate` or less are below it [1]_.
+    The conformal threshold is the m-th lowest of n scores, with m = ``max_fpr * (n + 1)``
+    rounded down: exactly the images with a conformal p-value of `max_fpr` or less are below
+    it [1]_.
 
-    On scores of the images that are to be judged, instead of held-out ones, "median" and
-    "percentile" call a fixed fraction of them anomalous, whatever they show.
+    If `scores` are those of the images to be labeled instead of held-out ones, "median" and
+    "percentile" label a fixed fraction of them anomalous, whatever they show.
 
     References
     ----------
@@ -93,11 +104,11 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     Examples
     --------
     >>> import numpy as np
-    >>> from skocc.model_selection import threshold
+    >>> from skocc.model_selection import find_threshold
     >>> scores = np.arange(1, 40)
-    >>> threshold(scores)
+    >>> find_threshold(scores)
     2.0
-    >>> threshold(scores, rule="median")
+    >>> find_threshold(scores, rule="median")
     20.0
     """
     if rule not in _RULES:
@@ -105,7 +116,7 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
             f"rule must be one of {list(_RULES)}. Got {rule!r}. Set for example "
             "rule='conformal'."
         )
-    _check_rate("false_alarm_rate", false_alarm_rate)
+    _check_rate("max_fpr", max_fpr)
     scores = _finite_scores(scores)
     anomalous = np.zeros(len(scores), dtype=bool)
     if y is not None:
@@ -114,13 +125,13 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     if rule == "f1":
         return _f1_optimal(scores, anomalous)
     if rule == "conformal":
-        rank = _conformal_rank(len(normal), false_alarm_rate)
+        rank = _conformal_rank(len(normal), max_fpr)
         return float(np.sort(normal)[rank - 1])
     with np.errstate(over="ignore", invalid="ignore"):
         if rule == "median":
             offset = np.median(normal)
         elif rule == "percentile":
-            offset = np.quantile(normal, false_alarm_rate)
+            offset = np.quantile(normal, max_fpr)
         else:
             offset = np.mean(normal) - k * np.std(normal)
     if not np.isfinite(offset):
@@ -140,7 +151,7 @@ def threshold(scores, y=None, *, rule="conformal", false_alarm_rate=0.05, k=3):
     prefer_skip_nested_validation=True,
 )
 def conformal_p_values(scores, calibration_scores):
-    """P-values of new images from scores of held-out normal ones; small for anomalies.
+    """Compute p-values of new images from scores of held-out normal ones.
 
     Read more in the :ref:`User Guide <thresholds>`.
 
@@ -168,7 +179,7 @@ def conformal_p_values(scores, calibration_scores):
     See Also
     --------
     benjamini_hochberg : Anomalies of a batch with few false discoveries.
-    threshold : The score at which the p-value reaches a rate.
+    find_threshold : The score at which the p-value reaches a rate.
 
     Notes
     -----
@@ -201,7 +212,7 @@ def conformal_p_values(scores, calibration_scores):
     prefer_skip_nested_validation=True,
 )
 def benjamini_hochberg(p_values, *, rate=0.05):
-    """Label a batch so that few of the anomalies found in it are false discoveries.
+    """Label a batch of images with a bounded false-discovery rate.
 
     Read more in the :ref:`User Guide <thresholds>`.
 
@@ -213,7 +224,7 @@ def benjamini_hochberg(p_values, *, rate=0.05):
         Of all images of the batch, in [0, 1], small for anomalies.
     rate : float in (0, 1), default=0.05
         The false-discovery rate: the expected fraction of normal images among those that
-        are labelled anomalous.
+        are labeled anomalous.
 
     Returns
     -------
@@ -262,76 +273,71 @@ def benjamini_hochberg(p_values, *, rate=0.05):
     return np.where(false_discovery_control(p_values, method="bh") <= rate, -1, 1)
 
 
-def _detector_has(method):
-    def check(tuner):
-        return hasattr(getattr(tuner, "detector_", tuner.detector), method)
-
-    return check
-
-
-class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+class ThresholdTuner(
+    RenamedParametersMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+):
     """Give any detector a threshold, and p-values, from images it was not trained on.
 
     Holds out a part of the normal images, fits a clone of the detector on the others, and
-    puts the threshold where `rule` says, by the scores of those held out. A conformal
-    threshold keeps the rate of false alarms that is asked for. Read more in the :ref:`User
-    Guide <thresholds>`.
+    sets the threshold from the scores of the held-out images by `rule`. A conformal
+    threshold keeps the rate of false alarms at most at `max_fpr`. Read more in the
+    :ref:`User Guide <thresholds>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
-    detector : estimator
+    estimator : estimator
         Anything with `fit` and `score_samples` (higher is more normal): a detector of
         skocc or scikit-learn, or a Pipeline that ends in one.
     rule : {"conformal", "percentile", "median", "std", "f1"}, default="conformal"
-        How the threshold is found, see :func:`threshold`.
-    false_alarm_rate : float in (0, 1), default=0.05
-        Fraction of normal images that may be called anomalous, for "conformal" and
-        "percentile".
+        How the threshold is found, see :func:`find_threshold`.
+    max_fpr : float in (0, 1), default=0.05
+        Highest rate of false alarms (false-positive rate): fraction of normal images that
+        may be labeled anomalous, for "conformal" and "percentile".
     calibration_size : float in (0, 1) or int, default=0.2
         Fraction, or number, of the normal images that are held out. Not used with
         ``cv="prefit"``.
     cv : {"prefit"} or None, default=None
-        "prefit": `detector` is fitted already, on images other than X, and all of X is
-        for the threshold.
+        "prefit": `estimator` is fitted already, on images other than X, and all of X is
+        used for the threshold.
     k : float, default=3
         Standard deviations, for "std".
     random_state : int, RandomState or None, default=None
-        Which images are held out. The detector has its own.
+        Seed of the choice of held-out images. The detector has its own.
 
     Attributes
     ----------
-    detector_ : estimator
-        The fitted detector; with ``cv="prefit"`` `detector` itself.
+    estimator_ : estimator
+        The fitted detector; with ``cv="prefit"`` `estimator` itself.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     calibration_scores_ : ndarray of shape (n_calibration,), float64
         Scores of the normal images that were held out, in ascending order.
     n_features_in_ : int
-        Of `detector_`, where it has one.
+        Of `estimator_`, where it has one.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Of `detector_`, where it has them.
+        Of `estimator_`, where it has them.
 
     See Also
     --------
-    threshold : The threshold alone, to be set as ``offset_``.
+    find_threshold : The threshold alone, to be set as ``offset_``.
     benjamini_hochberg : Labels from `p_values` with few false discoveries.
     sklearn.model_selection.TunedThresholdClassifierCV : The like for classifiers.
 
     Notes
     -----
-    A conformal threshold promises that a new normal image is called anomalous with a
-    probability of at most `false_alarm_rate`, whatever the detector, if new and held-out
-    images are exchangeable. The probability is over both: with the n held-out images at
-    hand, the rate has a standard deviation of about ``sqrt(rate * (1 - rate) / n)`` around
-    it. Near-duplicates, such as frames of one video or photographs of one piece, break the
-    promise where held-out images have them among the training images and new ones have
-    not. Hold out whole videos or pieces yourself then, and use ``cv="prefit"``.
+    A conformal threshold guarantees that a new normal image is labeled anomalous with a
+    probability of at most `max_fpr`, for any detector, if new and held-out images are
+    exchangeable. The probability is over both: for one set of n held-out images, the rate
+    has a standard deviation of about ``sqrt(rate * (1 - rate) / n)`` around it.
+    Near-duplicates, such as frames of one video or photographs of one piece, break the
+    guarantee if held-out images have near-duplicates among the training images and new
+    images do not. In that case hold out whole videos or pieces yourself, and use
+    ``cv="prefit"``.
 
     Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and
-    has them beside the normal images that are held out; F1 depends on how many there are
-    of each.
+    compares them with the held-out normal images; F1 depends on the number of each.
 
     Examples
     --------
@@ -348,9 +354,9 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     """
 
     _parameter_constraints: dict = {
-        "detector": [HasMethods(["fit", "score_samples"])],
+        "estimator": [HasMethods(["fit", "score_samples"])],
         "rule": [StrOptions(set(_RULES))],
-        "false_alarm_rate": [Interval(Real, 0, 1, closed="neither")],
+        "max_fpr": [Interval(Real, 0, 1, closed="neither")],
         "calibration_size": [
             Interval(Real, 0, 1, closed="neither"),
             Interval(Integral, 1, None, closed="left"),
@@ -362,18 +368,18 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
 
     def __init__(
         self,
-        detector,
+        estimator,
         *,
         rule="conformal",
-        false_alarm_rate=0.05,
+        max_fpr=0.05,
         calibration_size=0.2,
         cv=None,
         k=3,
         random_state=None,
     ):
-        self.detector = detector
+        self.estimator = estimator
         self.rule = rule
-        self.false_alarm_rate = false_alarm_rate
+        self.max_fpr = max_fpr
         self.calibration_size = calibration_size
         self.cv = cv
         self.k = k
@@ -405,32 +411,32 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
             the false-alarm rate; ``rule="f1"`` without anomalies.
         """
         X = _indexable(X)
-        anomalous = np.zeros(_num_samples(X), dtype=bool)
+        anomalous = np.zeros(num_samples(X), dtype=bool)
         if y is not None:
             anomalous = marked_or_warned(_checked_labels(y, len(anomalous)))
         if self.rule == "f1" and not anomalous.any():
             raise _no_anomalies(len(anomalous))
         train, calibration = self._split(np.flatnonzero(~anomalous))
         if self.rule == "conformal":  # before a long training
-            _conformal_rank(len(calibration), self.false_alarm_rate)
+            _conformal_rank(len(calibration), self.max_fpr)
         if self.cv == "prefit":
-            check_is_fitted(self.detector)
-            detector = self.detector
+            check_is_fitted(self.estimator)
+            estimator = self.estimator
         else:
-            detector = clone(self.detector).fit(take(X, train))
+            estimator = clone(self.estimator).fit(take(X, train))
         judged = calibration
         if self.rule == "f1":
             judged = np.concatenate([calibration, np.flatnonzero(anomalous)])
-        scores = _finite_scores(detector.score_samples(take(X, judged)))
-        self.offset_ = threshold(
+        scores = _finite_scores(estimator.score_samples(take(X, judged)))
+        self.offset_ = find_threshold(
             scores,
             np.where(anomalous[judged], -1, 1),
             rule=self.rule,
-            false_alarm_rate=self.false_alarm_rate,
+            max_fpr=self.max_fpr,
             k=self.k,
         )
         self.calibration_scores_ = np.sort(scores[: len(calibration)])
-        self.detector_ = detector
+        self.estimator_ = estimator
         return self
 
     def fit_predict(self, X, y=None):
@@ -461,10 +467,10 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            ``detector_.score_samples(X)``.
+            ``estimator_.score_samples(X)``.
         """
         check_is_fitted(self)
-        return self.detector_.score_samples(X)
+        return self.estimator_.score_samples(X)
 
     def decision_function(self, X):
         """Signed score: the score minus the threshold.
@@ -497,7 +503,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def p_values(self, X):
-        """How unusual images are among the normal ones that were held out.
+        """Compute conformal p-values of images from the held-out normal ones.
 
         Parameters
         ----------
@@ -508,11 +514,11 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         -------
         p_values : ndarray of shape (n_samples,), float64
             Small for anomalies, see :func:`conformal_p_values`. With ``rule="conformal"``,
-            `predict` is -1 where this is at most `false_alarm_rate`.
+            `predict` is -1 where this is at most `max_fpr`.
         """
         return conformal_p_values(self.score_samples(X), self.calibration_scores_)
 
-    @available_if(_detector_has("anomaly_map"))
+    @available_if(estimator_has("anomaly_map"))
     def anomaly_map(self, X):
         """Score every pixel by the detector, where it can: higher is more anomalous.
 
@@ -524,33 +530,33 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         Returns
         -------
         maps : ndarray of shape (n_samples, H, W), float32
-            ``detector_.anomaly_map(X)``.
+            ``estimator_.anomaly_map(X)``.
         """
         check_is_fitted(self)
-        return self.detector_.anomaly_map(X)
+        return self.estimator_.anomaly_map(X)
 
     @property
     def n_features_in_(self):
         """Values per sample of X."""
-        return self._fitted_detector("n_features_in_").n_features_in_
+        return self._fitted_estimator("n_features_in_").n_features_in_
 
     @property
     def feature_names_in_(self):
         """Names of the columns of X."""
-        return self._fitted_detector("feature_names_in_").feature_names_in_
+        return self._fitted_estimator("feature_names_in_").feature_names_in_
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "detector_")
+        return hasattr(self, "estimator_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.detector).input_tags
+        tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
-    def _fitted_detector(self, name):
-        if not hasattr(self, "detector_"):
+    def _fitted_estimator(self, name):
+        if not hasattr(self, "estimator_"):
             raise AttributeError(f"{type(self).__name__} is not fitted and has no {name!r}")
-        return self.detector_
+        return self.estimator_
 
     def _split(self, normal):
         """Return indices to train on and to calibrate with."""
@@ -567,7 +573,7 @@ class ThresholdTuner(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
                 "calibration_size."
             )
         order = check_random_state(self.random_state).permutation(normal)
-        # Training keeps the order of X, which an unshuffled batch may hang on.
+        # Training keeps the order of X, on which an unshuffled batch may depend.
         return np.sort(order[n_calibration:]), np.sort(order[:n_calibration])
 
 
@@ -587,7 +593,7 @@ def _indexable(X):
 
 
 def _finite_scores(scores):
-    """Return scores as a row of float64, refusing what has no place in an order."""
+    """Return scores as a row of float64; raise an error for NaN and infinite ones."""
     scores = as_array("scores", scores, np.float64)
     if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
         raise ValueError(
@@ -611,7 +617,7 @@ def _checked_labels(y, n_samples):
 
 def _no_anomalies(n_samples):
     return ValueError(
-        "rule='f1' needs labelled anomalies to find the threshold by. Got none among "
+        "rule='f1' needs labeled anomalies to find the threshold by. Got none among "
         f"{n_samples} samples. Pass y with -1 for anomalies, or set rule='conformal', "
         "which needs normal images only."
     )
@@ -628,7 +634,7 @@ def _conformal_rank(n_calibration, rate):
             f"A false-alarm rate of {rate:g} cannot be promised with so few images: no "
             f"p-value is below {1 / (n_calibration + 1):.3g}. Got {n_calibration} normal "
             f"images to calibrate with (n_samples = {n_calibration}), and {needed} are "
-            "needed. Hold out more of them (calibration_size), or raise false_alarm_rate."
+            "needed. Hold out more of them (calibration_size), or raise max_fpr."
         )
     return rank
 
@@ -644,5 +650,5 @@ def _f1_optimal(scores, anomalous):
     if best == len(values) - 1:
         return float(np.nextafter(values[best], np.inf))
     middle = values[best] / 2 + values[best + 1] / 2
-    # Between neighbouring floats there is no middle.
+    # Between neighboring floats there is no middle.
     return float(middle if middle > values[best] else values[best + 1])

@@ -91,7 +91,7 @@ def test_unknown_category_lists_the_others(tile):
     [
         ([], FILES[:3], "no images in .*good'. Got 2 other entries"),
         (["test/dent/notes.txt"], [], "no images in .*dent'"),
-        (["train/crack/0.png"], [], r"learnt as normal.*\['crack'\].*Move them to test"),
+        (["train/crack/0.png"], [], r"learned as normal.*\['crack'\].*Move them to test"),
         (["train/0.png"], [], "directly in train.*'.*0.png', 1 in all"),
         (["test/0.png"], [], "directly in test.*test/<defect>"),
         (["test/crack/2.png"], [], "image '.*2.png' has no mask.*'2_mask.png'"),

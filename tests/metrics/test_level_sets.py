@@ -98,5 +98,5 @@ def test_what_is_refused(area):
 
 @pytest.mark.parametrize("mass_range", [(0.9, 0.9), (0.9, 1.1), (-0.1, 0.5)])
 def test_masses_that_are_refused(mass_range):
-    with pytest.raises(ValueError, match="mass_range must be two shares"):
+    with pytest.raises(ValueError, match="mass_range must be two fractions"):
         mass_volume_auc([1.0], [1.0], mass_range=mass_range)

@@ -31,7 +31,7 @@ from skocc.model_selection import (
     SyntheticSplit,
     add_synthetic_anomalies,
     classical_detectors,
-    report_split,
+    two_protocol_split,
 )
 from tests.quick import ESTIMATORS, quick
 
@@ -97,7 +97,7 @@ def arrange(X, arrangement):
     if arrangement == "synthetic_split":
         data = add_synthetic_anomalies(X[:N_NORMAL], invert_a_square, random_state=0)
         return *data, SyntheticSplit(2, random_state=0)
-    parts = report_split(
+    parts = two_protocol_split(
         X[:16],
         X[16:],
         labels()[16:],
@@ -161,7 +161,7 @@ def assert_sound(folds, normal, groups=None):
 
 @pytest.mark.parametrize("shuffle", [True, False])
 @pytest.mark.parametrize("seed", range(3))
-def test_folds_have_a_share_of_each_kind(seed, shuffle):
+def test_folds_have_a_part_of_each_kind(seed, shuffle):
     rng = np.random.default_rng(seed)
     # Some kinds are rarer than there are folds.
     y = rng.permutation(np.repeat([1, -1, -2, -3, -4], [33, 11, 6, 2, 1]))
@@ -250,9 +250,8 @@ def test_seeds_repr_and_clone(splitter_class):
     assert validated(np.random.RandomState(0)) != validated(np.random.RandomState(1))
     splitter = splitter_class(3, random_state=0)
     assert splitter.get_n_splits() == splitter.get_n_splits(y, y, groups) == 3
-    assert repr(splitter).startswith(
-        f"{splitter_class.__name__}(n_splits=3, random_state=0"
-    )
+    assert repr(splitter).startswith(f"{splitter_class.__name__}(")
+    assert "n_splits=3, random_state=0" in repr(splitter)
     assert repr(clone(splitter, safe=False)) == repr(splitter)
     search = GridSearchCV(OneClassSVM(), {"nu": [0.1]}, cv=splitter)
     assert repr(clone(search).cv) == repr(splitter)
@@ -264,17 +263,17 @@ def test_without_shuffling_neighbours_stay_neighbours():
     assert validated == [[0, 1, 2, 6, 7], [3, 4, 5, 8, 9]]
 
 
-@pytest.mark.parametrize("share", [0.2, 0.5, 0.75])
-def test_synthetic_anomalies_are_validated_with_their_image(share, images):
+@pytest.mark.parametrize("fraction", [0.2, 0.5, 0.75])
+def test_synthetic_anomalies_are_validated_with_their_image(fraction, images):
     X, y, groups = add_synthetic_anomalies(images, invert_a_square, random_state=0)
     n = len(images)
-    folds = list(SyntheticSplit(3, share=share, random_state=0).split(X, y, groups))
+    folds = list(SyntheticSplit(3, fraction=fraction, random_state=0).split(X, y, groups))
     assert_sound(folds, y == 1, groups)
     for train, validation in folds:
         held_out = n - len(train)
         n_anomalies = np.sum(y[validation] == -1)
         n_normal = len(validation) - n_anomalies
-        assert n_anomalies / len(validation) == pytest.approx(share, abs=0.06)
+        assert n_anomalies / len(validation) == pytest.approx(fraction, abs=0.06)
         # Nothing is left out that need not be.
         assert max(n_anomalies, n_normal) == held_out
     # A group of several images stays together with all that is made from it.
@@ -333,7 +332,7 @@ BOTTLE = ["good"] * 20 + ["broken_large"] * 20 + ["broken_small"] * 22 + ["dirt"
 def test_original_protocol():
     names = np.array(BOTTLE)
     train, test = np.zeros((209, 2)), np.arange(83 * 2).reshape(83, 2)
-    parts = report_split(train, test, names, random_state=0)
+    parts = two_protocol_split(train, test, names, random_state=0)
     np.testing.assert_array_equal(parts.X, np.concatenate([train, test]))
     np.testing.assert_array_equal(parts.y[209:], np.where(names == "good", 1, -1))
     np.testing.assert_array_equal(parts.train, np.arange(209))
@@ -351,8 +350,8 @@ def test_original_protocol():
         assert n_test == pytest.approx(0.4 * BOTTLE.count(name), abs=1.21)
     for train_of_fold, _ in parts.cv:
         np.testing.assert_array_equal(train_of_fold, parts.train)
-    again = report_split(train, test, names, random_state=0)
-    other = report_split(train, test, names, random_state=1)
+    again = two_protocol_split(train, test, names, random_state=0)
+    other = two_protocol_split(train, test, names, random_state=1)
     np.testing.assert_array_equal(again.test, parts.test)
     assert not np.array_equal(other.test, parts.test)
 
@@ -362,7 +361,7 @@ def test_synthetic_protocol(images, paths):
     train = np.tile(images[:19], (11, 1, 1))
     test = np.tile(images[:1], (83, 1, 1))
     before = train.copy()
-    parts = report_split(
+    parts = two_protocol_split(
         train, test, BOTTLE, protocol="synthetic", make_anomalies=invert_a_square,
         random_state=0,
     )  # fmt: skip
@@ -382,7 +381,7 @@ def test_synthetic_protocol(images, paths):
     np.testing.assert_array_equal(parts.X[n_train:], test)
 
     for n_normal, sizes in [(14, [2, 2, 2]), (19, [2, 2, 4])]:
-        parts = report_split(
+        parts = two_protocol_split(
             paths[:n_normal], paths[n_normal:], labels()[n_normal:], protocol="synthetic",
             make_anomalies=invert_a_square,
         )  # fmt: skip
@@ -614,7 +613,7 @@ def test_labels_that_have_no_reading(y, shown):
     with pytest.raises(ValueError, match=shown):
         NormalOnly(OneClassSVM()).fit(X, y)
     with pytest.raises(ValueError, match=shown):
-        report_split(X, X, y)
+        two_protocol_split(X, X, y)
 
 
 def test_too_few_samples():
@@ -637,20 +636,23 @@ def test_too_few_samples():
     ("call", "message"),
     [
         (lambda: OneClassKFold(1), "n_splits"),
-        (lambda: SyntheticSplit(share=1), r"share.*Got 1\. Set for example share=0.5"),
+        (lambda: SyntheticSplit(fraction=1), r"Got 1\. Set for example fraction=0.5"),
         (lambda: next(SyntheticSplit(2).split([1, 2], [1, -1])), "groups=None.*=groups"),
         (lambda: next(SyntheticSplit(2).split([1, 2], None, [0, 0])), "y=None"),
         (lambda: next(SyntheticSplit(2).split([1, 2], [1, -1], [0, 1])), "1 without their"),
-        (lambda: report_split([[0]], [[1]], [-1], protocol="i"), "'original' or .*Got 'i'"),
-        (lambda: report_split([[0]], [[1]], [1]), "no anomalies to test on"),
         (
-            lambda: report_split(
+            lambda: two_protocol_split([[0]], [[1]], [-1], protocol="i"),
+            "'original' or .*Got 'i'",
+        ),
+        (lambda: two_protocol_split([[0]], [[1]], [1]), "no anomalies to test on"),
+        (
+            lambda: two_protocol_split(
                 np.zeros((20, 8, 8)), np.zeros((2, 8, 8)), [1, -1], protocol="synthetic"
             ),
             "Got make_anomalies=None",
         ),
         (
-            lambda: report_split(
+            lambda: two_protocol_split(
                 np.zeros((12, 8, 8)), np.zeros((2, 8, 8)), [1, -1], protocol="synthetic",
                 make_anomalies=invert_a_square,
             ),
@@ -690,14 +692,13 @@ def test_errors(call, message):
 def test_docstrings_of_classes(name):
     splitter_class = getattr(skocc.model_selection, name)
     doc = ClassDoc(splitter_class)
-    code = splitter_class.__init__.__code__
-    names = code.co_varnames[1 : 1 + code.co_argcount - 1 + code.co_kwonlyargcount]
-    assert [p.name for p in doc["Parameters"]] == list(names)
+    names = [*inspect.signature(splitter_class).parameters]
+    assert [p.name for p in doc["Parameters"]] == names
     for section in ["Summary", "See Also", "Notes", "Examples"]:
         assert doc[section], section
 
 
-@pytest.mark.parametrize("function", [add_synthetic_anomalies, report_split])
+@pytest.mark.parametrize("function", [add_synthetic_anomalies, two_protocol_split])
 def test_docstrings_of_functions(function):
     doc = FunctionDoc(function)
     code = inspect.unwrap(function).__code__
@@ -752,10 +753,10 @@ def test_anomalies_of_deep_files_are_as_deep(tmp_path):
         ({"n_splits": 0}, "n_splits must be a whole number of at least 1. Got 0"),
         ({"n_splits": "x"}, "n_splits must be a whole number"),
         ({"n_splits": True}, "n_splits must be a whole number"),
-        ({"test_size": (1, 2)}, r"test_size is a share .*Got \(1, 2\)"),
-        ({"test_size": -0.5}, "test_size is a share"),
-        ({"test_size": True}, "test_size is a share"),
-        ({"test_size": np.nan}, "test_size is a share"),
+        ({"test_size": (1, 2)}, r"test_size is a fraction .*Got \(1, 2\)"),
+        ({"test_size": -0.5}, "test_size is a fraction"),
+        ({"test_size": True}, "test_size is a fraction"),
+        ({"test_size": np.nan}, "test_size is a fraction"),
     ],
 )
 def test_parameters_of_one_class_split_are_checked(params, message):
@@ -785,9 +786,9 @@ def test_what_makes_anomalies_returns_a_pair(result):
 
 def test_parts_of_a_report_are_of_one_kind():
     with pytest.raises(ValueError, match="must hold samples of one kind and shape"):
-        report_split(np.zeros((5, 8, 8)), np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
+        two_protocol_split(np.zeros((5, 8, 8)), np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
     with pytest.raises(ValueError, match="must hold samples of one kind and shape"):
-        report_split(["a.png"] * 5, np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
+        two_protocol_split(["a.png"] * 5, np.zeros((5, 9, 9)), [1, 1, 1, -1, -1])
 
 
 @pytest.mark.parametrize("X", [np.full((3, 8, 8), None), np.array([1, None, "a"], object)])

@@ -20,7 +20,7 @@ from skocc.model_selection import (
     ThresholdTuner,
     benjamini_hochberg,
     conformal_p_values,
-    threshold,
+    find_threshold,
 )
 from tests.quick import quick
 
@@ -56,15 +56,14 @@ def test_false_alarms_of_a_conformal_threshold(n_calibration, rate):
     rng = np.random.default_rng(0)
     calibration = rng.normal(size=(4000, n_calibration))
     new = rng.normal(size=(4000, 50))
-    offsets = [threshold(scores, false_alarm_rate=rate) for scores in calibration]
+    offsets = [find_threshold(scores, max_fpr=rate) for scores in calibration]
     mean, error = mean_and_error((new < column(offsets)).mean(axis=1))
     expected = np.floor(rate * (n_calibration + 1) + 1e-9) / (n_calibration + 1)
     assert expected <= rate + 1e-12
     assert mean == pytest.approx(expected, abs=4 * error)
     # A quantile of the same scores promises nothing.
     offsets = [
-        threshold(scores, rule="percentile", false_alarm_rate=rate)
-        for scores in calibration
+        find_threshold(scores, rule="percentile", max_fpr=rate) for scores in calibration
     ]
     mean, error = mean_and_error((new < column(offsets)).mean(axis=1))
     assert mean > rate + 4 * error
@@ -104,7 +103,7 @@ def test_tuner_keeps_the_promise_where_the_training_images_do_not():
     for seed in range(40):
         X, new = rng.normal(size=(120, 8)), rng.normal(size=(300, 8))
         tuner = ThresholdTuner(
-            OneClassSVM(gamma=1.0), false_alarm_rate=0.1, calibration_size=49,
+            OneClassSVM(gamma=1.0), max_fpr=0.1, calibration_size=49,
             random_state=seed,
         ).fit(X)  # fmt: skip
         alarms.append(np.mean(tuner.predict(new) == -1))
@@ -131,7 +130,7 @@ def test_p_values_by_hand():
 def test_labels_and_p_values_agree(n_calibration, rate):
     rng = np.random.default_rng(n_calibration)
     scores = np.round(rng.normal(size=n_calibration), 1)  # with ties
-    tuner = ThresholdTuner(FirstColumn().fit([[0]]), false_alarm_rate=rate, cv="prefit")
+    tuner = ThresholdTuner(FirstColumn().fit([[0]]), max_fpr=rate, cv="prefit")
     tuner.fit(column(scores))
     new = np.r_[scores, scores + 1e-9, scores - 1e-9, rng.normal(size=50)]
     expected = np.where(conformal_p_values(new, scores) <= rate, -1, 1)
@@ -143,15 +142,17 @@ def test_labels_and_p_values_agree(n_calibration, rate):
 
 def test_simple_rules_by_hand():
     scores = [1.0, 2.0, 3.0, 6.0]
-    assert threshold(scores, rule="median") == 2.5
-    assert threshold(scores, rule="percentile", false_alarm_rate=0.5) == 2.5
-    assert threshold(scores, rule="std", k=2) == pytest.approx(3 - 2 * np.sqrt(3.5))
-    assert threshold(scores, false_alarm_rate=0.4) == 2.0
+    assert find_threshold(scores, rule="median") == 2.5
+    assert find_threshold(scores, rule="percentile", max_fpr=0.5) == 2.5
+    assert find_threshold(scores, rule="std", k=2) == pytest.approx(3 - 2 * np.sqrt(3.5))
+    assert find_threshold(scores, max_fpr=0.4) == 2.0
     # Anomalies have no part in them.
     y = [1, 1, 1, 1, -1]
     for rule in ("median", "percentile", "std", "conformal"):
-        params = {"rule": rule, "false_alarm_rate": 0.4}
-        assert threshold([*scores, -9.0], y, **params) == threshold(scores, **params)
+        params = {"rule": rule, "max_fpr": 0.4}
+        assert find_threshold([*scores, -9.0], y, **params) == find_threshold(
+            scores, **params
+        )
 
 
 @pytest.mark.parametrize("seed", range(20))
@@ -160,7 +161,7 @@ def test_best_f1_against_all_thresholds(seed):
     y = np.where(rng.random(40) < 0.3, -1, 1)
     y[:2] = -1, 1
     scores = np.round(rng.normal(size=40) + y, 1)  # with ties
-    offset = threshold(scores, y, rule="f1")
+    offset = find_threshold(scores, y, rule="f1")
     candidates = np.r_[scores, scores.max() + 1]
     f1s = [f1_score(y == -1, scores < candidate) for candidate in candidates]
     assert f1_score(y == -1, scores < offset) == pytest.approx(max(f1s))
@@ -168,17 +169,17 @@ def test_best_f1_against_all_thresholds(seed):
 
 
 def test_best_f1_at_the_ends():
-    assert threshold([1.0, 3.0, 5.0], [-1, 1, 1], rule="f1") == 2.0
-    assert threshold([1.0, 3.0], [1, -1], rule="f1") > 3.0
+    assert find_threshold([1.0, 3.0, 5.0], [-1, 1, 1], rule="f1") == 2.0
+    assert find_threshold([1.0, 3.0], [1, -1], rule="f1") > 3.0
     low, high = 1.0, np.nextafter(1.0, 2)
-    assert threshold([low, high], [-1, 1], rule="f1") == high
+    assert find_threshold([low, high], [-1, 1], rule="f1") == high
 
 
 # The meta-estimator
 
 
 @pytest.mark.filterwarnings("ignore:.*labels in y are neither")
-@pytest.mark.parametrize("params", [{"false_alarm_rate": 0.5}, {"rule": "std"}])
+@pytest.mark.parametrize("params", [{"max_fpr": 0.5}, {"rule": "std"}])
 def test_scikit_learn_checks(params):
     """At a rate of 0.5, for the checks have few samples and 0.05 refuses these."""
     forest = IsolationForest(n_estimators=5, random_state=0)
@@ -198,7 +199,7 @@ def test_anomalies_are_never_trained_on():
     y = np.where(np.arange(200) % 4 == 0, -1, 1)
     for rule in ("conformal", "f1"):
         tuner = ThresholdTuner(FirstColumn(), rule=rule, random_state=0).fit(X, y)
-        trained, held_out = tuner.detector_.X_[:, 0], tuner.calibration_scores_
+        trained, held_out = tuner.estimator_.X_[:, 0], tuner.calibration_scores_
         assert len(held_out) == 30
         assert len(trained) == 120
         np.testing.assert_array_equal(
@@ -206,7 +207,7 @@ def test_anomalies_are_never_trained_on():
         )
         assert (np.diff(trained) > 0).all()
         np.testing.assert_array_equal(tuner.fit_predict(X, y), tuner.predict(X))
-        assert -1 not in y[tuner.detector_.X_[:, 0].astype(int)]
+        assert -1 not in y[tuner.estimator_.X_[:, 0].astype(int)]
 
 
 @pytest.mark.parametrize("dtype", [int, float, object, "series"])
@@ -218,8 +219,8 @@ def test_labels_of_any_kind(dtype):
     )
     y = y if dtype == "series" else y.astype(dtype)
     tuner = ThresholdTuner(FirstColumn(), calibration_size=30).fit(column(range(100)), y)
-    assert tuner.detector_.X_.max() < 80
-    assert len(tuner.detector_.X_) == 50
+    assert tuner.estimator_.X_.max() < 80
+    assert len(tuner.estimator_.X_) == 50
 
 
 @pytest.mark.parametrize("anomalies", [[-1, -2, -2, -7], ["cut", "stain", "cut", "dent"]])
@@ -228,9 +229,9 @@ def test_kinds_of_anomalies_are_anomalies(anomalies):
     y = np.array([normal] * 80 + anomalies * 5)
     tuner = ThresholdTuner(FirstColumn(), rule="f1", calibration_size=30, random_state=0)
     tuner.fit(column(range(100)), y)
-    assert tuner.detector_.X_.max() < 80
-    assert len(tuner.detector_.X_) == 50
-    assert threshold(range(100), y, rule="percentile") == np.quantile(range(80), 0.05)
+    assert tuner.estimator_.X_.max() < 80
+    assert len(tuner.estimator_.X_) == 50
+    assert find_threshold(range(100), y, rule="percentile") == np.quantile(range(80), 0.05)
 
 
 @pytest.mark.parametrize("y", [[0, 1] * 50, ["normal"] * 100, [1, np.nan] * 50])
@@ -239,9 +240,9 @@ def test_labels_that_cannot_be_read_warn_and_are_normal(y):
     with pytest.warns(UserWarning, match="neither normal.*taken as normal. Got") as seen:
         tuner.fit(column(range(100)), y)
     assert seen[0].filename == __file__
-    assert len(tuner.detector_.X_) == 70
+    assert len(tuner.estimator_.X_) == 70
     with pytest.raises(ValueError, match="Labels must be"):
-        threshold(range(100), y)
+        find_threshold(range(100), y)
 
 
 def test_best_f1_of_the_held_out():
@@ -251,7 +252,7 @@ def test_best_f1_of_the_held_out():
     tuner = ThresholdTuner(FirstColumn(), rule="f1", calibration_size=50, random_state=0)
     tuner.fit(X, y)
     judged = np.r_[tuner.calibration_scores_, X[y == -1, 0]]
-    assert tuner.offset_ == threshold(judged, np.repeat([1, -1], 50), rule="f1")
+    assert tuner.offset_ == find_threshold(judged, np.repeat([1, -1], 50), rule="f1")
 
 
 def test_random_state_and_clone():
@@ -261,13 +262,13 @@ def test_random_state_and_clone():
     np.testing.assert_array_equal(tuner.calibration_scores_, again.calibration_scores_)
     other = clone(tuner).set_params(random_state=2).fit(X)
     assert not np.array_equal(tuner.calibration_scores_, other.calibration_scores_)
-    assert not hasattr(tuner.detector, "X_")
+    assert not hasattr(tuner.estimator, "X_")
 
 
 def test_prefit():
     detector = FirstColumn().fit(column([7.0]))
     tuner = ThresholdTuner(detector, cv="prefit").fit(column(np.arange(39)))
-    assert tuner.detector_ is detector
+    assert tuner.estimator_ is detector
     np.testing.assert_array_equal(detector.X_, [[7.0]])
     np.testing.assert_array_equal(tuner.calibration_scores_, np.arange(39))
     assert tuner.offset_ == 1
@@ -282,12 +283,12 @@ def test_searches_over_parameters_of_the_detector():
     X = np.concatenate([rng.normal(size=(90, 3)), rng.normal(2, 1, size=(30, 3))])
     y = np.repeat([1, -1], [90, 30])
     pipeline = make_pipeline(StandardScaler(), OneClassSVM())
-    tuner = ThresholdTuner(pipeline, false_alarm_rate=0.1, random_state=0)
-    grid = {"detector__oneclasssvm__nu": [0.1, 0.5], "false_alarm_rate": [0.1, 0.2]}
+    tuner = ThresholdTuner(pipeline, max_fpr=0.1, random_state=0)
+    grid = {"estimator__oneclasssvm__nu": [0.1, 0.5], "max_fpr": [0.1, 0.2]}
     search = GridSearchCV(tuner, grid, scoring="roc_auc", cv=StratifiedKFold(3)).fit(X, y)
     assert len(search.cv_results_["params"]) == len(ParameterGrid(grid))
     assert search.best_score_ > 0.8
-    assert search.best_estimator_.detector_[0].n_samples_seen_ == 72  # of 90 normal ones
+    assert search.best_estimator_.estimator_[0].n_samples_seen_ == 72  # of 90 normal ones
     assert set(search.predict(X)) == {-1, 1}
 
 
@@ -307,11 +308,11 @@ def test_what_x_may_be(kind, image_files):
         "data set": torch.utils.data.TensorDataset(torch.from_numpy(images)),
     }[kind]
     tuner = ThresholdTuner(
-        quick(DeepSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0
+        quick(DeepSVDD), max_fpr=0.5, calibration_size=4, random_state=0
     ).fit(X, [1] * 11 + [-1])
-    assert len(tuner.detector_.train_scores_) == 7
+    assert len(tuner.estimator_.train_scores_) == 7
     expected = ThresholdTuner(
-        quick(DeepSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0
+        quick(DeepSVDD), max_fpr=0.5, calibration_size=4, random_state=0
     ).fit(images[:11])
     np.testing.assert_allclose(tuner.p_values(X), expected.p_values(images), atol=1e-9)
 
@@ -320,19 +321,19 @@ def test_maps_where_the_detector_has_them(image_files):
     images, _ = image_files
     assert not hasattr(ThresholdTuner(quick(DeepSVDD)), "anomaly_map")
     tuner = ThresholdTuner(
-        quick(PatchSVDD), false_alarm_rate=0.5, calibration_size=4, random_state=0
+        quick(PatchSVDD), max_fpr=0.5, calibration_size=4, random_state=0
     )
     with pytest.raises(NotFittedError):
         tuner.anomaly_map(images)
     maps = tuner.fit(images).anomaly_map(images[:2])
-    np.testing.assert_array_equal(maps, tuner.detector_.anomaly_map(images[:2]))
+    np.testing.assert_array_equal(maps, tuner.estimator_.anomaly_map(images[:2]))
 
 
 def test_threshold_is_one_for_offset():
     X = np.random.default_rng(0).normal(size=(200, 2))
     forest = IsolationForest(n_estimators=10, random_state=0).fit(X[:100])
-    forest.offset_ = threshold(forest.score_samples(X[100:]), false_alarm_rate=0.1)
-    tuner = ThresholdTuner(forest, false_alarm_rate=0.1, cv="prefit").fit(X[100:])
+    forest.offset_ = find_threshold(forest.score_samples(X[100:]), max_fpr=0.1)
+    tuner = ThresholdTuner(forest, max_fpr=0.1, cv="prefit").fit(X[100:])
     np.testing.assert_array_equal(forest.predict(X), tuner.predict(X))
 
 
@@ -346,23 +347,29 @@ def test_too_few_images_are_refused_before_training():
         tuner.fit(column(np.arange(100)))
     tuner.set_params(calibration_size=19).fit(column(np.arange(100)))
     with pytest.raises(ValueError, match="99 are needed"):
-        threshold(np.arange(98), false_alarm_rate=0.01)
-    threshold(np.arange(99), false_alarm_rate=0.01)
+        find_threshold(np.arange(98), max_fpr=0.01)
+    find_threshold(np.arange(99), max_fpr=0.01)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: threshold([1, 2], rule="best"), r"one of .*Got 'best'.*Set for example"),
         (
-            lambda: threshold([1, 2], false_alarm_rate=1),
-            "false_alarm_rate must be a number",
+            lambda: find_threshold([1, 2], rule="best"),
+            r"one of .*Got 'best'.*Set for example",
         ),
-        (lambda: threshold([1, np.nan]), r"finite numbers.*1 of them not finite.*Pass"),
-        (lambda: threshold([]), r"shape \(0,\)"),
-        (lambda: threshold([1, 2], [1]), r"one label.*\(1,\) for 2 samples"),
-        (lambda: threshold([1, 2], [-1, -1]), "some must be normal"),
-        (lambda: threshold([1, 2], rule="f1"), r"needs labelled anomalies.*Pass y"),
+        (
+            lambda: find_threshold([1, 2], max_fpr=1),
+            "max_fpr must be a number",
+        ),
+        (
+            lambda: find_threshold([1, np.nan]),
+            r"finite numbers.*1 of them not finite.*Pass",
+        ),
+        (lambda: find_threshold([]), r"shape \(0,\)"),
+        (lambda: find_threshold([1, 2], [1]), r"one label.*\(1,\) for 2 samples"),
+        (lambda: find_threshold([1, 2], [-1, -1]), "some must be normal"),
+        (lambda: find_threshold([1, 2], rule="f1"), r"needs labeled anomalies.*Pass y"),
         (lambda: conformal_p_values([1], []), "at least one"),
         (lambda: benjamini_hochberg([0.1, 2]), r"in \[0, 1\].*to 2\.0.*Pass"),
         (lambda: benjamini_hochberg([0.1], rate=0), "rate must be a number"),
@@ -391,7 +398,7 @@ def test_docstrings_are_complete():
     params = ThresholdTuner(None).get_params(deep=False)
     doc = ClassDoc(ThresholdTuner)
     assert sorted(p.name for p in doc["Parameters"]) == sorted(params)
-    for name in ("threshold", "conformal_p_values", "benjamini_hochberg"):
+    for name in ("find_threshold", "conformal_p_values", "benjamini_hochberg"):
         doc = FunctionDoc(getattr(skocc.model_selection, name))
         for section in ["Parameters", "Returns", "Raises", "See Also", "Notes", "Examples"]:
             assert doc[section], (name, section)
@@ -403,4 +410,4 @@ def test_thresholds_beyond_all_floats_are_refused(rule):
     if rule == "percentile":
         scores = [-1.7e308, 1.7e308]
     with pytest.raises(ValueError, match=f"too large for rule='{rule}'.*Divide"):
-        threshold(scores, rule=rule)
+        find_threshold(scores, rule=rule)
