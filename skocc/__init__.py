@@ -3,7 +3,7 @@
 import importlib
 from typing import TYPE_CHECKING
 
-__version__ = "0.1.0"
+from skocc._base.versions import __version__ as __version__
 
 #: Names of the detectors, in alphabetical order.
 DETECTORS = (
@@ -29,9 +29,9 @@ _MODULES = {
     "VideoMOCCA": "skocc.estimators._video_mocca",
     "CollapseWarning": "skocc._base.detector",
     "load": "skocc._persistence",
-    "predict_table": "skocc._table",
+    "predict_table": "skocc.model_selection._table",
     "save": "skocc._persistence",
-    "show_versions": "skocc._versions",
+    "show_versions": "skocc._base.versions",
 }
 # Sub-packages, which their own import would make attributes.
 _SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
@@ -45,10 +45,9 @@ if TYPE_CHECKING:
     from skocc import metrics as metrics
     from skocc import model_selection as model_selection
     from skocc._base.detector import CollapseWarning as CollapseWarning
+    from skocc._base.versions import show_versions as show_versions
     from skocc._persistence import load as load
     from skocc._persistence import save as save
-    from skocc._table import predict_table as predict_table
-    from skocc._versions import show_versions as show_versions
     from skocc.estimators._conv_ae import ConvAE as ConvAE
     from skocc.estimators._data_split_occ import DataSplitOCC as DataSplitOCC
     from skocc.estimators._deep_svdd import DeepSVDD as DeepSVDD
@@ -57,6 +56,7 @@ if TYPE_CHECKING:
     from skocc.estimators._patch_svdd import PatchSVDD as PatchSVDD
     from skocc.estimators._resnet_knn import ResNetKNN as ResNetKNN
     from skocc.estimators._video_mocca import VideoMOCCA as VideoMOCCA
+    from skocc.model_selection._table import predict_table as predict_table
 else:
 
     def __getattr__(name):

@@ -10,10 +10,10 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import skocc
-from skocc._files import IMAGE_SUFFIXES, list_images
-from skocc._renamed import RENAMED
-from skocc._table import score_files
+from skocc._base.renamed import RENAMED
+from skocc._samples.files import IMAGE_SUFFIXES, list_images
 from skocc.model_selection import ThresholdTuner
+from skocc.model_selection._table import score_files
 
 # Names of folders, in small letters, by which data sets say what is in them.
 _NORMAL = {"good", "normal", "nominal", "ok"}

@@ -17,11 +17,11 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 import skocc
+from skocc._base.fitted import Fitted, FittedMixin, warn_about_version
 from skocc._base.old_files import current_form
-from skocc._fitted import Fitted, FittedMixin, warn_about_version
-from skocc._validation import check_fitted_shape
-from skocc._versions import installed_versions
-from skocc._whole_files import read_tensors, write_tensors
+from skocc._base.versions import installed_versions
+from skocc._engine.whole_files import read_tensors, write_tensors
+from skocc._samples.validation import check_fitted_shape
 
 # 1 and 2 are of skocc 0.1, and 1 has no digest.
 _FORMAT = 3
@@ -372,7 +372,7 @@ def _bank_kinds(kind):
 
 def _bank_of(name, arrays, kind):
     """Return the memory bank of which a file has the arrays."""
-    from skocc.banks import MemoryBank
+    from skocc._ops.memory_bank import MemoryBank
 
     kinds = _bank_kinds(kind)
     if arrays.keys() != kinds.keys():
@@ -440,8 +440,8 @@ def _fill(estimator, arrays):
     """Give networks their values, and the estimator copies of the arrays."""
     import torch
 
-    from skocc.engine.ambient import own_settings
-    from skocc.engine.seeding import seeded
+    from skocc._engine.ambient import own_settings
+    from skocc._engine.seeding import seeded
 
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)

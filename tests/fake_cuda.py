@@ -26,7 +26,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves, tree_map
 
-from skocc.engine import seeding
+from skocc._engine import seeding
 
 aten = torch.ops.aten
 CUDA = torch.device("cuda", 0)

@@ -9,121 +9,159 @@ import skocc
 
 PACKAGE = Path(skocc.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+CONTRIBUTING = PACKAGE.parent / "CONTRIBUTING.md"
 
-# What each folder may import of skocc; everything it may not, it must not need.
-ALLOWED = {
-    "estimators": {
-        "engine", "nets", "losses", "spheres", "filters", "maps", "neighbors", "banks",
-        "patch_pairs", "augmentation", "clips", "feature_cache", "pretraining", "pieces",
-        "_fitted", "_one_class", "_validation", "_sklearn", "_warnings",
-    },
-    "engine": {"engine", "_warnings"},
-    "nets": {"nets"},
-    "datasets": {"datasets", "_arrays", "_files", "_images", "_sklearn", "_warnings"},
-    "feature_extraction": {
-        "feature_extraction", "engine", "nets", "feature_cache", "_fitted", "_one_class",
-        "_validation", "_images", "_sklearn", "_warnings",
-    },
-    "metrics": {"metrics", "_arrays", "_sklearn"},
-    "model_selection": {
-        "model_selection", "_arrays", "_images", "_labels", "_renamed", "_sklearn",
-    },
-    "losses.py": set(),
-    "spheres.py": {"engine", "losses"},
-    "pretraining.py": {"engine", "filters", "losses", "nets"},
-    "pieces.py": {"nets", "patch_pairs"},
-    "filters.py": {"engine"},
-    "maps.py": set(),
-    "neighbors.py": set(),
-    "banks.py": {"neighbors"},
-    "patch_pairs.py": set(),
-    "augmentation.py": set(),
-    "clips.py": {"_files", "_validation", "nets"},
-    "feature_cache.py": {"_warnings", "_whole_files"},
-    "_one_class.py": {"_sklearn", "_fitted", "_images", "_validation", "_warnings"},
-    "_fitted.py": {"_warnings", ""},
-    "_validation.py": {"_images", "_labels", "_warnings"},
-    "_images.py": {"_warnings"},
-    "_labels.py": {"_arrays", "_warnings"},
-    "_arrays.py": set(),
-    "_sklearn.py": set(),
-    "_renamed.py": set(),
-    "_warnings.py": set(),
-    "_versions.py": set(),
-    "_whole_files.py": set(),
-    "_persistence.py": {
-        "_fitted", "_validation", "_versions", "_whole_files", "engine", "",
-    },
-    "_table.py": {"model_selection"},
-    "__main__.py": {"model_selection", "_files", "_renamed", "_table", ""},
-    "_files.py": set(),
-    # For type checkers only, as test_public_api.py holds.
-    "__init__.py": {
-        "datasets", "estimators", "feature_extraction", "metrics", "model_selection",
-        "_one_class", "_persistence", "_table", "_versions", "",
-    },
+# A row for each folder and file of the package: what it holds, what it may import of skocc
+# besides itself, and which packages it must not know. No row may use one below it, so that
+# there are no circles. `python -m tests.test_architecture` prints the table.
+ROOMS = {
+    "_nets/": (
+        "networks, plain `nn.Module`s, and what normalizes their input",
+        set(),
+        {"numpy", "sklearn", "PIL", "tqdm"},
+    ),
+    "_ops/": (
+        "pure functions of tensors: losses, maps, neighbors, coreset; the memory bank",
+        set(),
+        {"sklearn", "torchvision", "PIL"},
+    ),
+    "_samples/": (
+        "reads `X`: input validation, image sources, files, labels, clips, windows; and "
+        "warns about what it reads",
+        set(),
+        {"torch", "torchvision"},
+    ),
+    "_engine/": (
+        "loops over batches: batches, training, inference, checkpoints, devices, seeds, "
+        "feature cache",
+        {"_samples"},
+        {"torchvision", "PIL"},
+    ),
+    "_base/": (
+        "the base detector, thresholds, heat maps, constraints, versions, renamed names, "
+        "scikit-learn's private names",
+        {"_samples", "_engine"},
+        {"torchvision", "PIL", "tqdm"},
+    ),
+    "estimators/": (
+        "one file a method: parameters, `_fit`, `_score`; beside it what one or two "
+        "methods alone use",
+        {"_base", "_samples", "_engine", "_nets", "_ops"},
+        {"PIL", "tqdm"},
+    ),
+    "feature_extraction/": (
+        "transformers from images to a table, one file each",
+        {"_base", "_samples", "_engine", "_nets"},
+        {"torchvision", "PIL"},
+    ),
+    "datasets/": (
+        "loaders of image folders, which return a `Bunch`; synthetic textures, objects and "
+        "defects",
+        {"_base", "_samples"},
+        {"torch"},
+    ),
+    "metrics/": (
+        "how well samples and pixels are ranked; scorers for scikit-learn's searches",
+        {"_base", "_samples"},
+        {"torch", "torchvision", "PIL"},
+    ),
+    "model_selection/": (
+        "detectors, splitters and thresholds for scikit-learn's searches; tables of scores",
+        {"_base", "_samples"},
+        {"torch", "torchvision"},
+    ),
+    "__init__.py": (
+        "where each public name lives",
+        # All but the version for type checkers only.
+        {"_base", "_persistence.py", "estimators", "feature_extraction", "datasets",
+         "metrics", "model_selection"},
+        {"torch", "sklearn"},
+    ),
+    "_persistence.py": (
+        "`save` and `load`",
+        {"__init__.py", "_base", "_samples", "_engine", "_ops", "feature_extraction"},
+        set(),
+    ),
+    "__main__.py": (
+        "the command line",
+        {"__init__.py", "_base", "_samples", "model_selection"},
+        {"torch"},
+    ),
 }  # fmt: skip
-# Packages that a folder must not import.
-FORBIDDEN = {
-    "nets": {"numpy", "sklearn"},
-    "datasets": {"torch"},
-    "feature_extraction": {"torchvision", "PIL"},
-    "metrics": {"torch", "torchvision", "PIL"},
-    "model_selection": {"torch", "torchvision"},
-    "losses.py": {"numpy", "sklearn"},
-    "spheres.py": {"sklearn"},
-    "pretraining.py": {"numpy", "sklearn"},
-    "pieces.py": {"numpy", "sklearn"},
-    "maps.py": {"torch", "sklearn"},
-    "neighbors.py": {"numpy", "sklearn"},
-    "banks.py": {"numpy", "sklearn"},
-    "patch_pairs.py": {"numpy", "sklearn"},
-    "augmentation.py": {"numpy", "sklearn"},
-    "clips.py": {"torch", "sklearn"},
-    "_one_class.py": {"torch"},
-    "_fitted.py": {"torch"},
-    "_whole_files.py": {"torch"},
-    "_validation.py": {"torch"},
-    "_images.py": {"torch"},
-    "_labels.py": {"torch"},
-    "_table.py": {"torch"},
-    "__main__.py": {"torch"},
-    "estimators": {"torchvision", "PIL", "tqdm"},
-}
+# Folders of which the user may import, those whose names begin without an underscore, hold
+# private files only; and of these rooms each file is one task, which knows no other.
+APART = {"estimators": {"_layer_spheres", "_patches", "_patch_pairs", "_augmentation",
+                        "_filters", "_spheres", "_pretraining"}}  # fmt: skip
+
+
+def table():
+    """Return the table of CONTRIBUTING.md."""
+    lines = ["| Folder or file | holds | may import |", "|---|---|---|"]
+    for room, (holds, allowed, _) in ROOMS.items():
+        names = [f"`{name}`" for name in sorted(allowed)]
+        lines.append(f"| `{room}` | {holds} | {', '.join(names) or 'nothing of skocc'} |")
+    return "\n".join(lines)
+
+
+def room_of(path):
+    return path.relative_to(PACKAGE).parts[0]
 
 
 def imports_of(path):
-    """Yield (line, dotted module) of every import in a file."""
-    for line, module, _ in imported_names_of(path):
-        yield line, module
-
-
-def imported_names_of(path):
-    """Yield (line, dotted module, name) of every import in a file; name may be empty."""
+    """Yield (line, dotted module, imported name or None) of every import in a file."""
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
-            yield from ((node.lineno, alias.name, "") for alias in node.names)
+            yield from ((node.lineno, alias.name, None) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            yield from ((node.lineno, node.module, alias.name) for alias in node.names)
+            for alias in node.names:
+                yield node.lineno, node.module, alias.name
+
+
+def target_of(module, name):
+    """Return the room that an import of skocc leads to."""
+    parts = [*module.split("."), name or ""][1:]
+    first = parts[0]
+    if (PACKAGE / first).is_dir() and first:
+        return first
+    return f"{first}.py" if (PACKAGE / f"{first}.py").exists() else "__init__.py"
+
+
+def test_every_room_has_a_row_and_there_are_few():
+    entries = {
+        p.name for p in PACKAGE.iterdir() if p.name not in ("__pycache__", "py.typed")
+    }
+    assert entries == {room.rstrip("/") for room in ROOMS}
+    assert len(entries) <= 14, "a fifteenth room: put it where its kind is"
+
+
+def test_no_room_uses_one_below_it():
+    above = set()
+    for room, (_, allowed, _) in ROOMS.items():
+        # Importing any part of a package imports its first file, which loads no more.
+        late = allowed - above - ({"_persistence.py"} if room == "__init__.py" else set())
+        assert not late, f"{room} may import {late}, whose rows are below its own"
+        above.add(room.rstrip("/"))
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_import_directions(path):
-    part = path.relative_to(PACKAGE).parts[0]
-    assert part in ALLOWED, f"{part} is new: add it to ALLOWED in {__file__}"
-    for line, module in imports_of(path):
-        root, _, rest = module.partition(".")
+    room = room_of(path)
+    _, allowed, forbidden = ROOMS.get(room) or ROOMS[f"{room}/"]
+    for line, module, name in imports_of(path):
+        root = module.partition(".")[0]
         if root == "skocc":
-            target = rest.split(".")[0]
-            assert target in ALLOWED[part], (
-                f"{path}:{line} imports {module}. {part} may import "
-                f"{sorted(ALLOWED[part])}: move what it needs down a folder."
+            target = target_of(module, name)
+            assert target in {*allowed, room}, (
+                f"{path}:{line} imports {module}. {room} may import {sorted(allowed)}: "
+                "move what it needs to one of these."
             )
-            assert not (part == "estimators" and target == "estimators"), (
-                f"{path}:{line}: an estimator imports another; move what they share down"
+            file = module.rpartition(".")[2]
+            assert target != room or room not in APART or file in APART[room], (
+                f"{path}:{line}: a method imports another; move what they share to a file "
+                "of its own"
             )
-        assert root not in FORBIDDEN.get(part, ()), (
-            f"{path}:{line} imports {root}, which {part} must not know."
+        assert root not in forbidden, (
+            f"{path}:{line} imports {root}, which {room} must not know."
         )
 
 
@@ -134,20 +172,60 @@ def test_one_backward_one_loop():
         for node in ast.walk(ast.parse(path.read_text()))
         if isinstance(node, ast.Attribute) and node.attr == "backward"
     ]
-    assert len(calls) == 1, f"one training loop, engine/training.py; found {calls}"
-    assert calls[0].startswith("engine/training.py")
+    assert len(calls) == 1, f"one training loop, _engine/training.py; found {calls}"
+    assert calls[0].startswith("_engine/training.py")
 
 
 def test_private_sklearn_names_come_from_one_file():
-    """Private modules, and private names of public modules."""
-    private = {
-        (path.relative_to(PACKAGE), line, f"{module}.{name}")
-        for path in FILES
-        for line, module, name in imported_names_of(path)
-        if module.partition(".")[0] == "sklearn" and "._" in f"{module}.{name}"
-    }
-    elsewhere = [found for found in private if found[0] != Path("_sklearn.py")]
-    assert not elsewhere, f"import these in _sklearn.py, and from there: {elsewhere}"
-    # Otherwise the test looks at the wrong place.
-    names = {name for *_, name in private}
-    assert {"sklearn.base._fit_context", "sklearn.utils._safe_indexing"} <= names
+    for path in FILES:
+        for line, module, name in imports_of(path):
+            if module.startswith("sklearn") and "._" in f"{module}.{name}":
+                assert path.name == "private_sklearn.py", (
+                    f"{path}:{line} imports {name or module}: route it there"
+                )
+
+
+def test_contributing_has_the_table():
+    assert table() in CONTRIBUTING.read_text(), "paste `python -m tests.test_architecture`"
+
+
+def functions_of(path):
+    """Yield (name, line, lines of code without the docstring) of every function."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.FunctionDef):
+            first = node.body[0]
+            is_doc = isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant)
+            n_doc = first.end_lineno - first.lineno + 1 if is_doc else 0
+            yield node.name, node.lineno, node.end_lineno - node.lineno + 1 - n_doc
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_functions_are_short(path):
+    for name, line, n_lines in functions_of(path):
+        longest = 40 if name == "_fit" else 45
+        assert name == "__init__" or n_lines <= longest, (
+            f"{path}:{line}: {name} has {n_lines} lines without its docstring, of at most "
+            f"{longest}: name a part of it"
+        )
+    if room_of(path) == "estimators":
+        n_lines = len(path.read_text().splitlines())
+        assert n_lines <= 600, f"{path} has {n_lines} lines, of at most 600"
+
+
+@pytest.mark.parametrize("name", skocc.DETECTORS)
+def test_constructors_have_few_parameters(name):
+    n_parameters = len(getattr(skocc, name)().get_params(deep=False))
+    assert n_parameters <= 31, f"{name} has {n_parameters} parameters, of at most 31"
+
+
+def test_tests_mirror_the_rooms():
+    tests = Path(__file__).parent
+    rooms = {room.strip("_/") for room in ROOMS if room.endswith("/")}
+    folders = {p.name for p in tests.iterdir() if (p / "__init__.py").exists()}
+    assert folders == rooms
+
+
+if __name__ == "__main__":
+    import sys
+
+    sys.stdout.write(table() + "\n")

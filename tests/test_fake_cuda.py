@@ -16,28 +16,20 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-import skocc.engine
-import skocc.nets
-from skocc import banks, feature_cache, losses, neighbors
-from skocc._images import ArrayImages
-from skocc.engine import (
+import skocc._engine
+import skocc._nets
+from skocc._engine import (
     ambient,
     batches,
     checkpoints,
     device,
+    feature_cache,
     inference,
     memory,
     seeding,
     training,
 )
-from skocc.estimators import _augmentation as augmentation
-from skocc.estimators import _filters as filters
-from skocc.estimators import _patch_pairs as patch_pairs
-from skocc.estimators import _patches as patches
-from skocc.estimators import _pretraining as pretraining
-from skocc.estimators import _spheres as spheres
-from skocc.feature_extraction import DeepFeatures
-from skocc.nets import (
+from skocc._nets import (
     alexnet,
     architectures,
     backbones,
@@ -52,6 +44,16 @@ from skocc.nets import (
     residual_encoder,
     video_encoder,
 )
+from skocc._ops import losses, neighbors
+from skocc._ops import memory_bank as banks
+from skocc._samples.sources import ArrayImages
+from skocc.estimators import _augmentation as augmentation
+from skocc.estimators import _filters as filters
+from skocc.estimators import _patch_pairs as patch_pairs
+from skocc.estimators import _patches as patches
+from skocc.estimators import _pretraining as pretraining
+from skocc.estimators import _spheres as spheres
+from skocc.feature_extraction import DeepFeatures
 from tests.fake_cuda import CUDA, fake_cuda
 from tests.quick import ESTIMATORS, quick
 from tests.waits import QUICK_VARIANTS, VARIANTS, fit_counting_waits
@@ -69,7 +71,7 @@ pytestmark = [
 MODULES = [
     *(
         importlib.import_module(info.name)
-        for package in (skocc.nets, skocc.engine)
+        for package in (skocc._nets, skocc._engine)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     ),
     augmentation,
@@ -107,7 +109,6 @@ WITHOUT_TENSORS = {
     mlp.initialize_glorot,
     neighbors.bank_bytes,
     neighbors.random_subset,
-    patch_encoder.window_starts,
     pretraining.has_contrast,
     seeding.may_draw,
     seeding.numpy_state_kept,

@@ -76,10 +76,11 @@ assert_needs(
 )
 assert_needs(lambda: direct.fit(X), 'pip install "skocc[direct]"')
 assert_needs(lambda: background.fit(X), "no OpenCV here", "skocc[video]")
-skocc.neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))
+skocc._ops.neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))
 assert_not_loaded("pynndescent", "numba")
 assert_needs(
-    lambda: skocc.neighbors.ApproximateIndex(torch.rand(9, 2)), "pip install pynndescent"
+    lambda: skocc._ops.neighbors.ApproximateIndex(torch.rand(9, 2)),
+    "pip install pynndescent",
 )
 """
 

@@ -11,7 +11,7 @@ from sklearn.svm import OneClassSVM
 
 import skocc
 from skocc.__main__ import main
-from skocc._renamed import RENAMED, RenamedParametersMixin, current_names, missing_name
+from skocc._base.renamed import RENAMED, RenamedParametersMixin, current_names, missing_name
 from skocc.model_selection import ThresholdTuner
 
 PACKAGES = [skocc.datasets, skocc.feature_extraction, skocc.metrics, skocc.model_selection]

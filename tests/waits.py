@@ -23,11 +23,11 @@ VARIANTS = [
     ("FeatureCAE", {"max_feature_bytes": 1, "score_normalization": "median"}),
     ("MOCCA", {}),
     ("MOCCA", {"boundary": "soft", "warm_up_n_epochs": 0, "patch_size": 8}),
-    ("MOCCA", {"videos": True}),
     ("PatchSVDD", {}),
     ("PatchSVDD", {"sampling": "patches", "normalization": "local_contrast"}),
     ("ResNetKNN", {}),
     ("ResNetKNN", {"subsampling": "coreset", "reweighting": 3, "bank_fraction": 0.5}),
+    ("VideoMOCCA", {"videos": True, "clip_length": 4}),
 ]
 
 

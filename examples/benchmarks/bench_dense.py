@@ -23,7 +23,7 @@ import time
 
 import torch
 
-from skocc.nets.patch_encoder import HierarchicalPatchEncoder, window_starts
+from skocc._nets.patch_encoder import HierarchicalPatchEncoder, window_starts
 
 STRIDE_SMALL, STRIDE_BIG = 4, 16
 

@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from skocc._images import ArrayImages
-from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.training import train
-from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
-from skocc.nets.lenet import LeNetDecoder, LeNetEncoder
-from skocc.nets.normalization import ContrastNormalization
+from skocc._engine.batches import ImageBatches, keep_on_device
+from skocc._engine.training import train
+from skocc._nets.lenet import LeNetDecoder, LeNetEncoder
+from skocc._nets.normalization import ContrastNormalization
+from skocc._ops.losses import hard_boundary_loss, reconstruction_loss, squared_distance
+from skocc._samples.sources import ArrayImages
 
 IN_SHAPE, LATENT_DIM, WIDTHS = (1, 28, 28), 32, (8, 4)
 

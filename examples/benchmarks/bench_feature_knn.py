@@ -31,7 +31,7 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skocc import ResNetKNN
-from skocc.banks import MemoryBank
+from skocc._ops.memory_bank import MemoryBank
 from skocc.datasets import load_mvtec_layout
 
 

@@ -4,8 +4,8 @@ The bank is as that of PatchSVDD, vectors of 64 features, and the queries are th
 one image, 57 x 57. The features are those of a random layer on points of few dimensions, as
 the features of images are; "collapsed" ones differ by 1e-4 around 1.
 
-The table times ``skocc.neighbors.nearest`` and ``sklearn.neighbors.KDTree`` on the same
-data, with the ratio, and the largest difference of their distances, relative to the
+The table times ``skocc._ops.neighbors.nearest`` and ``sklearn.neighbors.KDTree`` on the
+same data, with the ratio, and the largest difference of their distances, relative to the
 distance. The tree is built before, and that time is not counted.
 
 The lines below it time ``ApproximateIndex`` against the exact search, with the recall: the
@@ -22,7 +22,7 @@ import time
 import torch
 from sklearn.neighbors import KDTree
 
-from skocc.neighbors import ApproximateIndex, nearest
+from skocc._ops.neighbors import ApproximateIndex, nearest
 
 N_FEATURES = 64
 

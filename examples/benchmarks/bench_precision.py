@@ -23,12 +23,12 @@ import numpy as np
 import torch
 from torch import nn
 
-from skocc._images import ArrayImages
-from skocc.engine.batches import ImageBatches, keep_on_device
-from skocc.engine.training import train
-from skocc.losses import hard_boundary_loss, squared_distance
-from skocc.nets.backbones import BackboneEncoder
-from skocc.nets.lenet import LeNetEncoder, lenet_latent_dim, lenet_widths
+from skocc._engine.batches import ImageBatches, keep_on_device
+from skocc._engine.training import train
+from skocc._nets.backbones import BackboneEncoder
+from skocc._nets.lenet import LeNetEncoder, lenet_latent_dim, lenet_widths
+from skocc._ops.losses import hard_boundary_loss, squared_distance
+from skocc._samples.sources import ArrayImages
 
 # Name, backbone, channels, pixels, images of an epoch.
 NETS = (

@@ -24,7 +24,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from skocc.neighbors import nearest
+from skocc._ops.neighbors import nearest
 
 
 class Bytes(TorchDispatchMode):

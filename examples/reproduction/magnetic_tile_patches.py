@@ -24,11 +24,11 @@ import torch
 from tiles import add_arguments, add_row, measure
 
 from skocc import PatchSVDD
-from skocc._images import FileImages
-from skocc.maps import patch_scores_to_map
-from skocc.neighbors import bank_bytes, nearest, random_subset
-from skocc.nets.normalization import LocalContrastNormalization
-from skocc.nets.patch_encoder import window_starts
+from skocc._nets.normalization import LocalContrastNormalization
+from skocc._nets.patch_encoder import window_starts
+from skocc._ops.maps import patch_scores_to_map
+from skocc._ops.neighbors import bank_bytes, nearest, random_subset
+from skocc._samples.sources import FileImages
 
 # What was chosen for these tiles, whose light varies and whose defects are small.
 TILES = {

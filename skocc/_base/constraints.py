@@ -2,7 +2,7 @@
 
 from numbers import Integral, Real
 
-from skocc._sklearn import Interval, StrOptions
+from skocc._base.private_sklearn import Interval, StrOptions
 
 # Of everything that takes images.
 IMAGE_CONSTRAINTS = {

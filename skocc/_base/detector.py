@@ -8,16 +8,16 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.fitted import FittedMixin
+from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
-from skocc._fitted import FittedMixin
-from skocc._images import ImageSource
-from skocc._sklearn import fit_context
-from skocc._validation import warn_about_anomalies
-from skocc._warnings import warn
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import keep_on_device
-from skocc.engine.device import inference_dtype, on_device, resolve_device
-from skocc.engine.seeding import seeded
+from skocc._engine.ambient import isolated
+from skocc._engine.batches import keep_on_device
+from skocc._engine.device import inference_dtype, on_device, resolve_device
+from skocc._engine.seeding import seeded
+from skocc._samples.sources import ImageSource
+from skocc._samples.validation import warn_about_anomalies
+from skocc._samples.warnings import warn
 
 # Relative difference up to which scores are ties.
 _TIE = 1e-6
@@ -92,7 +92,7 @@ class BaseDetector(FittedMixin, OutlierMixin, BaseEstimator):
     ``_auto_offset(train_scores)``
         Optional: the threshold for ``contamination="auto"``.
     ``_empty_network(attribute)``, ``_check_loaded()``
-        For model files: see :class:`~skocc._fitted.FittedMixin`.
+        For model files: see :class:`~skocc._base.fitted.FittedMixin`.
     """
 
     # Whether (n, d) may be plain rows, and the fewest samples to learn from.

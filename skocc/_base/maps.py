@@ -3,8 +3,8 @@
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-from skocc._images import resize_array
-from skocc.engine.ambient import isolated
+from skocc._engine.ambient import isolated
+from skocc._samples.sources import resize_array
 
 
 class AnomalyMapMixin:

@@ -4,8 +4,8 @@ from contextlib import contextmanager
 
 from sklearn.utils.validation import validate_data
 
-from skocc._images import ReadImages
-from skocc._validation import check_like, read_images
+from skocc._samples.sources import ReadImages
+from skocc._samples.validation import check_like, read_images
 
 
 def validate_images(
@@ -23,9 +23,9 @@ def validate_images(
     reset : bool
         Whether this is a fit (remember) or a later call (compare).
     rows, mixed_sizes, min_samples
-        As in :func:`~skocc._validation.read_images`. For images that differ in size, H and
-        W of ``image_shape_`` are -1, later images may have any size, and there is no
-        ``n_features_in_``.
+        As in :func:`~skocc._samples.validation.read_images`. For images that differ in
+        size, H and W of ``image_shape_`` are -1, later images may have any size, and there
+        is no ``n_features_in_``.
 
     Returns
     -------

@@ -8,9 +8,9 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 from sklearn.utils import check_random_state
 
-from skocc._arrays import as_array
-from skocc._sklearn import validate_params
-from skocc._warnings import warn
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.arrays import as_array
+from skocc._samples.warnings import warn
 
 # Mean change of the pixels in the mask, of a range of 1, that a defect must exceed.
 _VISIBLE = 2 / 255

@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from skocc._files import IMAGE_SUFFIXES, list_images
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.files import IMAGE_SUFFIXES, list_images
 
 
 @validate_params(

@@ -9,8 +9,13 @@ from numpy.typing import ArrayLike
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
-from skocc._arrays import as_array
-from skocc._sklearn import Interval, num_samples, safe_indexing, validate_params
+from skocc._base.private_sklearn import (
+    Interval,
+    num_samples,
+    safe_indexing,
+    validate_params,
+)
+from skocc._samples.arrays import as_array
 
 _TORCHVISION = {"mnist": "MNIST", "fashion_mnist": "FashionMNIST", "cifar10": "CIFAR10"}
 

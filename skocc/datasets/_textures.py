@@ -5,7 +5,7 @@ from numbers import Integral
 import numpy as np
 from scipy import ndimage
 
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
 from skocc.datasets._defects import as_random_state
 
 

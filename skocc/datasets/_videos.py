@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 from sklearn.utils import Bunch
 
-from skocc._files import list_images
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.files import list_images
 from skocc.datasets._folders import subfolders
 
 
@@ -193,7 +193,7 @@ def _read_matlab(path, videos):
 def _read_masks(video):
     """Return which frames of a video of UCSD have a mask that is not empty."""
     # Importing the package does not load Pillow.
-    from skocc._images import open_image
+    from skocc._samples.sources import open_image
 
     folder = video.with_name(f"{video.name}_gt")
     if not folder.is_dir():

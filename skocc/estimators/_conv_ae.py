@@ -12,18 +12,18 @@ from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import Interval, StrOptions
-from skocc._validation import warn_about_range
-from skocc.banks import image_digests
-from skocc.engine.batches import ImageBatches
-from skocc.engine.checkpoints import Checkpoint
-from skocc.engine.inference import map_batches
-from skocc.engine.training import EarlyStopping, adam, train
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._engine.batches import ImageBatches
+from skocc._engine.checkpoints import Checkpoint
+from skocc._engine.inference import map_batches
+from skocc._engine.training import EarlyStopping, adam, train
+from skocc._nets.conv_autoencoder import ConvAutoencoder
+from skocc._ops.losses import SSIM_WINDOW, similarity_map, squared_error_map
+from skocc._ops.memory_bank import image_digests
+from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
-from skocc.losses import SSIM_WINDOW, similarity_map, squared_error_map
-from skocc.nets.conv_autoencoder import ConvAutoencoder
 
 _CROP = 4
 # Parameters that may change between two fits of which the second goes on from the first.

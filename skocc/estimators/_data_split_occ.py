@@ -17,34 +17,34 @@ from skocc._base.constraints import (
     WEIGHT_DECAY,
 )
 from skocc._base.detector import BaseDetector, Scores
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import Interval, StrOptions
-from skocc._validation import check_integers, warn_about_range
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches, InTurn, Subset
-from skocc.engine.device import sent_to
-from skocc.engine.inference import map_batches
-from skocc.engine.training import Convergence, adam, train
-from skocc.estimators._pretraining import pretrain
-from skocc.losses import (
-    SSIM_WINDOW,
-    closeness_loss,
-    dispersion_loss,
-    intra_class_loss,
-    structural_similarity,
-)
-from skocc.nets.alexnet import (
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._engine.ambient import isolated
+from skocc._engine.batches import ImageBatches, InTurn, Subset
+from skocc._engine.device import sent_to
+from skocc._engine.inference import map_batches
+from skocc._engine.training import Convergence, adam, train
+from skocc._nets.alexnet import (
     ALEXNET_SIZE,
     AlexNetAutoencoder,
     CompactAlexNet,
     alexnet_code_size,
     alexnet_widths,
 )
-from skocc.nets.architectures import ROW_DIM, ROW_WIDTHS
-from skocc.nets.backbones import BackboneEncoder, count_features
-from skocc.nets.distance import LearntDistance
-from skocc.nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
-from skocc.nets.normalization import freeze_batch_norm
+from skocc._nets.architectures import ROW_DIM, ROW_WIDTHS
+from skocc._nets.backbones import BackboneEncoder, count_features
+from skocc._nets.distance import LearntDistance
+from skocc._nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
+from skocc._nets.normalization import freeze_batch_norm
+from skocc._ops.losses import (
+    SSIM_WINDOW,
+    closeness_loss,
+    dispersion_loss,
+    intra_class_loss,
+    structural_similarity,
+)
+from skocc._samples.validation import check_integers, warn_about_range
+from skocc.estimators._pretraining import pretrain
 
 
 class DataSplitOCC(BaseDetector):

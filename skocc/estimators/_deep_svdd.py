@@ -15,13 +15,18 @@ from skocc._base.constraints import (
     WEIGHT_DECAY,
 )
 from skocc._base.detector import BaseDetector, Scores, check_finite
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import Interval, StrOptions
-from skocc._tensors import tensor_view
-from skocc._validation import check_backbone_images, check_integers
-from skocc.engine.batches import ImageBatches
-from skocc.engine.device import sample_without_values
-from skocc.engine.training import train_by_milestones
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._engine.batches import ImageBatches
+from skocc._engine.device import sample_without_values
+from skocc._engine.training import train_by_milestones
+from skocc._nets.architectures import lenet_architecture, row_architecture
+from skocc._nets.backbones import BackboneEncoder
+from skocc._nets.lenet import LeNetEncoder
+from skocc._nets.normalization import ImageNetNormalization
+from skocc._ops.losses import squared_distance
+from skocc._ops.tensors import tensor_view
+from skocc._samples.validation import check_backbone_images, check_integers
 from skocc.estimators._pretraining import (
     contrast_normalization,
     has_contrast,
@@ -34,11 +39,6 @@ from skocc.estimators._spheres import (
     initial_centers,
     make_boundary,
 )
-from skocc.losses import squared_distance
-from skocc.nets.architectures import lenet_architecture, row_architecture
-from skocc.nets.backbones import BackboneEncoder
-from skocc.nets.lenet import LeNetEncoder
-from skocc.nets.normalization import ImageNetNormalization
 
 
 class DeepSVDD(BaseDetector):

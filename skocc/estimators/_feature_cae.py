@@ -11,17 +11,17 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import HasMethods, Interval, StrOptions
-from skocc._validation import check_backbone_channels
-from skocc.engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
-from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.training import EarlyStopping, adam, train
-from skocc.feature_cache import cached
-from skocc.losses import divided_by_median, squared_error_map
-from skocc.nets.feature_autoencoder import FeatureAutoencoder
-from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps
+from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
+from skocc._engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
+from skocc._engine.feature_cache import cached
+from skocc._engine.inference import map_batches, stream_batches
+from skocc._engine.training import EarlyStopping, adam, train
+from skocc._nets.feature_autoencoder import FeatureAutoencoder
+from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
+from skocc._ops.losses import divided_by_median, squared_error_map
+from skocc._samples.validation import check_backbone_channels
 
 _BORDER = 3
 

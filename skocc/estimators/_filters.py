@@ -10,7 +10,7 @@ from sklearn.decomposition import MiniBatchDictionaryLearning
 from sklearn.exceptions import ConvergenceWarning
 from torch.nn import functional
 
-from skocc.engine.seeding import numpy_state_kept
+from skocc._engine.seeding import numpy_state_kept
 
 # As the reference code: 500 images, 1000 steps of mini-batches of 10 patches.
 N_IMAGES = 500

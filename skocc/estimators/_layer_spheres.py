@@ -9,14 +9,15 @@ from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores, check_finite
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import Interval, StrOptions
-from skocc._tensors import tensor_view
-from skocc._validation import check_integers
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches
-from skocc.engine.device import sample_without_values
-from skocc.engine.training import train_by_milestones
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._engine.ambient import isolated
+from skocc._engine.batches import ImageBatches
+from skocc._engine.device import sample_without_values
+from skocc._engine.training import train_by_milestones
+from skocc._ops.losses import squared_distance
+from skocc._ops.tensors import tensor_view
+from skocc._samples.validation import check_integers
 from skocc.estimators._patches import WholeSamples
 from skocc.estimators._spheres import (
     distances_to_centers,
@@ -24,7 +25,6 @@ from skocc.estimators._spheres import (
     initial_centers,
     make_boundary,
 )
-from skocc.losses import squared_distance
 
 
 class LayerSpheres(BaseDetector):

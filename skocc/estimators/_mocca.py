@@ -6,9 +6,21 @@ from sklearn.utils.metaestimators import available_if
 from torch import nn
 
 from skocc._base.constraints import LEARNING_RATE, WEIGHT_DECAY
+from skocc._base.fitted import Fitted
 from skocc._base.maps import AnomalyMapMixin
-from skocc._fitted import Fitted
-from skocc._sklearn import Interval, StrOptions
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._nets.architectures import (
+    lenet_architecture,
+    residual_architecture,
+    row_architecture,
+)
+from skocc._nets.lenet import LeNetEncoder
+from skocc._nets.normalization import (
+    LocalContrastNormalization,
+    SymmetricRange,
+    freeze_batch_norm,
+)
+from skocc._ops.maps import patch_scores_to_map
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._patches import PatchGrid
 from skocc.estimators._pretraining import (
@@ -16,18 +28,6 @@ from skocc.estimators._pretraining import (
     has_contrast,
     pretrain,
     start_from_dictionary,
-)
-from skocc.maps import patch_scores_to_map
-from skocc.nets.architectures import (
-    lenet_architecture,
-    residual_architecture,
-    row_architecture,
-)
-from skocc.nets.lenet import LeNetEncoder
-from skocc.nets.normalization import (
-    LocalContrastNormalization,
-    SymmetricRange,
-    freeze_batch_norm,
 )
 
 # Pixels per side from which on the residual encoder is taken by default, the smallest it

@@ -65,7 +65,7 @@ def photometric_noise(
     """
     shift = torch.randn((*batch.shape[:2], 1, 1), generator=generator)
     noise = torch.randn(batch.shape, generator=generator)
-    # On a GPU without a wait, see skocc.engine.device.sent_to.
+    # On a GPU without a wait, see skocc._engine.device.sent_to.
     noise = (shift + noise).to(batch.device, non_blocking=batch.is_cuda)
     return batch + scale * noise
 

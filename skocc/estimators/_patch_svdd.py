@@ -11,30 +11,30 @@ from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import Interval, StrOptions
-from skocc._warnings import warn
-from skocc.banks import MemoryBank, image_digests, kept_under_budget, to_rows
-from skocc.engine.batches import ImageBatches
-from skocc.engine.device import sent_to
-from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.training import adam, train
+from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._engine.batches import ImageBatches
+from skocc._engine.device import sent_to
+from skocc._engine.inference import map_batches, stream_batches
+from skocc._engine.training import adam, train
+from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
+from skocc._nets.patch_encoder import (
+    HierarchicalPatchEncoder,
+    PositionClassifier,
+    load_encoder_weights,
+)
+from skocc._ops.losses import pairwise_distance_loss
+from skocc._ops.maps import patch_scores_to_map
+from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
+from skocc._ops.neighbors import bank_bytes
+from skocc._samples.warnings import warn
+from skocc._samples.windows import window_starts
 from skocc.estimators._patch_pairs import (
     CutPatches,
     DensePatches,
     close_pairs,
     position_pairs,
-)
-from skocc.losses import pairwise_distance_loss
-from skocc.maps import patch_scores_to_map
-from skocc.neighbors import bank_bytes
-from skocc.nets.normalization import LocalContrastNormalization, MeanSubtraction
-from skocc.nets.patch_encoder import (
-    HierarchicalPatchEncoder,
-    PositionClassifier,
-    load_encoder_weights,
-    window_starts,
 )
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.

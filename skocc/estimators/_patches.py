@@ -6,8 +6,8 @@ Both kinds here have the same attributes and methods.
 
 import torch
 
+from skocc._samples.windows import window_starts
 from skocc.estimators._patch_pairs import random_crops
-from skocc.nets.patch_encoder import window_starts
 
 
 class WholeSamples:
@@ -84,6 +84,6 @@ class PatchGrid:
         """Map images (b, C, H, W) to (b `n_score_patches`, C, side, side), row by row."""
         side = self.shape[0]
         rows, columns = self.starts
-        patches = [batch[:, :, i : i + side, j : j + side] for i in rows for j in columns]
-        patches = torch.stack(patches, dim=1).flatten(0, 1)
+        cuts = [batch[:, :, i : i + side, j : j + side] for i in rows for j in columns]
+        patches = torch.stack(cuts, dim=1).flatten(0, 1)
         return patches.contiguous(memory_format=torch.channels_last)

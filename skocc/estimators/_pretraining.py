@@ -5,12 +5,12 @@ import math
 import torch
 from torch import nn
 
-from skocc.engine.batches import ImageBatches
-from skocc.engine.inference import map_batches
-from skocc.engine.training import train_by_milestones
+from skocc._engine.batches import ImageBatches
+from skocc._engine.inference import map_batches
+from skocc._engine.training import train_by_milestones
+from skocc._nets.normalization import ContrastNormalization, global_contrast_normalize
+from skocc._ops.losses import reconstruction_loss
 from skocc.estimators._filters import dictionary_filters
-from skocc.losses import reconstruction_loss
-from skocc.nets.normalization import ContrastNormalization, global_contrast_normalize
 
 # Pixels per side from which on contrast is normalised by default. Over a handful of
 # pixels it is all there is: two pixels are left with their order.
@@ -85,7 +85,7 @@ def pretrain(
     prepare : callable
         From a batch to what the encoder takes and the decoder gives.
     batches, **schedule
-        As in :func:`skocc.engine.training.train_by_milestones`.
+        As in :func:`skocc._engine.training.train_by_milestones`.
     """
     autoencoder = nn.Sequential(encoder, decoder)
 

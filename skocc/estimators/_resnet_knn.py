@@ -12,20 +12,20 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
-from skocc._fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._sklearn import HasMethods, Interval, StrOptions
-from skocc._tensors import tensor_view
-from skocc._validation import check_backbone_channels
-from skocc.banks import MemoryBank, image_digests, kept_under_budget, to_rows
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches
-from skocc.engine.inference import map_batches, stream_batches
-from skocc.engine.seeding import seeded
-from skocc.feature_cache import cached
-from skocc.losses import divided_by_median
-from skocc.neighbors import bank_bytes, exact_distances
-from skocc.nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
+from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
+from skocc._engine.ambient import isolated
+from skocc._engine.batches import ImageBatches
+from skocc._engine.feature_cache import cached
+from skocc._engine.inference import map_batches, stream_batches
+from skocc._engine.seeding import seeded
+from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
+from skocc._ops.losses import divided_by_median
+from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
+from skocc._ops.neighbors import bank_bytes, exact_distances
+from skocc._ops.tensors import tensor_view
+from skocc._samples.validation import check_backbone_channels
 
 
 class ResNetKNN(AnomalyMapMixin, BaseDetector):

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 import numpy as np
 import torch
 
-from skocc.engine.inference import map_batches
-from skocc.losses import hard_boundary_loss, soft_boundary_loss, squared_distance
+from skocc._engine.inference import map_batches
+from skocc._ops.losses import hard_boundary_loss, soft_boundary_loss, squared_distance
 
 
 def away_from_zero(center: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
@@ -101,7 +101,7 @@ def distances_to_centers(
     centers : list of Tensor of shape (d_j,)
         In dtype and on the device of the features.
     **progress
-        `verbose` and `stage` of :func:`~skocc.engine.inference.map_batches`.
+        `verbose` and `stage` of :func:`~skocc._engine.inference.map_batches`.
 
     Returns
     -------

@@ -7,22 +7,22 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
+from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.reading import compare, remember
-from skocc._sklearn import Interval, StrOptions
-from skocc._tensors import tensor_view
-from skocc.clips import (
+from skocc._engine.ambient import isolated
+from skocc._engine.inference import map_batches
+from skocc._nets.architectures import video_architecture
+from skocc._nets.normalization import SymmetricRange
+from skocc._ops.losses import reconstruction_loss, squared_distance
+from skocc._ops.tensors import tensor_view
+from skocc._samples.clips import (
     average_over_frames,
     min_max_normalize,
     normalize_within_clips,
     read_clips,
 )
-from skocc.engine.ambient import isolated
-from skocc.engine.inference import map_batches
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._pretraining import contrast_normalization
-from skocc.losses import reconstruction_loss, squared_distance
-from skocc.nets.architectures import video_architecture
-from skocc.nets.normalization import SymmetricRange
 
 # Relative error of the distances and errors of equal clips.
 _ROUNDING = 1e-5
@@ -201,6 +201,8 @@ class VideoMOCCA(LayerSpheres):
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "normalization": [None, StrOptions({"gcn", "symmetric"})],
     }
+    # Features of an untrained network of LSTMs differ little, and still rank clips.
+    _min_spread = 1e-6
 
     def __init__(
         self,

@@ -6,9 +6,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
+from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
-from skocc._fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
-from skocc._sklearn import Interval, fit_context
 
 # Frames that are in memory at a time, besides what is returned.
 _N_FRAMES = 32

@@ -6,17 +6,17 @@ from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
 from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
+from skocc._base.private_sklearn import HasMethods, StrOptions, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
-from skocc._fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
-from skocc._sklearn import HasMethods, StrOptions, fit_context
-from skocc._validation import check_backbone_channels
-from skocc.engine.ambient import isolated
-from skocc.engine.batches import ImageBatches
-from skocc.engine.device import inference_dtype, on_device, resolve_device
-from skocc.engine.inference import map_batches
-from skocc.engine.seeding import seeded
-from skocc.feature_cache import cached
-from skocc.nets.feature_maps import FrozenFeatures, GlobalAverages
+from skocc._engine.ambient import isolated
+from skocc._engine.batches import ImageBatches
+from skocc._engine.device import inference_dtype, on_device, resolve_device
+from skocc._engine.feature_cache import cached
+from skocc._engine.inference import map_batches
+from skocc._engine.seeding import seeded
+from skocc._nets.feature_maps import FrozenFeatures, GlobalAverages
+from skocc._samples.validation import check_backbone_channels
 
 
 class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):

@@ -10,11 +10,11 @@ from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.fitted import FittedMixin
+from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
-from skocc._fitted import FittedMixin
-from skocc._images import resize_array
-from skocc._sklearn import Interval, fit_context
-from skocc._warnings import warn
+from skocc._samples.sources import resize_array
+from skocc._samples.warnings import warn
 
 STATISTICS = (
     "width", "height", "aspect_ratio",

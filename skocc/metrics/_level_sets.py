@@ -5,8 +5,8 @@ from numpy.typing import ArrayLike
 from scipy.integrate import trapezoid
 from sklearn.utils import column_or_1d
 
-from skocc._arrays import as_array
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.arrays import as_array
 
 # The mass from which on level sets count in the criterion of the excess mass.
 _MIN_MASS = 0.9

@@ -6,8 +6,8 @@ import numpy as np
 from numpy.typing import ArrayLike
 from scipy import ndimage
 
-from skocc._arrays import as_array
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.arrays import as_array
 
 # Values that are kept and values that wait to be thinned, both powers of two.
 _MAX_KEPT = 2**26

@@ -10,8 +10,8 @@ from sklearn.metrics import (
 )
 from sklearn.utils import check_consistent_length, column_or_1d
 
-from skocc._arrays import as_array
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
+from skocc._samples.arrays import as_array
 
 
 @validate_params(

@@ -2,7 +2,7 @@ from collections.abc import Callable
 
 from sklearn import metrics
 
-from skocc._sklearn import validate_params
+from skocc._base.private_sklearn import validate_params
 from skocc.metrics._ranking import (
     auroc,
     average_precision,

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from skocc._renamed import missing_name
+from skocc._base.renamed import missing_name
 from skocc.model_selection._classical import classical_detectors
 from skocc.model_selection._normal_only import NormalOnly
 from skocc.model_selection._split import (

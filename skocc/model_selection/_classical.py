@@ -11,7 +11,7 @@ from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from sklearn.svm import OneClassSVM
 
-from skocc._sklearn import HasMethods, validate_params
+from skocc._base.private_sklearn import HasMethods, validate_params
 
 _SCALERS = {"standard": StandardScaler, "minmax": MinMaxScaler}
 # Samples that a tree of IsolationForest is given at most with max_samples="auto".

@@ -2,8 +2,8 @@
 
 import sys
 
-from skocc._images import is_data_set
-from skocc._sklearn import safe_indexing
+from skocc._base.private_sklearn import safe_indexing
+from skocc._samples.sources import is_data_set
 
 
 def take(X, indices):

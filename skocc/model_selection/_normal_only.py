@@ -4,8 +4,8 @@ from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skocc._labels import anomaly_kinds
-from skocc._sklearn import HasMethods, estimator_has, fit_context
+from skocc._base.private_sklearn import HasMethods, estimator_has, fit_context
+from skocc._samples.labels import anomaly_kinds
 from skocc.model_selection._indexing import take
 
 

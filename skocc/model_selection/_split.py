@@ -20,11 +20,11 @@ from sklearn.utils import (
     column_or_1d,
 )
 
-from skocc._arrays import as_array
-from skocc._images import is_data_set, read_image, to_pil
-from skocc._labels import anomaly_kinds
-from skocc._renamed import renamed_parameters
-from skocc._sklearn import num_samples, validate_params
+from skocc._base.private_sklearn import num_samples, validate_params
+from skocc._base.renamed import renamed_parameters
+from skocc._samples.arrays import as_array
+from skocc._samples.labels import anomaly_kinds
+from skocc._samples.sources import is_data_set, read_image, to_pil
 
 
 class OneClassKFold(StratifiedGroupKFold):

@@ -13,10 +13,7 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
-from skocc._arrays import as_array
-from skocc._labels import anomaly_kinds, marked_or_warned
-from skocc._renamed import RenamedParametersMixin, renamed_parameters
-from skocc._sklearn import (
+from skocc._base.private_sklearn import (
     HasMethods,
     Interval,
     StrOptions,
@@ -25,6 +22,9 @@ from skocc._sklearn import (
     num_samples,
     validate_params,
 )
+from skocc._base.renamed import RenamedParametersMixin, renamed_parameters
+from skocc._samples.arrays import as_array
+from skocc._samples.labels import anomaly_kinds, marked_or_warned
 from skocc.model_selection._indexing import take
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")

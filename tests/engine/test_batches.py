@@ -5,8 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from skocc._images import ArrayImages, FileImages
-from skocc.engine.batches import (
+from skocc._engine.batches import (
     ImageBatches,
     InTurn,
     ResidentImages,
@@ -14,6 +13,7 @@ from skocc.engine.batches import (
     Subset,
     keep_on_device,
 )
+from skocc._samples.sources import ArrayImages, FileImages
 
 CPU = torch.device("cpu")
 RNG = np.random.default_rng(0)

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.batches import ImageBatches
-from skocc.engine.checkpoints import Checkpoint
-from skocc.engine.seeding import seeded
-from skocc.engine.training import EarlyStopping, train
+from skocc._engine.batches import ImageBatches
+from skocc._engine.checkpoints import Checkpoint
+from skocc._engine.seeding import seeded
+from skocc._engine.training import EarlyStopping, train
 
 IMAGES = np.random.default_rng(0).random((11, 4, 4, 1)).astype(np.float32)
 CPU = torch.device("cpu")

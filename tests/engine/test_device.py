@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skocc.engine.device import resolve_device
+from skocc._engine.device import resolve_device
 
 
 def test_none_takes_the_fastest(monkeypatch):
@@ -37,7 +37,7 @@ def test_cuda_is_not_taken_in_a_forked_process(monkeypatch):
     monkeypatch.setattr(torch.cuda, "_is_in_bad_fork", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
-    monkeypatch.setattr("skocc.engine.device.is_forked", lambda: True)
+    monkeypatch.setattr("skocc._engine.device.is_forked", lambda: True)
     with pytest.warns(UserWarning, match="forked from one that had used CUDA"):
         assert resolve_device(None).type == "cpu"
     with pytest.raises(ValueError, match=r"'cuda' cannot be used .* forked .*'spawn'"):

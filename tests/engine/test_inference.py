@@ -1,8 +1,8 @@
 import numpy as np
 import torch
 
-from skocc.engine.device import on_device
-from skocc.engine.inference import map_batches
+from skocc._engine.device import on_device
+from skocc._engine.inference import map_batches
 
 BATCHES = [torch.arange(3.0).view(3, 1), torch.arange(3.0, 5.0).view(2, 1)]
 

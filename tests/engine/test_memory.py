@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.memory import memory_errors_named
+from skocc._engine.memory import memory_errors_named
 
 
 @pytest.mark.parametrize(

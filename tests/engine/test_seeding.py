@@ -3,8 +3,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skocc.engine import seeding
-from skocc.engine.seeding import seeded
+from skocc._engine import seeding
+from skocc._engine.seeding import seeded
 
 
 def draw(random_state, device):

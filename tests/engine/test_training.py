@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.engine.batches import InTurn
-from skocc.engine.training import (
+from skocc._engine.batches import InTurn
+from skocc._engine.training import (
     Convergence,
     EarlyStopping,
     StoppingRule,

@@ -3,8 +3,8 @@ import pytest
 import torch
 
 from skocc import ConvAE
+from skocc._ops.losses import similarity_map
 from skocc.estimators import _conv_ae as module
-from skocc.losses import similarity_map
 
 
 @pytest.fixture(scope="module")

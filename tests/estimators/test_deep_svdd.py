@@ -7,10 +7,10 @@ from PIL import Image
 from sklearn.metrics import roc_auc_score
 
 from skocc import MOCCA, DeepSVDD
-from skocc._images import ArrayImages
+from skocc._nets.lenet import LeNetEncoder
+from skocc._nets.mlp import MLP
+from skocc._samples.sources import ArrayImages
 from skocc.estimators._pretraining import contrast_extremes
-from skocc.nets.lenet import LeNetEncoder
-from skocc.nets.mlp import MLP
 from tests.quick import quick
 
 

@@ -5,9 +5,9 @@ from sklearn.metrics import roc_auc_score
 
 import skocc
 from skocc import MOCCA, DeepSVDD
-from skocc.nets.lenet import LeNetEncoder
-from skocc.nets.mlp import MLP
-from skocc.nets.residual_encoder import ResidualEncoder
+from skocc._nets.lenet import LeNetEncoder
+from skocc._nets.mlp import MLP
+from skocc._nets.residual_encoder import ResidualEncoder
 from tests.quick import quick
 
 # A residual encoder that trains in milliseconds.

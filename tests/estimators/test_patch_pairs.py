@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from skocc._nets.patch_encoder import HierarchicalPatchEncoder
 from skocc.estimators._patch_pairs import (
     CutPatches,
     DensePatches,
@@ -9,7 +10,6 @@ from skocc.estimators._patch_pairs import (
     position_pairs,
     random_crops,
 )
-from skocc.nets.patch_encoder import HierarchicalPatchEncoder
 
 # Classes 0 to 7 as (row, column) directions.
 DIRECTIONS = torch.tensor(

@@ -3,10 +3,11 @@ import pytest
 import torch
 
 from skocc import CollapseWarning, PatchSVDD
-from skocc.banks import MemoryBank
+from skocc._nets.patch_encoder import HierarchicalPatchEncoder
+from skocc._ops.maps import patch_scores_to_map
+from skocc._ops.memory_bank import MemoryBank
+from skocc._samples.windows import window_starts
 from skocc.estimators import _patch_svdd as module
-from skocc.maps import patch_scores_to_map
-from skocc.nets.patch_encoder import HierarchicalPatchEncoder, window_starts
 from tests.quick import quick
 
 

@@ -10,9 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from skocc import ResNetKNN
-from skocc.banks import MemoryBank
+from skocc._nets.backbones import FeatureMaps
+from skocc._ops.memory_bank import MemoryBank
 from skocc.estimators._resnet_knn import _reweighting
-from skocc.nets.backbones import FeatureMaps
 
 N_CELLS = 10 * 9
 

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import torch
 
+from skocc._ops.losses import soft_boundary_loss
 from skocc.estimators._spheres import (
     HardBoundary,
     SoftBoundary,
@@ -11,7 +12,6 @@ from skocc.estimators._spheres import (
     initial_centers,
     quantile_radius,
 )
-from skocc.losses import soft_boundary_loss
 
 D = torch.tensor([1.0, 4.0, 9.0, 16.0])
 

@@ -11,9 +11,9 @@ from torch import nn
 import skocc
 from examples.video import frame_auroc, make_detector, make_test_videos, make_video
 from skocc import DeepSVDD, VideoMOCCA
-from skocc.clips import average_over_frames, min_max_normalize
+from skocc._ops.losses import hard_boundary_loss, reconstruction_loss, squared_distance
+from skocc._samples.clips import average_over_frames, min_max_normalize
 from skocc.estimators._spheres import away_from_zero
-from skocc.losses import hard_boundary_loss, reconstruction_loss, squared_distance
 
 RNG = np.random.default_rng(0)
 VIDEOS = [RNG.random((n, 8, 9), dtype=np.float32) for n in (9, 12, 7)]

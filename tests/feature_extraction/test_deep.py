@@ -18,9 +18,9 @@ from sklearn.utils.estimator_checks import check_estimator
 from torch import nn
 
 import skocc
+from skocc._nets.backbones import FeatureMaps
+from skocc._nets.normalization import ImageNetNormalization
 from skocc.feature_extraction import DeepFeatures
-from skocc.nets.backbones import FeatureMaps
-from skocc.nets.normalization import ImageNetNormalization
 
 
 def make(**params):

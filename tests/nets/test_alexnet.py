@@ -3,7 +3,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from skocc.nets.alexnet import (
+from skocc._nets.alexnet import (
     AlexNetAutoencoder,
     CompactAlexNet,
     alexnet_code_size,

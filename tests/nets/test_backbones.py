@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from skocc.nets.backbones import BackboneEncoder, FeatureMaps, count_features
-from skocc.nets.normalization import ImageNetNormalization
+from skocc._nets.backbones import BackboneEncoder, FeatureMaps, count_features
+from skocc._nets.normalization import ImageNetNormalization
 
 
 @pytest.mark.parametrize(
@@ -315,7 +315,7 @@ def strided_1x1(module):
 
 
 def test_no_network_of_ours_has_a_1x1_convolution_with_a_stride():
-    from skocc.nets import (
+    from skocc._nets import (
         alexnet,
         conv_autoencoder,
         feature_autoencoder,

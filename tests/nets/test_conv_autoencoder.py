@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skocc.nets.conv_autoencoder import ConvAutoencoder
+from skocc._nets.conv_autoencoder import ConvAutoencoder
 
 
 def n_parameters(module):

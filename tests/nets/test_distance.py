@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from skocc.losses import closeness_loss, dispersion_loss
-from skocc.nets.distance import LearntDistance
+from skocc._nets.distance import LearntDistance
+from skocc._ops.losses import closeness_loss, dispersion_loss
 
 
 @pytest.fixture

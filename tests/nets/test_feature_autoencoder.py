@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from skocc.nets.feature_autoencoder import FeatureAutoencoder
+from skocc._nets.feature_autoencoder import FeatureAutoencoder
 
 
 def n_parameters(module):

@@ -2,13 +2,13 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skocc.nets.feature_maps import (
+from skocc._nets.feature_maps import (
     FrozenFeatures,
     GlobalAverages,
     JoinedMaps,
     LocallyAwarePatches,
 )
-from skocc.nets.normalization import ImageNetNormalization
+from skocc._nets.normalization import ImageNetNormalization
 
 
 def two_maps():

@@ -2,19 +2,19 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.estimators._spheres import away_from_zero, quantile_radius
-from skocc.losses import (
-    hard_boundary_loss,
-    reconstruction_loss,
-    soft_boundary_loss,
-    squared_distance,
-)
-from skocc.nets.lenet import (
+from skocc._nets.lenet import (
     LeNetDecoder,
     LeNetEncoder,
     lenet_latent_dim,
     lenet_widths,
 )
+from skocc._ops.losses import (
+    hard_boundary_loss,
+    reconstruction_loss,
+    soft_boundary_loss,
+    squared_distance,
+)
+from skocc.estimators._spheres import away_from_zero, quantile_radius
 
 MNIST, CIFAR = (1, 28, 28), (3, 32, 32)
 

@@ -1,6 +1,6 @@
 import torch
 
-from skocc.nets.mlp import MLP, DenseAutoencoder, dense_layers
+from skocc._nets.mlp import MLP, DenseAutoencoder, dense_layers
 
 
 def test_shapes_and_no_bias():

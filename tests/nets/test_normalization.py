@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import torch
 
-from skocc.nets.normalization import (
+from skocc._nets.normalization import (
     ContrastNormalization,
     ImageNetNormalization,
     LocalContrastNormalization,

@@ -5,15 +5,15 @@ from safetensors.torch import save_file
 from torch import nn
 from torch.nn import functional
 
-from skocc.losses import pairwise_distance_loss
-from skocc.maps import patch_scores_to_map
-from skocc.nets.patch_encoder import (
+from skocc._nets.patch_encoder import (
     HierarchicalPatchEncoder,
     PatchEncoder,
     PositionClassifier,
     load_encoder_weights,
-    window_starts,
 )
+from skocc._ops.losses import pairwise_distance_loss
+from skocc._ops.maps import patch_scores_to_map
+from skocc._samples.windows import window_starts
 
 
 def n_parameters(module):

@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import torch
 
+from skocc._nets.residual_encoder import ResidualDecoder, ResidualEncoder
+from skocc._ops.losses import hard_boundary_loss, soft_boundary_loss, squared_distance
 from skocc.estimators._spheres import away_from_zero, quantile_radius
-from skocc.losses import hard_boundary_loss, soft_boundary_loss, squared_distance
-from skocc.nets.residual_encoder import ResidualDecoder, ResidualEncoder
 
 TINY = {"latent_dim": 5, "widths": (2, 3, 4, 6)}
 

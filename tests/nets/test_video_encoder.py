@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from skocc.nets.video_encoder import (
+from skocc._nets.video_encoder import (
     CausalConvolution,
     CausalDownBlock,
     VideoDecoder,

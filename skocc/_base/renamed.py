@@ -1,0 +1,146 @@
+"""Names that are no longer used, and the names that took their place.
+
+An old name raises an error that names the new one. This file is the only place that knows
+old names: a new pair is one entry of ``RENAMED``.
+"""
+
+import functools
+import inspect
+
+# Old to new names: of parameters and attributes of a class, of parameters of a function, of
+# names of a module, of options of a command. An entry of a class also holds for its
+# subclasses.
+RENAMED = {
+    "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
+    "SyntheticSplit": {"share": "fraction"},
+    "ThresholdTuner": {
+        "detector": "estimator",
+        "detector_": "estimator_",
+        "false_alarm_rate": "max_fpr",
+    },
+    "find_threshold": {"false_alarm_rate": "max_fpr"},
+    "skocc.model_selection": {
+        "report_split": "two_protocol_split",
+        "threshold": "find_threshold",
+    },
+}
+
+
+class RenamedParametersMixin:
+    """Name the new parameter or attribute where an old one is used.
+
+    The pairs are those of ``RENAMED`` for the class and its bases, without names that the
+    class has parameters of. It stands before scikit-learn's ``BaseEstimator``. Of a class
+    without ``set_params``, decorate ``__init__`` by ``renamed_parameters`` instead.
+    """
+
+    _renamed: dict[str, str] = {}
+
+    def __init_subclass__(cls, **kwargs):
+        super().__init_subclass__(**kwargs)
+        parameters = inspect.signature(cls.__init__).parameters
+        pairs = cls._renamed | RENAMED.get(cls.__name__, {})
+        cls._renamed = {old: new for old, new in pairs.items() if old not in parameters}
+        if "__init__" in vars(cls) and cls._renamed:
+            cls.__init__ = _refusing(cls.__init__, cls.__name__, cls._renamed)
+
+    def __getattr__(self, name):
+        # Python asks here for what is missing, and where a property raises AttributeError.
+        if name in self._renamed:
+            raise AttributeError(_message(type(self).__name__, name, self._renamed[name]))
+        return super().__getattribute__(name)  # the error as without this method
+
+    def set_params(self, **params):
+        """Set the parameters of this estimator.
+
+        Works on simple estimators as well as on nested ones, such as a Pipeline, whose
+        parameters are ``<component>__<parameter>``.
+
+        Parameters
+        ----------
+        **params : dict
+            Estimator parameters.
+
+        Returns
+        -------
+        self : estimator
+            With the parameters set.
+
+        Raises
+        ------
+        ValueError
+            There is no such parameter, or it was renamed.
+        """
+        for name in params:
+            old, separator, rest = name.partition("__")
+            if old in self._renamed:
+                new = f"{self._renamed[old]}{separator}{rest}"
+                raise ValueError(_message(type(self).__name__, name, new))
+        return super().set_params(**params)
+
+
+def renamed_parameters(function):
+    """Raise a TypeError that names the new parameter where an old one is passed.
+
+    Parameters
+    ----------
+    function : function
+        ``RENAMED`` has an entry of its name, or for an ``__init__`` of that of its class.
+
+    Returns
+    -------
+    function : function
+        With the same signature.
+    """
+    owner = function.__qualname__.removesuffix(".__init__").split(".")[-1]
+    return _refusing(function, owner, RENAMED[owner])
+
+
+def current_names(owner, values):
+    """Return a dictionary of parameters or attributes with old names replaced.
+
+    Parameters
+    ----------
+    owner : str
+        Name of the class or function.
+    values : dict
+        From names, old or new, to anything.
+
+    Returns
+    -------
+    values : dict
+        In the same order.
+    """
+    renamed = RENAMED.get(owner, {})
+    return {renamed.get(name, name): value for name, value in values.items()}
+
+
+def missing_name(module, name):
+    """Return the AttributeError of a module for a name that it does not have.
+
+    Parameters
+    ----------
+    module, name : str
+
+    Returns
+    -------
+    error : AttributeError
+        Names the new name, if `name` is an old one.
+    """
+    if new := RENAMED.get(module, {}).get(name):
+        return AttributeError(_message(module, name, new))
+    return AttributeError(f"module {module!r} has no attribute {name!r}")
+
+
+def _refusing(function, owner, renamed):
+    @functools.wraps(function)
+    def checked(*args, **kwargs):
+        for name in kwargs.keys() & renamed.keys():
+            raise TypeError(_message(owner, name, renamed[name]))
+        return function(*args, **kwargs)
+
+    return checked
+
+
+def _message(owner, old, new):
+    return f"{old} of {owner} was renamed to {new}. Got the old name. Write {new} instead."

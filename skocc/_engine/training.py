@@ -1,0 +1,496 @@
+"""The only optimization loop, and the rules that end it early."""
+
+import copy
+import math
+from collections.abc import Callable, Collection, Iterable
+from contextlib import nullcontext
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from torch.optim.swa_utils import AveragedModel
+from tqdm import tqdm
+
+from skocc._engine.ambient import without_modes
+from skocc._engine.checkpoints import Checkpoint, check_form
+from skocc._engine.seeding import may_draw
+from skocc._samples.warnings import warn
+
+
+class TrainingHistory(NamedTuple):
+    """What one call of :func:`train` did.
+
+    Attributes
+    ----------
+    loss_curve : list of float
+        Mean loss of the batches, per finished epoch.
+    validation_loss_curve : list of float
+        Mean loss of the held-out images, in eval mode; empty without them.
+    best_epoch : int or None
+        Index of the epoch whose weights the module has now; None without validation.
+    kind_loss_curves : list of list of float
+        Mean loss of the batches of each kind, per finished epoch of this call.
+    """
+
+    loss_curve: list[float]
+    validation_loss_curve: list[float]
+    best_epoch: int | None
+    kind_loss_curves: list[list[float]]
+
+
+class StoppingRule:
+    """Lets every epoch run; the base of the rules that end a training early.
+
+    A rule may serve one training after another, but not two at a time.
+
+    Attributes
+    ----------
+    validation_loss_curve : list of float
+        Losses of held-out images, per epoch; empty where none are measured.
+    best_epoch : int or None
+        Index of the epoch with the lowest of them.
+    best_state : dict or None
+        State of the module after that epoch.
+    """
+
+    def __init__(self):
+        self.restore([], None, None)
+
+    def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
+        """Return whether training ends here, with these losses of each kind of batch."""
+        return False
+
+    def measure(self, module: torch.nn.Module, loss_fn: Callable) -> None:
+        """Look at the module after an epoch."""
+
+    def restore_best(self, module: torch.nn.Module) -> None:
+        """Give the module the weights of its best epoch, if they are known."""
+        if self.best_state is not None:
+            module.load_state_dict(self.best_state)
+
+    def state(self) -> tuple[list[float], int | None, dict | None]:
+        """Return the attributes, for a checkpoint."""
+        return self.validation_loss_curve, self.best_epoch, self.best_state
+
+    def restore(
+        self,
+        validation_loss_curve: list[float],
+        best_epoch: int | None,
+        best_state: dict | None,
+    ) -> None:
+        """Set the attributes, as they start or as :meth:`state` returned them."""
+        self.validation_loss_curve = validation_loss_curve
+        self.best_epoch = best_epoch
+        self.best_state = best_state
+
+
+class EarlyStopping(StoppingRule):
+    """Ends a training when the loss of held-out images no longer falls.
+
+    The module ends with the weights of the epoch in which that loss is lowest.
+
+    Parameters
+    ----------
+    validation_batches : re-iterable
+        Held-out images, for the loss function that is trained with.
+    n_iter_no_change : int or None
+        Epochs without a lower loss after which training ends. None: never.
+    """
+
+    def __init__(self, validation_batches: Iterable, n_iter_no_change: int | None):
+        super().__init__()
+        self.validation_batches = validation_batches
+        self.n_iter_no_change = n_iter_no_change
+
+    def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
+        """Return whether the best epoch is `n_iter_no_change` or more epochs ago."""
+        if self.best_epoch is None or self.n_iter_no_change is None:
+            return False
+        last_epoch = len(self.validation_loss_curve) - 1
+        return last_epoch - self.best_epoch >= self.n_iter_no_change
+
+    def measure(self, module: torch.nn.Module, loss_fn: Callable) -> None:
+        """Compute the held-out loss, and keep the weights if it is the lowest so far."""
+        curve = self.validation_loss_curve
+        loss = _mean_loss(module, loss_fn, self.validation_batches)
+        if self.best_epoch is None or loss < curve[self.best_epoch]:
+            self.best_epoch = len(curve)
+            self.best_state = copy.deepcopy(module.state_dict())
+        curve.append(loss)
+
+
+class Convergence(StoppingRule):
+    """Ends a training when its own losses no longer change.
+
+    Parameters
+    ----------
+    tol : float or None
+        Training ends when, for `n_iter_no_change` epochs, the mean loss of each kind of
+        batch has changed by less from one epoch to the next. None: never.
+    n_iter_no_change : int
+        Epochs.
+    """
+
+    def __init__(self, tol: float | None, n_iter_no_change: int):
+        super().__init__()
+        self.tol = tol
+        self.n_iter_no_change = n_iter_no_change
+
+    def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
+        """Return whether no curve has changed for `n_iter_no_change` epochs."""
+        n_epochs = self.n_iter_no_change
+        if self.tol is None or len(kind_loss_curves[0]) <= n_epochs:
+            return False
+        return all(
+            abs(after - before) < self.tol
+            for curve in kind_loss_curves
+            for before, after in pairwise(curve[-n_epochs - 1 :])
+        )
+
+
+def train(
+    module: torch.nn.Module,
+    loss_fn: Callable[..., torch.Tensor],
+    batches: Collection,
+    *,
+    optimizer: torch.optim.Optimizer,
+    n_epochs: int,
+    scheduler: torch.optim.lr_scheduler.LRScheduler | None = None,
+    stopping: StoppingRule | None = None,
+    mixed_precision: bool = False,
+    draws: bool = False,
+    weight_average: float | None = None,
+    checkpoint: Checkpoint | None = None,
+    verbose: int = 0,
+    stage: str = "training",
+) -> TrainingHistory:
+    """Minimize ``loss_fn`` over `batches`.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+        Holds every parameter and buffer that the stage changes; it is put in train mode
+        for the epochs and in eval mode for validation.
+    loss_fn : callable
+        ``loss_fn(batch)`` gives a scalar, a mean over the batch. Of a batch no more is
+        looked at than, in validation, its length.
+    batches : re-iterable with a length
+        One pass is one epoch. If they have an attribute `n_kinds`, as
+        :class:`~skocc._engine.batches.InTurn` has, they come in turns of so many kinds,
+        each with a loss curve of its own.
+    optimizer : torch.optim.Optimizer
+        Made by the caller, who decides whether two stages share it.
+    n_epochs : int
+        Passes over `batches`; fewer when stopped early.
+    scheduler : LRScheduler, default=None
+        Stepped after each epoch.
+    stopping : StoppingRule, default=None
+        :class:`EarlyStopping` or :class:`Convergence`, which may end training before
+        `n_epochs`. None: nothing does.
+    mixed_precision : bool, default=False
+        Whether the loss is computed in bfloat16 where torch holds that to be safe.
+    draws : bool, default=False
+        Whether `loss_fn` draws random numbers without a generator, beside those of layers
+        such as dropout. They then come from the streams of
+        :func:`~skocc._engine.seeding.seeded`.
+    weight_average : float, default=None
+        In (0, 1). The module ends with averages over the steps of all its weights, and of
+        its buffers of floating point such as BatchNorm's statistics: with the exponential
+        ones of this decay, less at the start, so that the first steps are forgotten soon.
+        Not with :class:`EarlyStopping`, which measures single steps. None: with the weights
+        of the last step.
+    checkpoint : Checkpoint, default=None
+        File that the state is written to after epochs. If there is one already, training
+        goes on from it; on a CPU the result is that of a training without a break, bit by
+        bit. None: nothing is written.
+    verbose : int, default=0
+        Whether a progress bar is shown.
+    stage : str, default="training"
+        What the progress bar and messages call this stage.
+
+    Returns
+    -------
+    history : TrainingHistory
+
+    Raises
+    ------
+    FloatingPointError
+        The mean loss of an epoch is not finite.
+    ValueError
+        The checkpoint is of another training, or of more epochs than `n_epochs`; or
+        `weight_average` is to be combined with :class:`EarlyStopping`.
+
+    Warns
+    -----
+    UserWarning
+        Ctrl-C ended the stage; the module keeps what was learnt.
+    """
+    _check_one_end(weight_average, stopping, stage)
+    step = _Step(module, loss_fn, optimizer, mixed_precision, draws, weight_average)
+    n_kinds = getattr(batches, "n_kinds", 1)
+    run = _Run(step, n_epochs, n_kinds, scheduler, stopping or StoppingRule(), stage)
+    run.resume(checkpoint)
+    with run.progress_bar(len(batches), verbose) as progress:
+        try:
+            while not run.finished():
+                run.epoch(batches, progress)
+                run.save_if_due(checkpoint)
+        except KeyboardInterrupt:
+            warn(
+                f"Interrupted: {stage} ends after {run.n_done} of {n_epochs} epochs and "
+                "keeps what was learnt.",
+            )
+    return run.end()
+
+
+def train_by_milestones(
+    module: torch.nn.Module,
+    loss_fn: Callable[..., torch.Tensor],
+    batches: Collection,
+    *,
+    n_epochs: int,
+    learning_rate: float,
+    weight_decay: float,
+    milestones: Iterable[int],
+    mixed_precision: bool = False,
+    verbose: int = 0,
+    stage: str = "training",
+) -> list[float]:
+    """Train with Adam, a tenth of the step size from each milestone on.
+
+    Parameters
+    ----------
+    module, loss_fn, batches, n_epochs, mixed_precision, verbose, stage
+        As in :func:`train`.
+    learning_rate, weight_decay : float
+        Step size at the start, and L2 penalty of the weights.
+    milestones : iterable of int
+        Epochs, in any order.
+
+    Returns
+    -------
+    loss_curve : list of float
+        Mean loss of the batches, per finished epoch.
+    """
+    optimizer = adam(module.parameters(), learning_rate, weight_decay)
+    history = train(
+        module,
+        loss_fn,
+        batches,
+        optimizer=optimizer,
+        n_epochs=n_epochs,
+        scheduler=torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, sorted(milestones), gamma=0.1
+        ),
+        mixed_precision=mixed_precision,
+        verbose=verbose,
+        stage=stage,
+    )
+    return history.loss_curve
+
+
+def adam(
+    parameters: Iterable, learning_rate: float, weight_decay: float
+) -> torch.optim.Adam:
+    """Return Adam for some parameters.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter, or of dict
+        Dicts are groups, whose own settings come first, as in torch.
+    learning_rate, weight_decay : float
+        Step size, and L2 penalty of the weights.
+
+    Returns
+    -------
+    optimizer : torch.optim.Adam
+    """
+    # To torch, True is not the number that it is to scikit-learn's checks.
+    return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=float(weight_decay))
+
+
+class _Step:
+    """One step of an optimizer: the loss of a batch, its gradient, the new weights."""
+
+    def __init__(self, module, loss_fn, optimizer, mixed_precision, draws, weight_average):
+        self.module, self.loss_fn, self.optimizer = module, loss_fn, optimizer
+        self.device = next(module.parameters()).device
+        # Not torch's own switch: some versions refuse the mere name of some devices.
+        self._precision = nullcontext()
+        if mixed_precision:
+            self._precision = torch.autocast(self.device.type, torch.bfloat16)
+        # Seeing every operation takes longer than many of them, where none draws anything.
+        self._modes = nullcontext if draws or may_draw(module) else without_modes
+        self.averaged = None
+        if weight_average is not None:
+            average = _moving_average(weight_average)
+            self.averaged = AveragedModel(module, avg_fn=average, use_buffers=True)
+
+    def __call__(self, batch):
+        """Return the loss before the step, which stays on the device."""
+        with without_modes():
+            self.optimizer.zero_grad()
+        with self._precision, self._modes():
+            loss = self.loss_fn(batch)
+        with without_modes():
+            loss.backward()
+            self.optimizer.step()
+            if self.averaged is not None:
+                self.averaged.update_parameters(self.module)
+        return loss.detach()
+
+
+class _Run:
+    """A training under way: its epochs so far, what is left of it, and how it ends."""
+
+    def __init__(self, step, n_epochs, n_kinds, scheduler, stopping, stage):
+        self._step, self._scheduler, self._stopping = step, scheduler, stopping
+        self._n_epochs, self._n_kinds, self._stage = n_epochs, n_kinds, stage
+        # Of the rule too: it may have served another training.
+        self._restore(([], [[] for _ in range(n_kinds)], [], None, None))
+
+    @property
+    def n_done(self):
+        """Epochs that have run."""
+        return len(self._loss_curve)
+
+    def progress_bar(self, n_batches, verbose):
+        """Return a bar that counts the batches of all epochs."""
+        return tqdm(
+            total=self._n_epochs * n_batches,
+            initial=self.n_done * n_batches,
+            desc=self._stage,
+            unit="batch",
+            disable=not verbose,
+        )
+
+    def finished(self):
+        """Return whether all epochs have run, or the stopping rule is met."""
+        return self.n_done >= self._n_epochs or self._stopping.is_met(self._kind_curves)
+
+    def epoch(self, batches, progress):
+        """Take a step for each batch, then measure."""
+        module, n_kinds = self._step.module, self._n_kinds
+        module.train()
+        # Losses stay on the device until the epoch ends: reading one waits for it.
+        totals = [torch.zeros((), device=self._step.device) for _ in range(n_kinds)]
+        for index, batch in enumerate(batches):
+            totals[index % n_kinds] += self._step(batch)
+            progress.update()
+        totals = torch.stack(totals).tolist()
+        loss = sum(totals) / len(batches)
+        self._loss_curve.append(_finite(loss, self.n_done, self._stage))
+        for curve, total in zip(self._kind_curves, totals, strict=True):
+            curve.append(total * n_kinds / len(batches))
+        if self._scheduler is not None:
+            self._scheduler.step()
+        progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        self._stopping.measure(module, self._step.loss_fn)
+
+    def end(self):
+        """Give the module the weights it ends with; return what was done."""
+        module, averaged = self._step.module, self._step.averaged
+        self._stopping.restore_best(module)
+        if averaged is not None:
+            module.load_state_dict(averaged.module.state_dict())
+        return TrainingHistory(
+            self._loss_curve,
+            self._stopping.validation_loss_curve,
+            self._stopping.best_epoch,
+            self._kind_curves,
+        )
+
+    def resume(self, checkpoint):
+        """Go on from the state in a checkpoint, if there is one."""
+        if checkpoint is None:
+            return
+        state = checkpoint.load(self._parts(), self._step.device, self._check_state)
+        if state is not None:
+            self._restore(state)
+            _check_epochs(self.n_done, self._n_epochs, self._stage)
+
+    def save_if_due(self, checkpoint):
+        """Write the state after every so many epochs, and after the last."""
+        if checkpoint is None:
+            return
+        if self.n_done % checkpoint.checkpoint_every == 0 or self.finished():
+            checkpoint.save(self._parts(), self._state(), self._step.device)
+
+    def _parts(self):
+        step = self._step
+        parts = {"module": step.module, "optimizer": step.optimizer}
+        return parts | {"scheduler": self._scheduler, "averaged": step.averaged}
+
+    def _state(self):
+        return self._loss_curve, self._kind_curves, *self._stopping.state()
+
+    def _restore(self, state):
+        self._loss_curve, self._kind_curves, *of_rule = state
+        self._stopping.restore(*of_rule)
+
+    def _check_state(self, state):
+        """Raise an error for a state that this training cannot have."""
+        loss_curve, kind_curves, validation_curve, best_epoch, best_state = state
+        n_done = len(loss_curve)
+        check_form("the loss", loss_curve, [0.0] * n_done)
+        check_form("the losses", kind_curves, [[0.0] * n_done] * self._n_kinds)
+        check_form("the validation", validation_curve, [0.0] * len(validation_curve))
+        if best_epoch is not None:
+            best = 0, self._step.module.state_dict()
+            check_form("the best epoch", (best_epoch, best_state), best)
+            validation_curve[best_epoch]
+
+
+def _moving_average(decay):
+    """Return how an exponential average goes on by a value, as torch calls it."""
+
+    def average(averaged, value, n_averaged):
+        if not averaged.is_floating_point():
+            return value
+        # The weight of all earlier steps is 2/11, 3/12, 4/13, and so on up to `decay`. A
+        # tensor: reading the number would wait for the device.
+        weight = (9 / (n_averaged.to(value.dtype) + 10)).clamp(min=1 - decay)
+        return averaged + weight * (value - averaged)
+
+    return average
+
+
+@torch.no_grad()
+def _mean_loss(module, loss_fn, batches) -> float:
+    module.eval()
+    losses, sizes = [], []
+    for batch in batches:
+        losses.append(loss_fn(batch))
+        while isinstance(batch, tuple):  # images and targets, or a kind and its batch
+            batch = batch[-1]
+        sizes.append(len(batch))
+    # Of images, not of batches: the last of them is smaller.
+    weights = torch.tensor(sizes, dtype=torch.float64)
+    total = (torch.stack(losses).double().cpu() * weights).sum()
+    return total.item() / weights.sum().item()
+
+
+def _check_one_end(weight_average, stopping, stage):
+    if weight_average is not None and isinstance(stopping, EarlyStopping):
+        raise ValueError(
+            f"{stage} cannot end both with averaged weights and with those of its best "
+            f"epoch. Got weight_average={weight_average} and EarlyStopping. Leave out one "
+            "of them."
+        )
+
+
+def _check_epochs(n_done, n_epochs, stage):
+    if n_done > n_epochs:
+        raise ValueError(
+            f"The checkpoint of {stage} is of {n_done} epochs. Got n_epochs={n_epochs}. "
+            f"Set n_epochs={n_done} or more to go on from it, or name another folder."
+        )
+
+
+def _finite(loss, epoch, stage) -> float:
+    if not math.isfinite(loss):
+        raise FloatingPointError(
+            f"The loss of {stage} is {loss} in epoch {epoch + 1}. Lower the learning "
+            "rate of this stage, or bring X to a range near [0, 1]."
+        )
+    return loss

@@ -1,0 +1,377 @@
+"""The networks of Patch SVDD: patch encoders at two scales, and a position classifier.
+
+An encoder maps patches to embeddings. The embeddings of all windows of an image come from
+few fully convolutional passes over it, instead of one pass per window (``dense``).
+"""
+
+import os
+from collections.abc import Mapping, Sequence
+from itertools import pairwise, product
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+from skocc._nets.backbones import load_weights
+
+# Slope of the leaky ReLU below zero.
+_SLOPE = 0.1
+N_POSITIONS = 8
+
+
+def _start(module):
+    """Draw the weights of a convolution from He's distribution.
+
+    The published encoder starts from torch's, which after eight layers maps all patches to
+    nearly the same embedding.
+    """
+    if isinstance(module, nn.Conv2d):
+        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
+        nn.init.zeros_(module.bias)
+
+
+class PatchEncoder(nn.Module):
+    """Encoder of small patches: 3x3 convolutions without padding, hyperbolic tangent last.
+
+    Published for patches of 32 pixels, with eight convolutions, the first of stride 2, and
+    leaky ReLUs of slope 0.1 between them. Without padding, an embedding depends on the
+    pixels of its window only.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding.
+    patch_size : int, default=32
+        A multiple of 4, of at most 32 pixels. Smaller patches need fewer convolutions, a
+        quarter of the patch size, and the widest ones in the middle are left out.
+    in_channels : int, default=3
+        Channels C of the images.
+    """
+
+    def __init__(self, embedding_dim: int = 64, patch_size: int = 32, in_channels: int = 3):
+        super().__init__()
+        self.patch_size = patch_size
+        hidden: tuple[int, ...] = (32, 64, 128, 128, 64, 32, 32)
+        n_hidden = patch_size // 4 - 1
+        first, last = -(-n_hidden // 2), n_hidden // 2
+        hidden = (*hidden[:first], *hidden[len(hidden) - last :])
+        widths = (in_channels, *hidden, embedding_dim)
+        # conv1 to conv8, the names of the published checkpoints.
+        for index, (a, b) in enumerate(pairwise(widths)):
+            stride = 2 if index == 0 else 1
+            self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 3, stride=stride))
+        self.apply(_start)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
+        return self.base_map(patches).flatten(1)
+
+    def base_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed all windows that start on even pixels, in one pass.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            ``z[:, :, i, j]`` is of the window with its top left pixel at (2 i, 2 j).
+        """
+        *convolutions, last = self.children()
+        for convolution in convolutions:
+            # In place, for the maps of whole images are large.
+            images = functional.leaky_relu_(convolution(images), _SLOPE)
+        return torch.tanh(last(images))
+
+    def pick(
+        self, base: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the embeddings (n, D) of single windows of a base map.
+
+        Parameters
+        ----------
+        base : Tensor of shape (images, D, rows, columns)
+            Of `base_map`.
+        b, i, j : Tensor of shape (n,), int64
+            Image, row and column in `base`; the window starts at (2 i, 2 j).
+        """
+        return base[b, :, i, j]
+
+    def map_size(self, base: torch.Tensor) -> tuple[int, int]:
+        """Return how many rows and columns of windows `pick` can take from a base map."""
+        return base.shape[2], base.shape[3]
+
+    def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
+        """Embed all windows of the images.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+        stride : int
+            Between windows, in pixels. An odd stride takes four passes; an even one takes
+            one, and up to three over the last 32 rows or columns, where windows flush
+            with the border start on odd pixels.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            Rows and columns of windows: every `stride` pixels, and flush with the end.
+        """
+        return self.windows(images, *_grid(images, self.patch_size, stride))
+
+    def windows(
+        self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
+    ) -> torch.Tensor:
+        """Embed the windows on a grid.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+        row_starts, column_starts : sequence of int
+            First row and first column of the windows, in any order.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+        """
+        # The stem's stride of 2 meets windows an even number of pixels apart in one pass.
+        bands = []
+        for rows in _split_by_parity(row_starts):
+            band = []
+            for columns in _split_by_parity(column_starts):
+                z = self.base_map(
+                    images[
+                        :,
+                        :,
+                        rows[0] : rows[-1] + self.patch_size,
+                        columns[0] : columns[-1] + self.patch_size,
+                    ]
+                )
+                z = z[:, :, [(row - rows[0]) // 2 for row in rows]]
+                band.append(z[..., [(column - columns[0]) // 2 for column in columns]])
+            bands.append(torch.cat(band, dim=3))
+        z = torch.cat(bands, dim=2)
+        return z[:, :, _order_after_split(row_starts)][
+            ..., _order_after_split(column_starts)
+        ]
+
+
+class HierarchicalPatchEncoder(nn.Module):
+    """Encoder of large patches, on top of that of their four quadrants.
+
+    ``f_big(p) = g_big(f_small(p))`` (Yi and Yoon 2020, Eq. 7): the embeddings of the
+    quadrants, arranged 2x2 as in the patch, a 2x2 convolution to 128 channels, leaky ReLU
+    of slope 0.1, a 1x1 convolution, hyperbolic tangent.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding, at either scale.
+    patch_size : int, default=64
+        A multiple of 8 up to 64, as published; or 128, 256 and so on, for which the
+        construction is nested.
+    in_channels : int, default=3
+        Channels C of the images.
+
+    Attributes
+    ----------
+    enc : PatchEncoder or HierarchicalPatchEncoder
+        The encoder of the quadrants.
+    """
+
+    def __init__(self, embedding_dim: int = 64, patch_size: int = 64, in_channels: int = 3):
+        super().__init__()
+        self.patch_size = patch_size
+        small = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
+        # Names of the published checkpoints.
+        self.enc = small(embedding_dim, patch_size // 2, in_channels)
+        # Published with stride 1. On 2x2 there is no difference; stride 2 meets every
+        # patch of a map of arranged quadrants once.
+        self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
+        self.conv2 = nn.Conv2d(128, embedding_dim, 1)
+        for convolution in (self.conv1, self.conv2):
+            _start(convolution)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
+        side = self.enc.patch_size
+        # Top left, top right, bottom left, bottom right.
+        corners = product((0, side), repeat=2)
+        quadrants = [patches[:, :, i : i + side, j : j + side] for i, j in corners]
+        return self._join(self.enc(torch.cat(quadrants)).chunk(4))
+
+    def base_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Embed all windows of the innermost encoder, see :class:`PatchEncoder`."""
+        return self.enc.base_map(images)
+
+    def pick(
+        self, base: torch.Tensor, b: torch.Tensor, i: torch.Tensor, j: torch.Tensor
+    ) -> torch.Tensor:
+        """Return the embeddings (n, D) of single windows, see :class:`PatchEncoder`."""
+        half = self.enc.patch_size // 2
+        corners = product((0, half), repeat=2)
+        return self._join([self.enc.pick(base, b, i + di, j + dj) for di, dj in corners])
+
+    def map_size(self, base: torch.Tensor) -> tuple[int, int]:
+        """Return how many rows and columns of windows, see :class:`PatchEncoder`."""
+        rows, columns = self.enc.map_size(base)
+        half = self.enc.patch_size // 2
+        return rows - half, columns - half
+
+    def _join(self, quadrants):
+        """Map the embeddings (b, D) of four quadrants to those of the patches (b, D)."""
+        z = torch.stack(tuple(quadrants), dim=2)
+        return self._head(z.unflatten(2, (2, 2))).flatten(1)
+
+    def _head(self, z):
+        """Map arranged quadrants (b, D, 2 rows, 2 columns) to (b, D, rows, columns)."""
+        return torch.tanh(self.conv2(functional.leaky_relu(self.conv1(z), _SLOPE)))
+
+    def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
+        """Embed all windows of `patch_size` pixels.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+        stride : int
+            Between windows, in pixels.
+
+        Returns
+        -------
+        z : Tensor of shape (b, D, rows, columns)
+            Rows and columns of windows: every `stride` pixels, and flush with the end.
+        """
+        return self.windows(images, *_grid(images, self.patch_size, stride))
+
+    def windows(
+        self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
+    ) -> torch.Tensor:
+        """Embed the windows on a grid, see :class:`PatchEncoder`."""
+        half = self.enc.patch_size
+        rows, columns = _halves(row_starts, half), _halves(column_starts, half)
+        return self._head(self.enc.windows(images, rows, columns))
+
+    def dense_scales(
+        self, images: torch.Tensor, stride_small: int, stride_big: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Embed all windows at both scales; the small encoder runs once for both.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+        stride_small, stride_big : int
+            Between windows of half the patch size, and of the patch size, in pixels.
+
+        Returns
+        -------
+        z_small, z_big : Tensor of shape (b, D, rows, columns)
+            Rows and columns of windows, for each scale.
+        """
+        rows, columns = _grid(images, self.enc.patch_size, stride_small)
+        rows_big, columns_big = _grid(images, self.patch_size, stride_big)
+        half = self.enc.patch_size
+        z = self.enc.windows(
+            images, rows + _halves(rows_big, half), columns + _halves(columns_big, half)
+        )
+        z_big = self._head(z[:, :, len(rows) :, len(columns) :])
+        return z[:, :, : len(rows), : len(columns)], z_big
+
+
+def _grid(images, patch_size, stride):
+    """Return where the rows and columns of windows start, the last flush with the end."""
+    lasts = [size - patch_size for size in images.shape[2:]]
+    return [sorted({*range(0, last, stride), last}) for last in lasts]
+
+
+def _halves(starts, half):
+    """Return where the quadrants of each window start: first half, second half."""
+    return [start + offset for start in starts for offset in (0, half)]
+
+
+def _split_by_parity(starts):
+    """Return the distinct even starts and the odd ones, ascending, as far as there are."""
+    groups = [sorted({s for s in starts if s % 2 == parity}) for parity in (0, 1)]
+    return [group for group in groups if group]
+
+
+def _order_after_split(starts):
+    """Return the place of each start in the joined groups of `_split_by_parity`."""
+    joined = [start for group in _split_by_parity(starts) for start in group]
+    places = {start: place for place, start in enumerate(joined)}
+    return [places[start] for start in starts]
+
+
+class PositionClassifier(nn.Module):
+    """Which of the eight neighbours of a patch another patch is, from their embeddings.
+
+    The difference of the embeddings passes two layers of 128 units with leaky ReLUs of
+    slope 0.1 and a linear layer.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding.
+    train_head : bool, default=False
+        Whether the last layer learns its weights; otherwise it keeps the random ones it
+        starts from, each column divided by its length, and learns its bias only.
+
+    Notes
+    -----
+    The paper (Yi and Yoon 2020) has a plain perceptron of two hidden layers,
+    ``train_head=True``. Its code, which gave the published results, divides the columns
+    by their length without recording it for the gradient, so that the weights never move.
+    """
+
+    def __init__(self, embedding_dim: int = 64, train_head: bool = False):
+        super().__init__()
+        self.train_head = train_head = bool(train_head)  # torch takes no NumPy Boolean
+        self.fc1 = nn.Linear(embedding_dim, 128)
+        self.fc2 = nn.Linear(128, 128)
+        self.fc3 = nn.Linear(128, N_POSITIONS)
+        self.fc3.weight.requires_grad_(train_head)
+
+    def forward(self, z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.Tensor:
+        """Map embeddings (b, D) of patches and of neighbours to logits (b, 8)."""
+        hidden = functional.leaky_relu(self.fc1(z - z_neighbor), _SLOPE)
+        hidden = functional.leaky_relu(self.fc2(hidden), _SLOPE)
+        if self.train_head:
+            return self.fc3(hidden)
+        weight = self.fc3.weight / self.fc3.weight.norm(dim=0)
+        return functional.linear(hidden, weight, self.fc3.bias)
+
+
+def load_encoder_weights(
+    encoder: HierarchicalPatchEncoder, weights: Mapping | str | os.PathLike
+) -> HierarchicalPatchEncoder:
+    """Load a state dict, with the keys of the published checkpoints.
+
+    Parameters
+    ----------
+    encoder : HierarchicalPatchEncoder
+        Changed in place.
+    weights : mapping, str or Path
+        From ``enc.conv1.weight`` ... ``conv2.bias`` to tensors or arrays, all of them and
+        no other; or the file of such a state dict (``.pt``, ``.pth``, ``.safetensors``).
+
+    Returns
+    -------
+    encoder : HierarchicalPatchEncoder
+
+    Raises
+    ------
+    ValueError
+        There is no such file, or keys or shapes differ.
+    """
+    if not isinstance(weights, Mapping):
+        load_weights(encoder, weights)
+        return encoder
+    try:
+        encoder.load_state_dict({key: torch.as_tensor(weights[key]) for key in weights})
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(
+            f"weights is no state dict of a HierarchicalPatchEncoder: {str(error)[:300]}. "
+            "Pass encoder.state_dict() or the published arrays, with all of the keys "
+            "'enc.conv1.weight' ... 'enc.conv8.bias', 'conv1.weight' ... 'conv2.bias'."
+        ) from error
+    return encoder

@@ -1,0 +1,476 @@
+"""Nearest neighbours in a bank of vectors: exact, approximate, and which to keep.
+
+The distances are Euclidean, never squared, and in float64: collapsed features, which differ
+by 1e-4 of their size, still rank images.
+"""
+
+import math
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from tqdm import tqdm
+
+# Candidates beyond the neighbours asked for. The more there are, the more often the error
+# bound separates them from the rest of the bank; each costs one exact distance.
+_N_SPARE = 8
+# Distances that differ by half a unit in the last place of float32 count as equal. Without
+# this, a bank with many copies of one vector could never be separated.
+_TOLERANCE = torch.finfo(torch.float32).eps
+# Rows of which minima are taken at once, before the candidates are sorted out.
+_N_FOLDS = 32
+
+
+def nearest(
+    queries: torch.Tensor,
+    bank: torch.Tensor,
+    n_neighbors: int = 1,
+    *,
+    query_groups: torch.Tensor | None = None,
+    bank_groups: torch.Tensor | None = None,
+    query_block: int = 1024,
+    bank_block: int = 16384,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Search the bank exactly for the nearest neighbours of each query.
+
+    Parameters
+    ----------
+    queries : Tensor of shape (n, d)
+        On any device.
+    bank : Tensor of shape (m, d)
+        On the same device, finite.
+    n_neighbors : int, default=1
+    query_groups : Tensor of shape (n,), default=None
+        Image that each query is from. A bank vector of the same group is no neighbour.
+    bank_groups : Tensor of shape (m,), default=None
+        Image that each bank vector is from; goes with `query_groups`.
+    query_block, bank_block : int
+        Queries and bank vectors compared at once. The search takes the memory of a few
+        matrices of `query_block` times `bank_block` floats, beside a copy of the queries.
+
+    Returns
+    -------
+    distances : Tensor of shape (n, n_neighbors), float64
+        From the nearest on. NaN for a query that is not finite.
+    indices : Tensor of shape (n, n_neighbors), int64
+        Rows of the bank.
+
+    Raises
+    ------
+    ValueError
+        The shapes do not go together, the bank is not finite, or there are fewer neighbours
+        than asked for.
+
+    Notes
+    -----
+    Half the squared distance is ``|q|^2 / 2 + |b|^2 / 2 - q b``, of which the first term
+    does not change the order of the neighbours and the others are one matrix product. It is
+    fast, but its rounding errors are those of ``|q||b|``, which for nearly collapsed
+    features is more than the distance. So the product only proposes candidates:
+
+    1. Features are centered on a median of the bank and scaled.
+    2. The product computes, for each pair, a *lower bound*: half the squared distance, less
+       ``g (|q||b| + |b|^2 / 2)`` with ``g = 2 (d + 8) u``, and u the unit roundoff. This is
+       at least the rounding error of the product, in whatever order it adds (Higham,
+       Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), and of the
+       features it is given. As the bound is one of each pair, vectors far off do not
+       loosen those of the others.
+    3. For the vectors with the lowest bounds the distances are computed as differences in
+       float64. All others are no nearer than the last of these bounds. Where that is no
+       less than the last neighbour's distance, the search of this query is done.
+    4. The remaining queries go through the same in float64, and those left of them through
+       a search by differences alone.
+
+    A distance is thus too large by half a unit in the last place of float32 at most; of
+    neighbours so near to each other, any may be named.
+
+    MPS has no float64: what is there is searched on the CPU, where the result is too.
+    """
+    search = _Search(queries, bank, query_groups, bank_groups, query_block, bank_block)
+    search.check(n_neighbors)
+    if queries.device.type == "mps":
+        search = search.on_cpu()
+    broken = ~search.queries.isfinite().all(dim=1)
+    search = replace(search, queries=search.queries.masked_fill(broken[:, None], 0))
+    # Autocast would compute the products in half precision, outside the error bound.
+    with torch.no_grad(), torch.autocast(search.queries.device.type, enabled=False):
+        distances, indices = _search(search, n_neighbors)
+    distances[broken] = torch.nan
+    return distances, indices
+
+
+@dataclass(frozen=True)
+class _Search:
+    """What `nearest` is given."""
+
+    queries: torch.Tensor
+    bank: torch.Tensor
+    query_groups: torch.Tensor | None
+    bank_groups: torch.Tensor | None
+    query_block: int = 1024
+    bank_block: int = 16384
+
+    def check(self, n_neighbors):
+        """Raise a ValueError for what cannot be searched."""
+        shapes = (
+            f"queries of shape {tuple(self.queries.shape)}, "
+            f"a bank of {tuple(self.bank.shape)}"
+        )
+        if self.queries.ndim != 2 or self.queries.shape[1:] != self.bank.shape[1:]:
+            raise ValueError(
+                "Queries and bank must be tables with the same number of columns: "
+                f"{shapes}. Take both from the same features, one row for a vector."
+            )
+        if not self.queries.numel() or not self.bank.numel():
+            raise ValueError(
+                f"Queries and bank must not be empty: {shapes}. "
+                "Pass at least one vector each."
+            )
+        if not all(torch.isfinite(value) for value in self.bank.aminmax()):
+            raise ValueError(
+                "The bank must be finite: it holds NaN or infinite features. Check the "
+                "images it is made of, and whether training has diverged."
+            )
+        groups = (self.query_groups, self.bank_groups)
+        given = [None if x is None else len(x) for x in groups]
+        if given not in ([None, None], [len(self.queries), len(self.bank)]):
+            raise ValueError(
+                "Groups must be given for every query and every bank vector, or for "
+                f"neither: {given[0]} groups of queries and {given[1]} of bank vectors, "
+                f"with {shapes}. Pass both, one group for each row."
+            )
+        if not 1 <= n_neighbors <= self.n_available():
+            raise ValueError(
+                "The number of neighbours does not fit the bank: "
+                f"n_neighbors={n_neighbors}, and {self.n_available()} vectors that every "
+                "query may have as neighbours, those of its own group aside. Ask for at "
+                "least one and for no more than that, or make the bank of more images."
+            )
+
+    def on_cpu(self):
+        tensors = ("queries", "bank", "query_groups", "bank_groups")
+        values = {name: getattr(self, name) for name in tensors}
+        return replace(self, **{k: v.cpu() for k, v in values.items() if v is not None})
+
+    def only(self, rows):
+        groups = None if self.query_groups is None else self.query_groups[rows]
+        return replace(self, queries=self.queries[rows], query_groups=groups)
+
+    def n_available(self):
+        """Return how many bank vectors every query may have as neighbours."""
+        if self.query_groups is None:
+            return len(self.bank)
+        groups, counts = self.bank_groups.unique(return_counts=True)
+        own = counts * torch.isin(groups, self.query_groups)
+        return len(self.bank) - int(own.max())
+
+
+def _search(search, n_neighbors):
+    """Search the fast way first; go on with the queries it leaves uncertain."""
+    frame = _frame(search.queries, search.bank)
+    shape = (len(search.queries), n_neighbors)
+    distances = search.queries.new_empty(shape, dtype=torch.float64)
+    indices = search.queries.new_empty(shape, dtype=torch.int64)
+    left = torch.arange(len(search.queries), device=distances.device)
+    for dtype in (torch.float32, torch.float64):
+        if dtype == torch.float32 and not _products_are_full_precision():
+            continue
+        part = search.only(left)
+        distances[left], indices[left], certain = _by_products(
+            part, n_neighbors, dtype, *frame
+        )
+        left = left[~certain]
+        if not len(left):
+            return distances, indices
+    distances[left], indices[left] = _by_differences(search.only(left), n_neighbors)
+    return distances, indices
+
+
+def _products_are_full_precision():
+    """Return whether matrix products of float32 are computed in float32 everywhere."""
+    try:
+        return torch.get_float32_matmul_precision() == "highest"
+    except RuntimeError:  # set for one backend alone, by torch's newer switches
+        return False
+
+
+def _frame(queries, bank):
+    """Return a center (d,), and a scale that brings all centered features to [-1, 1]."""
+    # The median of a thousand rows: a mean would follow a few vectors far off.
+    step = max(1, len(bank) // 1000)
+    center = bank[::step].double().median(dim=0).values
+    extremes = (*queries.aminmax(), *bank.aminmax())
+    largest = max(abs(float(extreme)) for extreme in extremes)
+    # A power of two divides without rounding. The squares then neither overflow in float32
+    # nor, for the spread of collapsed features, underflow.
+    return center, math.ldexp(1.0, math.frexp(largest)[1] + 1)
+
+
+def _by_products(search, n_neighbors, dtype, center, scale):
+    """Return distances, indices, and for which queries they are certain."""
+    n_features = search.bank.shape[1]
+    error = (n_features + 8) * torch.finfo(dtype).eps  # eps is 2 u
+
+    def prepare(vectors):
+        vectors = (vectors.double() - center) / scale
+        return vectors, vectors.norm(dim=1, keepdim=True)
+
+    def bank_factor(block):
+        vectors, norms = prepare(block)
+        half_squares = (1 - error) / 2 * norms.square()
+        return torch.cat([-vectors, -error * norms, half_squares], dim=1).to(dtype)
+
+    def query_factor(block):
+        vectors, norms = prepare(block)
+        factor = torch.cat([vectors, norms, torch.ones_like(norms)], dim=1).to(dtype)
+        return factor, norms[:, 0]
+
+    # In blocks, or the float64 copies would take several times the queries' memory.
+    blocks = search.queries.split(search.query_block)
+    factors, norms = zip(*map(query_factor, blocks), strict=True)
+    norms = torch.cat(norms)
+    bounds, candidates = _smallest(
+        search,
+        min(n_neighbors + _N_SPARE, len(search.bank)),
+        torch.cat(factors),
+        bank_factor,
+        lambda left, right: left @ right.T,
+    )
+    distances = exact_distances(search.queries, search.bank, candidates)
+    distances.masked_fill_(bounds.isinf(), torch.inf)  # the query's own group
+    distances, order = distances.topk(n_neighbors, largest=False)
+    indices = candidates.gather(1, order)
+
+    # From bounds on half the squares, less the queries' part, to squared distances.
+    underflow = 8 * (n_features + 8) * torch.finfo(dtype).tiny
+    own = norms.square() * (1 - (n_features + 8) * torch.finfo(torch.float64).eps)
+    others = 2 * (bounds[:, -1].double() - underflow) + own
+    last = distances[:, -1]
+    certain = (last / scale).square() * (1 - _TOLERANCE) <= others
+    return distances, indices, certain | (last == 0)
+
+
+def _by_differences(search, n_neighbors):
+    def distances(left, right):
+        return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+
+    return _smallest(
+        search, n_neighbors, search.queries.double(), torch.Tensor.double, distances
+    )
+
+
+def _smallest(
+    search: _Search,
+    n_smallest: int,
+    left: torch.Tensor,
+    prepare: Callable,
+    compare: Callable,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest values of each query, in order, and their rows of the bank.
+
+    The values are ``compare(left, prepare(bank))``, a block of both at a time; infinity for
+    vectors of the query's own group.
+    """
+    shape = (len(left), n_smallest)
+    smallest = left.new_full(shape, torch.inf)
+    indices = torch.zeros(shape, dtype=torch.int64, device=left.device)
+    for columns in _blocks(len(search.bank), search.bank_block):
+        right = prepare(search.bank[columns])
+        for rows in _blocks(len(left), search.query_block):
+            values = compare(left[rows], right)
+            if search.query_groups is not None and search.bank_groups is not None:
+                own = search.query_groups[rows, None] == search.bank_groups[None, columns]
+                values.masked_fill_(own, torch.inf)
+            found, where = _row_smallest(values, n_smallest)
+            found = torch.cat([smallest[rows], found], dim=1)
+            where = torch.cat([indices[rows], where + columns.start], dim=1)
+            smallest[rows], order = found.topk(n_smallest, largest=False)
+            indices[rows] = where.gather(1, order)
+    return smallest, indices
+
+
+def _blocks(n: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, n)) for start in range(0, n, size))
+
+
+def _row_smallest(values, n_smallest):
+    """Return the smallest of each row and their columns, as topk does, only faster."""
+    width = values.shape[1]
+    n_short = width // _N_FOLDS
+    if n_short <= n_smallest:
+        return values.topk(min(n_smallest, width), largest=False)
+    # The n smallest values lie in the n folds with the smallest minima, or in the rest that
+    # fills no fold. Minima are quick to take, and topk sees few values.
+    folded = values[:, : n_short * _N_FOLDS].unflatten(1, (_N_FOLDS, n_short))
+    short = folded.amin(dim=1).topk(n_smallest, largest=False).indices
+    folds = torch.arange(_N_FOLDS, device=values.device)
+    columns = (short[:, :, None] + folds * n_short).flatten(1)
+    rest = torch.arange(n_short * _N_FOLDS, width, device=values.device)
+    columns = torch.cat([columns, rest.expand(len(values), -1)], dim=1)
+    smallest, order = values.gather(1, columns).topk(n_smallest, largest=False)
+    return smallest, columns.gather(1, order)
+
+
+def exact_distances(
+    queries: torch.Tensor, bank: torch.Tensor, indices: torch.Tensor
+) -> torch.Tensor:
+    """Distances to given bank vectors, computed as differences in float64.
+
+    Parameters
+    ----------
+    queries : Tensor of shape (n, d)
+    bank : Tensor of shape (m, d)
+    indices : Tensor of shape (n, k), int64
+        Rows of the bank.
+
+    Returns
+    -------
+    distances : Tensor of shape (n, k), float64
+    """
+    distances = queries.new_empty(indices.shape, dtype=torch.float64)
+    for rows in _blocks(len(queries), 256):
+        differences = queries[rows, None].double() - bank[indices[rows]].double()
+        distances[rows] = differences.norm(dim=2)
+    return distances
+
+
+class ApproximateIndex:
+    """Approximate search with pynndescent, for banks too large to search exactly.
+
+    Parameters
+    ----------
+    bank : Tensor of shape (m, d)
+        Finite.
+    bank_groups : Tensor of shape (m,), default=None
+        Image that each bank vector is from.
+    graph_n_neighbors : int, default=30
+        Neighbours of each bank vector in the graph that is searched. More find better and
+        take longer to build.
+    random_state : int, default=0
+        The graph is built from random trees.
+    verbose : int, default=0
+        If positive, say on stderr that a graph is being built.
+
+    Raises
+    ------
+    ImportError
+        pynndescent is not installed. It is imported here, not with skocc: that takes
+        seconds.
+
+    Notes
+    -----
+    The first graph of a process takes a minute or two however small it is: pynndescent is
+    compiled for it, and numba keeps only a part of that for other processes.
+    """
+
+    def __init__(
+        self, bank, bank_groups=None, *, graph_n_neighbors=30, random_state=0, verbose=0
+    ):
+        self.bank = bank.cpu()
+        self.bank_groups = None if bank_groups is None else bank_groups.cpu()
+        # A graph on features that differ only in their last digits would be of rounding
+        # errors.
+        self._center = self.bank.double().mean(dim=0)
+        stage = "Graph of neighbours"
+        if "pynndescent" not in sys.modules:
+            stage += " (compiles first, which takes a minute or two)"
+        with _threads_kept(), tqdm(total=1, desc=stage, disable=not verbose) as progress:
+            self._index = _import_pynndescent().NNDescent(
+                self._centered(self.bank),
+                n_neighbors=min(graph_n_neighbors, len(bank) - 1),
+                random_state=random_state,
+            )
+            self._index.prepare()
+            progress.update()
+
+    def _centered(self, vectors):
+        return (vectors.double() - self._center).float().numpy()
+
+    def nearest(self, queries, n_neighbors=1, *, query_groups=None, epsilon=0.2):
+        """Search for the nearest neighbours of each query.
+
+        Parameters
+        ----------
+        queries : Tensor of shape (n, d)
+            On any device; the search and its result are on the CPU.
+        n_neighbors : int, default=1
+        query_groups : Tensor of shape (n,), default=None
+            A bank vector of the same group is no neighbour.
+        epsilon : float, default=0.2
+            How far beyond the neighbours found so far the search looks: more finds better,
+            and slower.
+
+        Returns
+        -------
+        distances : Tensor of shape (n, n_neighbors), float64
+            Exact for the vectors found.
+        indices : Tensor of shape (n, n_neighbors), int64
+
+        Notes
+        -----
+        A query for which too few candidates of other groups are found is searched exactly.
+        """
+        bank_groups = None if query_groups is None else self.bank_groups
+        search = _Search(queries, self.bank, query_groups, bank_groups).on_cpu()
+        search.check(n_neighbors)
+        n_candidates = min(n_neighbors + _N_SPARE, len(self.bank))
+        with _threads_kept():
+            candidates, _ = self._index.query(
+                self._centered(search.queries), n_candidates, epsilon
+            )
+        candidates = torch.from_numpy(candidates).long()
+        distances = exact_distances(search.queries, self.bank, candidates)
+        distances.masked_fill_(candidates < 0, torch.inf)  # none found
+        if query_groups is not None:
+            own = self.bank_groups[candidates] == search.query_groups[:, None]
+            distances.masked_fill_(own, torch.inf)
+        distances, order = distances.topk(n_neighbors, largest=False)
+        indices = candidates.gather(1, order)
+        left = distances[:, -1].isinf()
+        if left.any():
+            part = search.only(left)
+            distances[left], indices[left] = nearest(
+                part.queries,
+                part.bank,
+                n_neighbors,
+                query_groups=part.query_groups,
+                bank_groups=part.bank_groups,
+            )
+        return distances, indices
+
+
+@contextmanager
+def _threads_kept():
+    """Keep torch's number of threads: numba sets that of OpenMP, which torch takes over."""
+    n_threads = torch.get_num_threads()
+    try:
+        yield
+    finally:
+        torch.set_num_threads(n_threads)
+
+
+def _import_pynndescent():
+    try:
+        import pynndescent
+    except ImportError as error:
+        raise ImportError(
+            "Approximate search needs pynndescent, which cannot be imported: "
+            f"{error}. Run `pip install pynndescent`, or search exactly."
+        ) from error
+    return pynndescent
+
+
+def bank_bytes(n_vectors: int, n_features: int) -> int:
+    """Bytes of a bank of float32 vectors, to be known before it is made.
+
+    Parameters
+    ----------
+    n_vectors, n_features : int
+
+    Returns
+    -------
+    n_bytes : int
+    """
+    return 4 * int(n_vectors) * int(n_features)

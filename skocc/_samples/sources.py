@@ -1,0 +1,665 @@
+"""Image sources: arrays, files or data sets behind one interface, read a batch at a time.
+
+Nothing downstream knows whether pixels are in memory or on disk. NumPy and Pillow only:
+the engine converts to tensors.
+"""
+
+import math
+import os
+import stat
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from itertools import repeat
+from typing import Any, Protocol
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from skocc._samples.warnings import warn
+
+# Pillow's names of the pixel formats that hold more than eight bits per channel.
+_DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
+_GREY_MODES = _DEEP_MODES | {"1", "L", "LA"}
+_N_DECODERS = min(4, os.cpu_count() or 1)
+_HEADER_BLOCK = 1000
+# What undoes each value of EXIF's tag for the orientation of the camera.
+_ORIENTATION_TAG = 0x0112
+_TRANSPOSITIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+
+class ImageSource(Protocol):
+    """Images, rows or clips that are loaded a batch at a time.
+
+    Attributes
+    ----------
+    shape : tuple
+        (n, H, W, C), (n, d) or (n, T, H, W, C); H and W are -1 where images differ in size.
+    dtype : numpy.dtype
+        What `load` gives: uint8, from 0 to 255, or float32.
+    is_lazy : bool
+        Whether loading takes long enough to be worth doing ahead, in a thread.
+    original_size : tuple (H, W) or None
+        Of the images before they were resized; None where they differ in it, and for rows.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    is_lazy: bool
+
+    @property
+    def original_size(self) -> tuple[int, int] | None: ...
+
+    def __len__(self) -> int: ...
+
+    def load(self, indices) -> Any:
+        """Return the samples at `indices`, a slice or an array of int, as one batch.
+
+        An ndarray (b, H, W, C), (b, d) or (b, T, H, W, C), or a tensor like it on the
+        device where the source keeps its samples.
+        """
+
+
+class ReadImages(ImageSource, Protocol):
+    """What is made of X.
+
+    Attributes
+    ----------
+    n_features : int or None
+        Values of a sample, ``n_features_in_``; None where samples differ in it.
+    is_table : bool
+        Whether X had rows and columns.
+    """
+
+    n_features: int | None
+    is_table: bool
+
+
+class ArrayImages:
+    """Images, or plain rows, that are already in memory.
+
+    Parameters
+    ----------
+    array : ndarray of shape (n, H, W, C) or (n, d), uint8, uint16 or float32
+        The images; not copied. A memory map stays on disk until it is read.
+    image_size : tuple (H, W), default=None
+        Size in pixels that images are brought to as they are loaded.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
+    is_table : bool, default=False
+        Whether the array was given as rows and columns.
+
+    Attributes
+    ----------
+    is_deep : bool
+        Whether there are integers of 16 bits, divided by the whole of their range.
+    """
+
+    is_lazy = False
+
+    def __init__(self, array, image_size=None, intensity_range=None, is_table=False):
+        self._array, self._intensity_range = array, intensity_range
+        self.is_table, self.n_features = is_table, math.prod(array.shape[1:])
+        same_size = image_size is None or tuple(image_size) == array.shape[1:3]
+        self._image_size = None if same_size else tuple(image_size)
+        sample_shape = array.shape[1:]
+        if self._image_size is not None:
+            sample_shape = (*self._image_size, array.shape[3])
+        self.shape = (len(array), *sample_shape)
+        self.original_size = array.shape[1:3] if array.ndim == 4 else None
+        self.is_deep = intensity_range is None and array.dtype == np.uint16
+        is_bytes = intensity_range is None and array.dtype == np.uint8
+        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def load(self, indices):
+        """Return the samples at `indices` as a new array (b, H, W, C) or (b, d)."""
+        batch = self._array[indices]
+        if self.is_deep or self._intensity_range is not None:
+            batch = scaled(batch, self._intensity_range)
+        if self._image_size is not None:
+            return np.stack([resize_array(image, self._image_size) for image in batch])
+        # A slice is a view; callers may get a read-only memory map or the user's own
+        # array, and tensors made from it must never write through.
+        return batch if batch.base is None else batch.copy()
+
+
+class FileImages:
+    """Images in files or as PIL objects, decoded when they are loaded.
+
+    Only the headers are read here, so that a file that is no image or has another size
+    is found before any training starts. Grey and colour files may be mixed. Images are
+    turned as EXIF says, and have the size that they have then. Of a file with several pages
+    the first is read.
+
+    Parameters
+    ----------
+    items : list of str, Path or PIL.Image.Image
+        What to decode. The pixels of a file are never kept.
+    image_size : tuple (H, W), default=None
+        Size in pixels that every image is brought to. None: all have one size.
+    n_channels : {1, 3}, default=None
+        Channels to decode to. None: 3 if any image has colour, else 1.
+    mixed_sizes : bool, default=False
+        Whether images may keep sizes of their own. If they do, ``shape`` is
+        (n, -1, -1, C), and they are loaded one by one.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
+    """
+
+    is_lazy, is_table = True, False
+
+    def __init__(
+        self,
+        items,
+        image_size=None,
+        n_channels=None,
+        mixed_sizes=False,
+        intensity_range=None,
+    ):
+        self._items, self._intensity_range = list(items), intensity_range
+        # One pool for the life of the source: memory that a thread has used for decoding
+        # serves it again, but is not given back when it ends.
+        self._pool = ThreadPoolExecutor(_N_DECODERS)
+        headers = self._read_headers()
+        modes = {mode for mode, _, _ in headers}
+        sizes = [size for _, size, _ in headers]
+        n_sizes = len(set(sizes))
+        if image_size is not None:
+            self._sizes = [tuple(image_size)] * len(headers)
+        elif n_sizes == 1 or mixed_sizes:
+            self._sizes = sizes
+        else:
+            self._refuse_sizes(sizes)
+        self._warn_about_files(headers)
+        if n_channels is None:
+            n_channels = 1 if modes <= _GREY_MODES else 3
+        self.original_size = sizes[0] if n_sizes == 1 else None
+        self._n_channels = n_channels
+        one_size = len(set(self._sizes)) == 1
+        self.shape = (
+            len(self._items),
+            *(self._sizes[0] if one_size else (-1, -1)),
+            n_channels,
+        )
+        self.n_features = math.prod(self.shape[1:]) if one_size else None
+        self.is_deep = intensity_range is None and bool(modes & (_DEEP_MODES - {"F"}))
+        is_bytes = intensity_range is None and not modes & _DEEP_MODES
+        self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
+
+    def __len__(self):
+        return self.shape[0]
+
+    def load(self, indices):
+        """Decode the images at `indices` into one array (b, H, W, C)."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        indices = [int(index) for index in indices]
+        images = self._pool.map(
+            _decode,
+            [self._items[index] for index in indices],
+            [self._place(index) for index in indices],
+            [self._sizes[index] for index in indices],
+            repeat(self._n_channels),
+            repeat(self.dtype),
+            repeat(self._intensity_range),
+        )
+        return np.stack(list(images))
+
+    def _refuse_sizes(self, sizes):
+        """Name the first image that is not as large as the one before all others."""
+        (height, width), index = sizes[0], 0
+        while sizes[index] == sizes[0]:
+            index += 1
+        raise ValueError(
+            "All images must have one size unless image_size is set. "
+            f"{self._named(index)} is {sizes[index][0]} x {sizes[index][1]} "
+            f"(H x W), the first image is {height} x {width}. "
+            "Set image_size=(H, W) to resize them."
+        )
+
+    def _warn_about_files(self, headers):
+        """Name the first file of several pages, and the first that is very large."""
+        several = [index for index, (_, _, has_pages) in enumerate(headers) if has_pages]
+        if several:
+            warn(
+                f"{self._named(several[0])} holds several pages, of "
+                f"which the first is read. Got {len(several)} of {len(headers)} files like "
+                "it. To read the others, save each as a file of its own, or pass them as "
+                "PIL images."
+            )
+        # Pillow warns of these too, but does not say which file it is.
+        limit = Image.MAX_IMAGE_PIXELS or float("inf")
+        large = [
+            index
+            for index, (_, (height, width), _) in enumerate(headers)
+            if height * width > limit and not isinstance(self._items[index], Image.Image)
+        ]
+        if large:
+            height, width = headers[large[0]][1]
+            warn(
+                f"{self._named(large[0])} has {height} x {width} pixels, "
+                f"more than the {limit} that Pillow holds to be safe. Got {len(large)} of "
+                f"{len(headers)} files like it. Leave out what may not be trusted; else "
+                "raise PIL.Image.MAX_IMAGE_PIXELS."
+            )
+
+    def _read_headers(self):
+        """Return Pillow's mode, the (H, W), and whether there are pages, of each image."""
+        headers = []
+        # In blocks, because a pool takes note of all it is asked for at once.
+        for start in range(0, len(self._items), _HEADER_BLOCK):
+            block = self._items[start : start + _HEADER_BLOCK]
+            places = [self._place(start + i) for i in range(len(block))]
+            headers += self._pool.map(_read_header, block, places)
+        return headers
+
+    def _named(self, index):
+        return _name(self._items[index], self._place(index))
+
+    def _place(self, index):
+        """Return what messages say of an image's place: nothing of one alone."""
+        return index if len(self._items) > 1 else None
+
+
+class ItemImages:
+    """Images that something gives by index: a data set of torch, or a list.
+
+    Each is read when it is loaded, by its index, one after another in one thread. The first
+    one says how many channels all have, and how large they are unless `image_size` does.
+
+    Parameters
+    ----------
+    items : sequence
+        Of PIL images, tensors (C, H, W) or (H, W), arrays (H, W, C) or (H, W), or tuples
+        that begin with one of them, such as pairs of image and label.
+    image_size : tuple (H, W), default=None
+        Size in pixels that every image is brought to. None: all have one size.
+    n_channels : int, default=None
+        Channels that every image has; grey ones are repeated to three, and PIL images
+        converted to one or three. None: those of the first image.
+    mixed_sizes : bool, default=False
+        As in `FileImages`. The sizes are then found by reading all images once.
+    is_channels_first : callable, default=None
+        Says of the shape of an array of three dimensions whether it is (C, H, W). None:
+        none is. Tensors always are.
+    intensity_range : tuple (low, high), default=None
+        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
+        numbers as they are.
+    """
+
+    is_lazy, is_table = True, False
+
+    def __init__(
+        self,
+        items,
+        image_size=None,
+        n_channels=None,
+        mixed_sizes=False,
+        is_channels_first=None,
+        intensity_range=None,
+    ):
+        self._items, self._is_channels_first = items, is_channels_first
+        self._intensity_range, self.is_deep = intensity_range, False
+        self._n_given, self._n_channels, self.dtype = n_channels, n_channels, None
+        first = self._read(0)
+        self.dtype, self._n_channels = first.dtype, first.shape[2]
+        self._image_size, self._sizes_seen = image_size, set()
+        self._size = image_size or first.shape[:2]
+        if isinstance(items, list) or (mixed_sizes and image_size is None):
+            sizes = [self._read(index).shape[:2] for index in range(len(items))]
+            self._sizes_seen = set(sizes)
+            if mixed_sizes and image_size is None and len(self._sizes_seen) > 1:
+                self._size = (-1, -1)
+            for index, size in enumerate(sizes):
+                self._check_size(index, size)
+        self.shape = (len(items), *self._size, self._n_channels)
+        self.n_features = None if -1 in self._size else math.prod(self.shape[1:])
+
+    def __len__(self):
+        return self.shape[0]
+
+    @property
+    def original_size(self):
+        """The (H, W) of all images that have been read, None where they differ in it."""
+        return next(iter(self._sizes_seen)) if len(self._sizes_seen) == 1 else None
+
+    def load(self, indices):
+        """Read the images at `indices` into one array (b, H, W, C)."""
+        if isinstance(indices, slice):
+            indices = range(*indices.indices(len(self)))
+        images = []
+        for index in map(int, indices):
+            image = self._read(index)
+            size = image.shape[:2]
+            self._check_size(index, size)
+            self._sizes_seen.add(size)
+            if self._image_size not in (None, size):
+                image = resize_array(image, self._image_size)
+            images.append(image)
+        return np.stack(images)
+
+    def _check_size(self, index, size):
+        if self._image_size is None and self._size not in (size, (-1, -1)):
+            raise ValueError(
+                "All images must have one size unless image_size is set. The image at "
+                f"index {index} of X is {size[0]} x {size[1]} (H x W), the first image is "
+                f"{self._size[0]} x {self._size[1]}. Set image_size=(H, W) to resize them."
+            )
+
+    def _read(self, index):
+        """Return one image as an array (H, W, C) of its own size, uint8 or float32."""
+        try:
+            item = self._items[index]
+        except Exception as error:
+            raise ValueError(
+                f"The item at index {index} of X, a {type(self._items).__name__}, cannot "
+                f"be read: {type(error).__name__}: {error}. Leave it out, for example by "
+                "torch.utils.data.Subset, or mend the data set."
+            ) from error
+        if isinstance(item, tuple | list) and len(item) > 0:
+            item = item[0]
+        if isinstance(item, Image.Image):
+            n_decoded = self._n_given if self._n_given in (1, 3) else None
+            self.is_deep |= self._intensity_range is None and _is_deep(item)
+            image = read_image(item, index, n_decoded, self._intensity_range)
+        else:
+            image = self._from_array(item, index)
+        if image.dtype == np.uint8 and self.dtype == np.float32:
+            image = image.astype(np.float32) / 255
+        n_channels, dtype = self._n_channels or image.shape[2], self.dtype or image.dtype
+        if image.shape[2] == 1 and n_channels == 3:
+            image = np.repeat(image, 3, axis=2)
+        if image.shape[2] != n_channels or image.dtype != dtype:
+            raise ValueError(
+                "All images of a data set must have the same channels and type. Got "
+                f"{image.shape[2]} channels of {image.dtype} at index {index}, where "
+                f"{n_channels} of {dtype} are expected. Convert them in the data set."
+            )
+        return image
+
+    def _from_array(self, item, index):
+        """Return a tensor or array as an array (H, W, C), uint8 or float32."""
+        is_tensor = hasattr(item, "detach")
+        if is_tensor:
+            item = item.detach().cpu()
+            if str(item.dtype) == "torch.bfloat16":
+                item = item.float()  # NumPy has no bfloat16
+        image = np.asarray(item) if is_tensor or isinstance(item, np.ndarray) else None
+        if image is None or image.ndim not in (2, 3) or image.dtype.kind not in "biuf":
+            raise ValueError(
+                "The items of a data set must be tensors (C, H, W) or (H, W), arrays "
+                "(H, W) or (H, W, C), PIL images, or tuples that begin with one. Got "
+                f"{_described(item)} at index {index}. Wrap it in a Dataset that gives "
+                "images; pass rows as one array (n, d)."
+            )
+        if not image.size:
+            raise ValueError(
+                f"An image must have pixels and channels. Got shape {image.shape} at index "
+                f"{index}. Leave it out."
+            )
+        if image.ndim == 2:
+            image = image[:, :, np.newaxis]
+        elif is_tensor or (
+            self._is_channels_first and self._is_channels_first(image.shape)
+        ):
+            image = np.moveaxis(image, 0, -1)
+        if image.dtype == np.uint8 and self._intensity_range is None:
+            return image
+        self.is_deep |= self._intensity_range is None and image.dtype == np.uint16
+        image = scaled(image, self._intensity_range)
+        if not np.isfinite(image).all():
+            kind = "NaN" if np.isnan(image).any() else "infinity (inf)"
+            raise ValueError(
+                f"X contains {kind}: the image at index {index} holds values that are not "
+                "finite. Leave it out, or replace them, for example by torch.nan_to_num."
+            )
+        return image
+
+
+def is_data_set(X):
+    """Return whether X is a map-style data set of torch.
+
+    Raises
+    ------
+    ValueError
+        X is what torch iterates over, and has no items that could be asked for.
+    """
+    # Who has not imported it has none.
+    torch_data = sys.modules.get("torch.utils.data")
+    if torch_data is None or not isinstance(X, torch_data.Dataset | torch_data.DataLoader):
+        return False
+    if isinstance(X, torch_data.DataLoader):
+        raise ValueError(
+            "X must give each image by its index, and in one order. Got a DataLoader of "
+            f"{type(X.dataset).__name__}, which gives batches of its own. Pass its data "
+            "set, loader.dataset; batch_size is a parameter of the detector."
+        )
+    if isinstance(X, torch_data.IterableDataset) or not hasattr(X, "__len__"):
+        raise ValueError(
+            f"X must give each image by its index, and say how many there are. Got "
+            f"{type(X).__name__}, which does not. Pass a Dataset with __getitem__ and "
+            "__len__, or the paths of the files; list(X) where all fit into memory."
+        )
+    return True
+
+
+def _described(item):
+    if hasattr(item, "shape"):
+        return f"{type(item).__name__} of shape {tuple(item.shape)} and {item.dtype}"
+    return type(item).__name__
+
+
+def scaled(array, intensity_range=None):
+    """Return numbers as float32, brought from a range to [0, 1]; too large ones are inf.
+
+    Without a range uint16 has that of its type, and other numbers are as they are.
+    """
+    if intensity_range is None and array.dtype == np.uint16:
+        intensity_range = 0, 65535
+    with np.errstate(over="ignore"):
+        numbers = array.astype(np.float32)
+        if intensity_range is None:
+            return numbers
+        low, high = map(np.float32, intensity_range)
+        return (numbers - low) / (high - low)
+
+
+@contextmanager
+def open_image(item, index=None):
+    """Open a file as a PIL image; whatever fails in the block is said of the file.
+
+    Parameters
+    ----------
+    item : str, Path or PIL.Image.Image
+        A PIL image is given back as it is.
+    index : int, default=None
+        Its place in X, for the message.
+
+    Yields
+    ------
+    image : PIL.Image.Image
+        Its pixels are not read yet.
+
+    Raises
+    ------
+    ValueError
+        There is no such file, it is no regular file, or Pillow cannot make anything of it.
+    """
+    try:
+        if isinstance(item, Image.Image):
+            yield item
+            return
+        with open(item, "rb", opener=_open_regular) as file, Image.open(file) as image:
+            if image.format == "EPS":
+                # Pillow would have Ghostscript run it, for as long as it pleases.
+                raise ValueError("PostScript is a program, not pixels")
+            yield image
+    # Decoders meet bytes that nobody thought of: beside OSError and SyntaxError they raise
+    # struct.error, IndexError, zlib.error, MemoryError, errors of their own and more.
+    except Exception as error:
+        raise _unreadable(item, index, error) from error
+
+
+def _open_regular(path, flags):
+    """Open a regular file; a pipe would wait for ever, and a device may never end."""
+    if not stat.S_ISREG(os.stat(path).st_mode):
+        raise OSError("it is no regular file but a folder, pipe, socket or device")
+    # What stands there now may be another thing; that must not wait either.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def _name(item, index):
+    """Return how a message names an image: by its path, else by its place in X."""
+    if isinstance(item, Image.Image):
+        return "The PIL image" if index is None else f"The PIL image at index {index}"
+    place = "" if index is None else f" (index {index})"
+    return f"The file {str(os.fspath(item))!r}{place}"
+
+
+def _unreadable(item, index, error):
+    to_do = (
+        "Check that the path exists and that the file is a complete image in a format "
+        "Pillow decodes, or leave it out of X."
+    )
+    reason = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(". ")]))
+    if isinstance(error, UnidentifiedImageError):
+        reason = "it is in no format that Pillow knows"
+    elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        to_do = "Leave it out of X, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+    elif isinstance(error, MemoryError):
+        to_do = "Leave it out of X, or free memory for its pixels."
+    return ValueError(f"{_name(item, index)} cannot be read as an image: {reason}. {to_do}")
+
+
+def _read_header(item, index):
+    """Return Pillow's mode, the (H, W), and whether it has pages, without decoding."""
+    with open_image(item, index) as image:
+        is_file = image is not item
+        # Of a PIL image, whoever opened it has said which page is meant. A second image in
+        # a JPEG is a preview of the first.
+        has_pages = (
+            is_file and image.format != "MPO" and getattr(image, "is_animated", False)
+        )
+        width, height = image.size
+        is_turned = _orientation(image) in (5, 6, 7, 8)
+        if image.format == "TIFF":
+            # Pillow turns these itself, some versions in part before they are decoded.
+            if is_file:
+                width, height = image.tag_v2[256], image.tag_v2[257]
+            else:
+                image.load()
+                (width, height), is_turned = image.size, False
+        return image.mode, (width, height) if is_turned else (height, width), has_pages
+
+
+def _orientation(image):
+    """Return how a camera was held by EXIF, 1 to 8, or None; nothing is decoded."""
+    try:
+        # Not image.getexif(): of a PNG, that decodes the pixels to look behind them.
+        return Image.Image.getexif(image).get(_ORIENTATION_TAG)
+    except Exception:
+        # Other programs show an image whose EXIF block is broken as it is stored.
+        return None
+
+
+def _upright(image):
+    """Return a PIL image as it is to be seen."""
+    if image.format == "TIFF":
+        image.load()  # this turns it, and may leave the tag
+        return image
+    transposition = _TRANSPOSITIONS.get(_orientation(image))
+    return image if transposition is None else image.transpose(transposition)
+
+
+def to_pil(array, item):
+    """Return an array (H, W[, C]), changed from what `read_image` gave, as a PIL image.
+
+    It holds numbers like those of `item`: of 16 bits, not floats, where that does.
+    """
+    with open_image(item) as image:
+        if array.dtype == np.float32 and _is_deep(image):
+            array = np.rint(array * 65535).astype(np.uint16)
+    return Image.fromarray(array)
+
+
+def read_image(item, index=None, n_channels=None, intensity_range=None):
+    """Return one image (H, W, C) as it is: its own size, uint8 or float32.
+
+    Parameters
+    ----------
+    item, index : as in `open_image`
+    n_channels : {1, 3}, default=None
+        Channels to decode to. None: 3 if it has colour, else 1.
+    intensity_range : tuple (low, high), default=None
+        As of `FileImages`.
+
+    Raises
+    ------
+    ValueError
+        As in `open_image`.
+    """
+    mode, size, _ = _read_header(item, index)
+    is_bytes = intensity_range is None and mode not in _DEEP_MODES
+    dtype = np.dtype(np.uint8 if is_bytes else np.float32)
+    n_channels = n_channels or (1 if mode in _GREY_MODES else 3)
+    return _decode(item, index, size, n_channels, dtype, intensity_range)
+
+
+def _is_deep(image):
+    return image.mode in _DEEP_MODES and image.mode != "F"
+
+
+def _decode(item, index, image_size, n_channels, dtype, intensity_range):
+    """Return one image as an array (H, W, C) of `dtype`."""
+    with open_image(item, index) as image:
+        return _to_array(_upright(image), image_size, n_channels, dtype, intensity_range)
+
+
+def _to_array(image, image_size, n_channels, dtype, intensity_range):
+    """Convert a PIL image to `n_channels`, resize it, and return (H, W, C)."""
+    height, width = image_size
+    if image.mode in _DEEP_MODES:
+        # Pillow cannot resize all of its deep formats, but all of mode F.
+        full_range = intensity_range or (0, 65535 if _is_deep(image) else 1)
+        pixels = scaled(np.asarray(image, dtype=np.float32), full_range)
+        if not np.isfinite(pixels).all():
+            raise ValueError("it holds values that are NaN or infinite")
+        image = Image.fromarray(pixels)
+    else:
+        image = image.convert("L" if n_channels == 1 else "RGB")
+    if image.size != (width, height):
+        image = image.resize((width, height), Image.Resampling.BILINEAR)
+    array = np.asarray(image)
+    if array.dtype == np.uint8 and dtype != np.uint8:
+        array = scaled(array, intensity_range or (0, 255))
+    if array.ndim == 2:
+        array = array[:, :, np.newaxis]
+    # A deep image is grey; where its neighbours have colour it is grey in colour.
+    return np.repeat(array, n_channels, axis=2) if array.shape[2] == 1 else array
+
+
+def resize_array(image, image_size):
+    """Resize an array (H, W, C) with Pillow's antialiased bilinear filter."""
+    height, width = image_size
+    channels = [
+        np.asarray(
+            Image.fromarray(np.ascontiguousarray(image[:, :, channel])).resize(
+                (width, height), Image.Resampling.BILINEAR
+            )
+        )
+        for channel in range(image.shape[2])
+    ]
+    return np.stack(channels, axis=2)

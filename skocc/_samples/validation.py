@@ -1,0 +1,653 @@
+"""Input validation: whatever is accepted as X becomes an image source.
+
+Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
+:func:`read_images` as an :class:`~skocc._samples.sources.ArrayImages`,
+:class:`~skocc._samples.sources.FileImages` or :class:`~skocc._samples.sources.ItemImages`.
+"""
+
+import math
+import os
+from collections import Counter
+from dataclasses import dataclass
+from numbers import Integral, Real
+
+import numpy as np
+from PIL import Image
+from scipy import sparse
+from sklearn.utils.validation import check_array
+
+from skocc._samples.labels import are_zeros_and_ones, marked_anomalies
+from skocc._samples.sources import (
+    ArrayImages,
+    FileImages,
+    ItemImages,
+    ReadImages,
+    is_data_set,
+)
+from skocc._samples.warnings import warn
+
+# Sizes of the channel axis by which a four-dimensional layout is recognised.
+_USUAL_CHANNELS = (1, 3, 4)
+# Anything that is not listed becomes the first. With uint8 first, float images would be
+# truncated to integers and every scikit-learn check would still pass.
+_DTYPES = [np.float32, np.uint8, np.uint16]
+# Images whose values are looked at for a warning, and how far these may be off by rounding,
+# after a resize for example.
+_N_CHECKED = 100
+_ROUNDING = 1e-3
+# Pixels a side, and values of a row, that no sample exceeds.
+_LONGEST_SIDE = 2**20
+# Pixels a side below which the maps of a backbone have no cell left.
+_MIN_BACKBONE_SIZE = 32
+
+
+def read_images(
+    X,
+    *,
+    image_shape=None,
+    image_size=None,
+    intensity_range=None,
+    like=None,
+    rows=False,
+    mixed_sizes=False,
+    min_samples=1,
+    name="The estimator",
+) -> ReadImages:
+    """Read X as images or rows; nothing else is changed.
+
+    Parameters
+    ----------
+    X : array, tensor, list, Series, DataFrame or Dataset
+        See "Images in" in the user guide.
+    image_shape, image_size, intensity_range
+        The parameters of an estimator.
+    like : tuple, default=None
+        ``image_shape_`` of an estimator that is fitted already: X is read like the images
+        it was fitted on. None: in `fit`.
+    rows : bool, default=False
+        Whether (n, d) without `image_shape` is accepted as plain rows.
+    mixed_sizes : bool, default=False
+        Whether files and PIL images may differ in size.
+    min_samples : int, default=1
+        Fewest samples the estimator can use.
+    name : str, default="The estimator"
+        Class of the estimator, for messages.
+
+    Returns
+    -------
+    images : ArrayImages, FileImages or ItemImages
+        Source of shape (n, H, W, C), or (n, d) for plain rows; (n, -1, -1, C) for
+        images that differ in size.
+
+    Raises
+    ------
+    ValueError
+        X has no reading, holds values that are not finite, or has too few samples; a file
+        cannot be read; a parameter is not usable.
+    """
+    check_intensity_range(intensity_range)
+    reader = _Reader(
+        image_shape=check_image_shape(image_shape),
+        given_shape=image_shape,
+        image_size=check_image_size(image_size),
+        intensity_range=intensity_range,
+        like=like,
+        rows=rows,
+        mixed_sizes=mixed_sizes,
+        min_samples=min_samples,
+        name=name,
+    )
+    X = _unwrap(X)
+    if isinstance(X, list) or is_data_set(X):
+        # Files, and images one by one. Other lists have become arrays in _unwrap.
+        images = reader.from_items(X)
+    elif len(X.shape) == 2:
+        images = reader.from_table(X)
+    else:
+        images = reader.from_array(X)
+    reader.check_sample_count(len(images))
+    if like is None and images.is_deep:
+        _warn_about_depth(images)
+    return images
+
+
+def check_like(images, like, name):
+    """Raise a ValueError unless images have the shape that an estimator was fitted on.
+
+    Parameters
+    ----------
+    images : image source
+    like : tuple
+        ``image_shape_`` of the estimator; -1 stands for any number of pixels.
+    name : str
+        Class of the estimator, for the message.
+    """
+    shape = images.shape[1:]
+    if len(shape) == len(like) and _matches(shape, like):
+        return
+    several = " (-1: they differ)" if -1 in shape else ""
+    raise ValueError(
+        f"X holds samples of shape {shape}{several}, but this {name} was fitted on samples "
+        f"of shape {like}. Pass X in the shape it was fitted on, or set "
+        "image_size=(H, W) and fit again to have images resized."
+    )
+
+
+def check_backbone_channels(image_shape):
+    """Raise a ValueError for images (H, W, C) that are neither grey nor RGB."""
+    if image_shape[2] not in (1, 3):
+        raise ValueError(
+            "A backbone needs 1 or 3 channels. Got images of shape "
+            f"{image_shape} (H, W, C). Pass for example X[:, :, :, :3]."
+        )
+
+
+def check_backbone_images(sample_shape):
+    """Raise a ValueError for samples that are no images for a backbone to be trained on.
+
+    Parameters
+    ----------
+    sample_shape : tuple (H, W, C) or (d,)
+    """
+    if len(sample_shape) != 3 or min(sample_shape[:2]) < _MIN_BACKBONE_SIZE:
+        raise ValueError(
+            f"A backbone needs images of at least {_MIN_BACKBONE_SIZE} x "
+            f"{_MIN_BACKBONE_SIZE} pixels. Got samples of shape {sample_shape}. Set "
+            "image_size=64 or more to enlarge them, or leave backbone at None."
+        )
+    check_backbone_channels(sample_shape)
+
+
+def check_integers(name, values):
+    """Raise a ValueError unless all of `values`, if there are any, are positive integers.
+
+    Parameters
+    ----------
+    name : str
+        The parameter's.
+    values : sequence or None
+    """
+    if values is not None and not all(isinstance(n, Integral) and n > 0 for n in values):
+        raise ValueError(
+            f"{name} must hold positive integers. Got {values!r}. Pass for example "
+            f"{name}=(32, 64)."
+        )
+
+
+def check_fitted_shape(estimator):
+    """Raise a ValueError unless `image_shape_` is one that `fit` sets with its parameters.
+
+    Parameters
+    ----------
+    estimator : estimator
+        Read from a file, which may hold anything.
+    """
+    shape = estimator.image_shape_
+    check_intensity_range(getattr(estimator, "intensity_range", None))
+    image_shape = check_image_shape(estimator.image_shape)
+    image_size = check_image_size(estimator.image_size)
+    is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
+    is_mixed = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0
+    if image_size is not None and len(shape) > 1:
+        agrees = is_mixed or shape[-3:-1] == image_size
+    elif image_shape is not None and len(shape) < 4:
+        agrees = is_mixed or (len(shape) == 3 and _matches(shape, image_shape))
+    else:
+        agrees = True
+    if not ((is_usual or is_mixed) and agrees):
+        raise ValueError(
+            f"image_shape_={shape} cannot come from image_shape={estimator.image_shape!r} "
+            f"and image_size={estimator.image_size!r}"
+        )
+
+
+def warn_about_anomalies(y):
+    """Warn when labels say, or may say, that anomalies are among the training images."""
+    if y is None:
+        return
+    marked = marked_anomalies(y)
+    if n_anomalies := int(marked.sum()):
+        warn(
+            f"y labels {n_anomalies} of {len(marked)} training images as anomalies, and "
+            "they are being trained on as if they were normal: y is ignored in fit. "
+            "Pass normal images only, for example X[y == 1].",
+        )
+    elif are_zeros_and_ones(y):
+        n_ones = int(np.sum(np.asarray(y, dtype=float)))
+        warn(
+            "y holds 0 and 1 only, which has two readings, and all images are being "
+            "trained on as if they were normal: y is ignored in fit. Got "
+            f"{n_ones} labels of 1 and {len(marked) - n_ones} of 0. If 1 is an anomaly, as "
+            "in PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
+            "np.where(y == 1, -1, 1), cannot be misread."
+        )
+
+
+def warn_about_range(images):
+    """Warn when images have pixels that a sigmoid cannot paint, as their first ones show.
+
+    Parameters
+    ----------
+    images : image source
+        Integers are in [0, 1] by the time they are trained on, rows are not painted so.
+    """
+    if images.dtype == np.uint8 or len(images.shape) != 4:
+        return
+    pixels = images.load(slice(0, _N_CHECKED))
+    lowest, highest = float(pixels.min()), float(pixels.max())
+    if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
+        warn(
+            f"The images have values from {lowest:.3g} to {highest:.3g}, and their "
+            "reconstruction, which ends in a sigmoid, lies in [0, 1]. Pass X / 255 for "
+            "pixels from 0 to 255, integers as they are, and images that have not been "
+            "standardised.",
+        )
+
+
+def check_image_shape(image_shape):
+    """Return image_shape as a tuple (H, W, C) with at most one -1, or None."""
+    if image_shape is None:
+        return None
+    shape = tuple(image_shape)
+    valid = (
+        len(shape) in (2, 3)
+        and all(isinstance(n, Integral) and (n > 0 or n == -1) for n in shape)
+        and shape.count(-1) <= 1
+    )
+    if not valid:
+        raise ValueError(
+            "image_shape must be (H, W) or (H, W, C) in pixels and channels, at most "
+            f"one entry being -1. Got {image_shape!r}. Set for example "
+            "image_shape=(28, 28)."
+        )
+    return tuple(int(n) for n in (shape if len(shape) == 3 else (*shape, 1)))
+
+
+def check_image_size(image_size):
+    """Return image_size as a tuple (H, W), or None."""
+    if image_size is None:
+        return None
+    size = (image_size,) * 2 if isinstance(image_size, Integral) else tuple(image_size)
+    if len(size) != 2 or not all(
+        isinstance(n, Integral) and 0 < n <= _LONGEST_SIDE for n in size
+    ):
+        raise ValueError(
+            "image_size must be one number of pixels or (H, W), both positive and at most "
+            f"{_LONGEST_SIDE}. Got {image_size!r}. Set for example image_size=(128, 128)."
+        )
+    return tuple(int(n) for n in size)
+
+
+def check_intensity_range(intensity_range):
+    """Refuse what are not two finite numbers in ascending order."""
+    if intensity_range is None:
+        return
+    largest = float(np.finfo(np.float32).max)
+    valid = len(intensity_range) == 2 and all(
+        isinstance(n, Real) and -largest <= n <= largest for n in intensity_range
+    )
+    if not valid or np.float32(intensity_range[0]) >= np.float32(intensity_range[1]):
+        raise ValueError(
+            "intensity_range must be two numbers (low, high) that are read as 0 and 1, the "
+            f"lower one first. Got {intensity_range!r}. Set for example "
+            "intensity_range=(0, 4095) for a camera of 12 bits."
+        )
+
+
+def _warn_about_depth(images):
+    """Warn when images of 16 bits use less than an eighth of them, by the first ones."""
+    # One by one, since they may differ in size.
+    firsts = [images.load([index]) for index in range(min(len(images), _N_CHECKED))]
+    low = round(65535 * float(min(image.min() for image in firsts)))
+    high = round(65535 * float(max(image.max() for image in firsts)))
+    if high - low < 65536 / 8:
+        warn(
+            f"The images have 16 bits and use little of them: values from {low} to {high}, "
+            "where 0 is read as 0 and 65535 as 1. To a network they hardly differ. Set for "
+            f"example intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, "
+            "65535) to have them read as now without this warning."
+        )
+
+
+def _unwrap(X):
+    """Return X as a list or data set of single images, a table, or an array."""
+    if is_data_set(X) or _is_table(X):
+        return X
+    if sparse.issparse(X):
+        raise ValueError(
+            "Sparse data is not supported: images are dense. Got a sparse "
+            f"{type(X).__name__} of shape {X.shape}. Pass X.toarray()."
+        )
+    given = type(X).__name__
+    if type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach"):
+        return _from_tensor(X)
+    if isinstance(X, (str, os.PathLike, Image.Image)):
+        raise ValueError(
+            f"X must be a collection of images. Got a single {type(X).__name__}: {X!r}. "
+            "Pass a list, for example [path]; for a folder, sorted(folder.glob('*.png'))."
+        )
+    if hasattr(X, "iloc") and X.ndim == 1:
+        X = X.tolist()  # a pandas Series; its values may be paths
+    if isinstance(X, tuple):
+        X = list(X)
+    if isinstance(X, list):
+        if X and (_is_files(X) or _is_single_images(X)):
+            return X
+        X = _stack(X)
+    X = np.asarray(X)
+    if X.ndim == 1 and X.dtype.kind in "UO":
+        return _list_of_items(X)
+    if X.dtype.kind == "c":
+        raise ValueError(
+            f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
+            "for example np.abs(X)."
+        )
+    if not X.dtype.isnative:
+        # Of foreign byte order, uint16 would not be recognised as such.
+        X = X.astype(X.dtype.newbyteorder("="))
+    if X.ndim not in (2, 3, 4):
+        raise ValueError(
+            "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
+            f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
+            "your data: for one image pass image[np.newaxis], for one row "
+            "X.reshape(1, -1); for a generator its images as one array."
+        )
+    return X
+
+
+def _is_table(X):
+    """Return whether X has named columns: a DataFrame of pandas, polars or another."""
+    # scikit-learn reads the names, so that it has to see the table itself.
+    return len(getattr(X, "shape", ())) == 2 and hasattr(X, "columns")
+
+
+def _is_files(items):
+    return all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items)
+
+
+def _is_single_images(items):
+    """Return whether a list holds what a data set gives, or arrays that do not stack."""
+    first = items[0]
+    is_sample = isinstance(first, list) and len({type(part) for part in first}) > 1
+    if (isinstance(first, tuple) and first) or is_sample:
+        # As scikit-learn's splitters take them out of a data set.
+        return isinstance(first[0], Image.Image) or getattr(first[0], "ndim", 0) in (2, 3)
+    shapes = {tuple(x.shape) if hasattr(x, "shape") else None for x in items}
+    # Tensors one by one have their channels first, which no array has to.
+    return all(shape is not None and len(shape) in (2, 3) for shape in shapes) and (
+        len(shapes) > 1 or hasattr(first, "detach")
+    )
+
+
+def _stack(samples):
+    """Return a list of equally shaped arrays, or a nested list, as one array."""
+    try:
+        return np.asarray(
+            [np.asarray(s) for s in samples] if hasattr(samples[0], "shape") else samples
+        )
+    except (ValueError, IndexError) as error:
+        if not samples:
+            return np.empty((0, 1))
+        shapes = sorted({np.shape(s) for s in samples if hasattr(s, "shape")})
+        raise ValueError(
+            "The images in X must have one shape. Got "
+            + (f"shapes {shapes[:5]}" if shapes else f"a ragged list ({error})")
+            + ". Resize them first, or pass their paths and set image_size=(H, W)."
+        ) from error
+
+
+def _list_of_items(X):
+    """Return a 1-D array of paths or PIL images as a list; refuse other objects."""
+    items = X.tolist()
+    for index, item in enumerate(items):
+        if not isinstance(item, (str, os.PathLike, Image.Image)):
+            raise ValueError(
+                "A one-dimensional X must hold paths (str or Path) or PIL images. Got "
+                f"{type(item).__name__} at index {index}. Reshape your data: pass images "
+                "as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
+            )
+    return items
+
+
+def _from_tensor(X):
+    """Return a torch tensor as an array; (n, C, H, W) becomes (n, H, W, C)."""
+    X = X.detach().cpu()
+    if X.is_complex():
+        raise ValueError(
+            f"Complex data not supported: X has dtype {X.dtype}. Pass real values, for "
+            "example X.abs()."
+        )
+    if str(X.dtype) == "torch.bfloat16":
+        X = X.float()  # NumPy has no bfloat16
+    if X.ndim not in (2, 3, 4):
+        raise ValueError(
+            "A tensor X must be images (n, C, H, W) or (n, H, W), or rows (n, d). Got "
+            f"shape {tuple(X.shape)}. For one image pass X.unsqueeze(0)."
+        )
+    X = X.numpy()
+    return np.moveaxis(X, 1, -1) if X.ndim == 4 else X
+
+
+@dataclass(frozen=True)
+class _Reader:
+    """What X is read by: see `read_images`."""
+
+    image_shape: tuple[int, int, int] | None
+    given_shape: tuple | None
+    image_size: tuple[int, int] | None
+    intensity_range: tuple[float, float] | None
+    like: tuple | None
+    rows: bool
+    mixed_sizes: bool
+    min_samples: int
+    name: str
+
+    def from_items(self, items):
+        """Return paths or PIL images, or a data set, as a source."""
+        self.check_sample_count(len(items))
+        n_channels = None
+        if self.like is not None and len(self.like) == 3:
+            n_channels = self.like[2]
+        elif self.like is None and self.image_shape is not None:
+            n_channels = self.image_shape[2] if self.image_shape[2] != -1 else None
+        if isinstance(items, list) and _is_files(items):
+            if n_channels not in (None, 1, 3):
+                raise ValueError(
+                    "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
+                    f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
+                )
+            images = FileImages(
+                items, self.image_size, n_channels, self.mixed_sizes, self.intensity_range
+            )
+        else:
+            images = ItemImages(
+                items,
+                self.image_size,
+                n_channels,
+                self.mixed_sizes,
+                lambda shape: _is_channels_first(
+                    (len(items), *shape), self.expected_shape()
+                ),
+                self.intensity_range,
+            )
+        if self.like is None and self.image_size is None:
+            _check_against_image_shape(images.shape, self.image_shape)
+        return images
+
+    def from_table(self, X):
+        """Return (n, d), flattened images or plain rows, as a source."""
+        if self.image_shape is None:
+            self.check_rows(X.shape)
+        self.check_sample_count(X.shape[0])
+        _check_table(X)
+        X = check_array(
+            X,
+            dtype=_DTYPES,
+            ensure_all_finite=False,
+            estimator=self.name,
+            input_name="X",
+        )
+        if self.image_shape is None:
+            return ArrayImages(X, None, self.intensity_range, is_table=True)
+        n_features = X.shape[1]
+        known = abs(math.prod(map(int, self.image_shape)))  # without the one that is -1
+        if n_features % known or (-1 not in self.image_shape and n_features != known):
+            raise ValueError(
+                f"Rows of {n_features} values cannot be read as images of "
+                f"image_shape={self.given_shape!r} (H, W[, C]). Set image_shape so that "
+                "H * W * C is the number of columns of X."
+            )
+        shape = tuple(n_features // known if n == -1 else n for n in self.image_shape)
+        X = X.reshape(len(X), *shape)
+        return ArrayImages(X, self.image_size, self.intensity_range, is_table=True)
+
+    def check_rows(self, shape):
+        """Raise a ValueError where a table cannot be plain rows."""
+        if self.like is None and not self.rows:
+            raise ValueError(
+                f"X has 2 dimensions, shape {shape}, and image_shape is None, but "
+                f"{self.name} works on images. Pass images of shape (n, H, W) or "
+                "(n, H, W, C), or set image_shape=(H, W) if the rows are flattened images."
+            )
+        if self.like is not None and len(self.like) == 3:
+            raise ValueError(
+                f"X has 2 dimensions, shape {shape}, but this {self.name} was fitted on "
+                f"images of shape {self.like}. Reshape X to (n, H, W, C)."
+            )
+
+    def from_array(self, X):
+        """Return (n, H, W), (n, H, W, C) or (n, C, H, W) as a source."""
+        _check_n_samples(len(X), 1, self.name)
+        flat = _checked_numbers(X.reshape(len(X), -1))
+        flat = check_array(
+            flat, dtype=_DTYPES, ensure_all_finite=False, estimator=self.name
+        )
+        X = flat.reshape(X.shape)
+        if X.ndim == 3:
+            X = X[:, :, :, np.newaxis]
+        elif _is_channels_first(X.shape, self.expected_shape()):
+            X = np.moveaxis(X, 1, -1)
+        if self.like is None or self.image_size is None:
+            _check_against_image_shape(X.shape, self.image_shape)
+        return ArrayImages(X, self.image_size, self.intensity_range)
+
+    def expected_shape(self):
+        """Return what is known of (H, W, C), -1 where nothing is, to tell layouts apart."""
+        if self.like is None:
+            return self.image_shape
+        if len(self.like) != 3:
+            return None
+        # Images of any size may arrive where they are resized.
+        return self.like if self.image_size is None else (-1, -1, self.like[2])
+
+    def check_sample_count(self, n_samples):
+        _check_n_samples(n_samples, self.min_samples, self.name)
+
+
+def _check_table(X):
+    """Raise a ValueError for a table of something else than numbers."""
+    values = np.asarray(X)
+    if values.size and isinstance(values.flat[0], str | os.PathLike):
+        raise ValueError(
+            f"X is a table of text, shape {X.shape}, not of numbers. Got "
+            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
+            "X['path'] of a DataFrame or X[:, 0] of an array."
+        )
+    _checked_numbers(values)
+    counts = Counter(getattr(X, "columns", ()))
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"The columns of X must have names of their own. Got {repeated[:5]} more than "
+            "once. Rename them, or pass X.to_numpy()."
+        )
+
+
+def _is_channels_first(shape, expected):
+    """Return whether an array of four dimensions is (n, C, H, W), not (n, H, W, C)."""
+    _, a, b, c = shape
+    if expected is not None:
+        if _matches((a, b, c), expected):
+            return False
+        if _matches((b, c, a), expected):
+            return True
+    last_is_channels, first_is_channels = c in _USUAL_CHANNELS, a in _USUAL_CHANNELS
+    if last_is_channels == first_is_channels:
+        # Nothing recognisable at either end: square images give the layout away.
+        last_is_channels, first_is_channels = a == b != c, b == c != a
+    if last_is_channels == first_is_channels:
+        raise ValueError(
+            f"X of shape {shape} can be read in two ways: as (n, H, W, C), images of "
+            f"{a} x {b} pixels with {c} channels, or as (n, C, H, W), images of {b} x {c} "
+            f"pixels with {a} channels. Set image_shape=(H, W, C) to say which."
+        )
+    return first_is_channels
+
+
+def _matches(shape, expected):
+    return all(e in (-1, n) for n, e in zip(shape, expected, strict=True))
+
+
+def _check_against_image_shape(shape, image_shape):
+    if image_shape is not None and not _matches(shape[1:], image_shape):
+        raise ValueError(
+            f"X holds images of shape {tuple(shape[1:])} (H, W, C), but image_shape is "
+            f"{image_shape}. Leave image_shape at None for X that is not flattened, or "
+            "set image_size=(H, W) to resize."
+        )
+
+
+def _checked_numbers(values):
+    """Return an array (n, d) of numbers; refuse others, and those that float32 has not."""
+    if values.dtype.kind == "O":
+        values = np.array([_number(x) for x in values.flat]).reshape(values.shape)
+    if values.dtype.kind not in "biuf":
+        raise ValueError(
+            f"X must hold numbers. Got dtype {values.dtype}. Convert it, for example by "
+            "X.astype(float), or leave such columns out."
+        )
+    if values.dtype.kind != "f" or values.size == 0:
+        return values
+    # float64 reaches further than the float32 that networks compute in.
+    largest = np.finfo(np.float32).max
+    # Two passes over the data in the usual case; NaN is neither.
+    if values.min() >= -largest and values.max() <= largest:
+        return values
+    bad = ~(np.abs(values) <= largest).all(axis=1)
+    first = int(np.argmax(bad))
+    if np.isnan(values[first]).any():
+        kind = "NaN"
+    elif np.isinf(values[first]).any():
+        kind = "infinity (inf)"
+    else:
+        kind = f"values beyond {largest:.3g}, which are infinity (inf) in float32"
+    raise ValueError(
+        f"X contains {kind}: {int(bad.sum())} of {len(values)} samples hold values "
+        f"that are not finite, the first at index {first}. Remove these samples or "
+        "replace the values, for example with np.nan_to_num."
+    )
+
+
+def _number(value):
+    """Return an object as a float, NaN where it stands for a missing value."""
+    # Those of pandas by name: it need not be there.
+    if value is None or type(value).__name__ in ("NAType", "NaTType"):
+        return np.nan
+    try:
+        if not isinstance(value, str | bytes):
+            return float(value)
+    except (TypeError, ValueError, OverflowError):
+        pass
+    raise ValueError(
+        f"X must hold numbers. Got a {type(value).__name__}, {value!r:.60}, among its "
+        "objects. Convert text to numbers and leave out what is none; paths and PIL images "
+        "go into a list, or an array of one dimension."
+    )
+
+
+def _check_n_samples(n_samples, min_samples, name):
+    if n_samples < max(min_samples, 1):
+        raise ValueError(
+            f"{name} needs at least {min_samples} images here. Got "
+            f"{n_samples} sample(s) (n_samples={n_samples}). Check that X is not empty; "
+            "to fit, pass more normal images."
+        )

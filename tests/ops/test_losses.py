@@ -1,0 +1,130 @@
+import numpy as np
+import pytest
+import torch
+
+from skocc._ops.losses import (
+    closeness_loss,
+    dispersion_loss,
+    divided_by_median,
+    hard_boundary_loss,
+    intra_class_loss,
+    pairwise_distance_loss,
+    reconstruction_loss,
+    similarity_map,
+    soft_boundary_loss,
+    squared_distance,
+    squared_error_map,
+    structural_similarity,
+)
+
+D = torch.tensor([1.0, 4.0, 9.0, 16.0])
+
+
+def test_values_by_hand():
+    assert soft_boundary_loss(D, torch.tensor(2.0), 0.1).item() == pytest.approx(46.5)
+    assert hard_boundary_loss(D).item() == 7.5
+    batch = torch.zeros(2, 1, 2, 2)
+    assert reconstruction_loss(batch + 0.5, batch).item() == 1.0
+    z = torch.tensor([[0.0, 0.0], [3.0, 4.0]])
+    assert squared_distance(z, torch.zeros(2)).tolist() == [0.0, 25.0]
+    assert pairwise_distance_loss(z, torch.zeros(2, 2)).item() == 2.5
+
+
+def test_distances_of_nearly_collapsed_embeddings_do_not_cancel():
+    z = torch.tensor([[1000.0, 1000.0]]) + torch.tensor([[0.0, 1e-3]])
+    exact = (z.double() - 1000).square().sum()
+    assert squared_distance(z, torch.full((2,), 1000.0)).item() == pytest.approx(
+        exact.item()
+    )
+
+
+def test_gradients():
+    z = torch.randn(5, 3, dtype=torch.float64, requires_grad=True)
+    center, radius = torch.ones(3, dtype=torch.float64), torch.tensor(1.0).double()
+    torch.autograd.gradcheck(lambda z: hard_boundary_loss(squared_distance(z, center)), z)
+    torch.autograd.gradcheck(
+        lambda z: soft_boundary_loss(squared_distance(z, center), radius, 0.2), z
+    )
+    # A batch of one.
+    torch.autograd.gradcheck(lambda z: reconstruction_loss(z[:1], torch.zeros(1, 3)), z)
+    # Neighbours of the same embedding stay where they are.
+    z_neighbor = torch.randn(5, 3, dtype=torch.float64)
+    torch.autograd.gradcheck(lambda z: pairwise_distance_loss(z, z_neighbor), z)
+    pairwise_distance_loss(z, z.detach()).backward()
+    assert torch.equal(z.grad, torch.zeros_like(z))
+
+
+def test_squared_error_map_is_the_mean_over_channels():
+    batch = torch.zeros(2, 3, 4, 5)
+    reconstruction = batch.clone()
+    reconstruction[1, :, 2, 3] = torch.tensor([1.0, 2.0, 4.0])
+    errors = squared_error_map(reconstruction, batch)
+    assert errors.shape == (2, 4, 5)
+    assert errors[1, 2, 3] == 7
+    assert errors.sum() == 7
+
+
+def test_similarity_agrees_with_scikit_image():
+    metrics = pytest.importorskip("skimage.metrics")
+    first = torch.rand(2, 3, 20, 17, generator=torch.Generator().manual_seed(0))
+    second = (first + 0.1 * torch.randn(first.shape)).clamp(0, 1)
+    similarities = structural_similarity(first.double(), second.double())
+    maps = similarity_map(first.double(), second.double())
+    assert maps.shape == (2, 10, 7)
+    for a, b, similarity, found in zip(first, second, similarities, maps, strict=True):
+        mean, full = metrics.structural_similarity(
+            a.double().numpy(),
+            b.double().numpy(),
+            data_range=1.0,
+            channel_axis=0,
+            gaussian_weights=True,
+            sigma=1.5,
+            use_sample_covariance=False,
+            full=True,
+        )
+        assert similarity.item() == pytest.approx(mean, abs=1e-9)
+        expected = torch.from_numpy(full).mean(0)[5:-5, 5:-5]
+        torch.testing.assert_close(found, expected, atol=1e-9, rtol=0)
+
+
+def test_similarity_of_constant_images_by_hand():
+    first, second = torch.full((1, 1, 11, 11), 0.2), torch.full((1, 1, 11, 11), 0.6)
+    # Without variance only the means are compared: (2 ab + c1) / (a^2 + b^2 + c1).
+    expected = (2 * 0.2 * 0.6 + 1e-4) / (0.2**2 + 0.6**2 + 1e-4)
+    assert structural_similarity(first, second).item() == pytest.approx(expected, rel=1e-4)
+    assert structural_similarity(first, first).item() == pytest.approx(1)
+    noise = torch.rand(1, 2, 15, 12)
+    assert structural_similarity(noise, 1 - noise).item() < -0.5
+
+
+def test_similarity_has_gradients():
+    first = torch.rand(2, 1, 12, 12, dtype=torch.double, requires_grad=True)
+    second = torch.rand(2, 1, 12, 12, dtype=torch.double)
+    torch.autograd.gradcheck(structural_similarity, (first, second))
+
+
+def test_cells_are_divided_by_the_median_of_their_image():
+    cells = torch.tensor([[[1.0, 2.0, 9.0]], [[4.0, 4.0, 8.0]], [[0.0, 0.0, 3.0]]])
+    expected = torch.tensor([[[0.5, 1.0, 4.5]], [[1.0, 1.0, 2.0]], [[0.0, 0.0, 3e12]]])
+    torch.testing.assert_close(divided_by_median(cells), expected)
+
+
+def test_losses_of_data_splitting():
+    zeros = torch.zeros(4)
+    labels = torch.tensor([True, False, True, False])
+    for loss in (
+        closeness_loss(zeros), dispersion_loss(zeros), intra_class_loss(zeros, labels)
+    ):  # fmt: skip
+        assert loss.item() == pytest.approx(np.log(2))
+    logits = torch.tensor([-3.0, 0.5, 2.0, -0.1], dtype=torch.float64, requires_grad=True)
+    probability = torch.sigmoid(logits)
+    # The formulas of the paper, which overflow for large logits.
+    torch.testing.assert_close(closeness_loss(logits), -(1 - probability).log().mean())
+    torch.testing.assert_close(dispersion_loss(logits), -probability.log().mean())
+    y = labels.double()
+    entropy = y * probability.log() + (1 - y) * (1 - probability).log()
+    torch.testing.assert_close(intra_class_loss(logits, labels), -entropy.mean())
+    assert closeness_loss(torch.tensor([1000.0])) == 1000
+    assert dispersion_loss(torch.tensor([-1000.0])) == 1000
+    for loss in (closeness_loss, dispersion_loss, lambda u: intra_class_loss(u, labels)):
+        torch.autograd.gradcheck(loss, logits)

@@ -1,0 +1,189 @@
+import pickle
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from skocc._ops import memory_bank as module
+from skocc._ops.memory_bank import MemoryBank, build_banks, image_digests, kept_under_budget
+
+N_FEATURES = 3
+
+
+def stream(n_small=60, n_big=12, n_blocks=4):
+    """Two streams of vectors whose first entry is their place; blocks side by side."""
+    small = torch.rand(n_small, N_FEATURES, generator=torch.Generator().manual_seed(0))
+    big = torch.rand(n_big, N_FEATURES, generator=torch.Generator().manual_seed(1))
+    small[:, 0], big[:, 0] = torch.arange(n_small), torch.arange(n_big)
+    blocks = zip(small.chunk(n_blocks), big.chunk(n_blocks), strict=True)
+    return (small, big), blocks
+
+
+def build(subsampling, n_kept=(20, 5), seed=0):
+    streams, blocks = stream()
+    generator = torch.Generator().manual_seed(seed)
+    return streams, build_banks(
+        blocks,
+        [60, 12],
+        n_kept,
+        N_FEATURES,
+        subsampling=subsampling,
+        generator=generator,
+    )
+
+
+@pytest.mark.parametrize("subsampling", ["random", "coreset"])
+def test_rows_are_those_of_the_stream(subsampling):
+    streams, banks = build(subsampling)
+    for vectors, bank, n_kept in zip(streams, banks, (20, 5), strict=True):
+        assert len(bank.rows.unique()) == len(bank.rows) == n_kept
+        torch.testing.assert_close(bank.vectors, vectors[bank.rows])
+    _, others = build(subsampling, seed=1)
+    assert set(others[0].rows.tolist()) != set(banks[0].rows.tolist())
+
+
+@pytest.mark.parametrize("subsampling", ["random", "coreset"])
+def test_everything_fits(subsampling):
+    streams, banks = build(subsampling, (60, 12))
+    for vectors, bank in zip(streams, banks, strict=True):
+        assert torch.equal(bank.vectors, vectors)
+        assert torch.equal(bank.rows, torch.arange(len(vectors)))
+
+
+def test_coreset_covers_better():
+    def radius(subsampling):
+        (vectors, _), (bank, _) = build(subsampling)
+        return torch.cdist(vectors, bank.vectors).amin(dim=1).max()
+
+    assert radius("coreset") < radius("random")
+
+
+def test_coreset_of_a_pool(monkeypatch):
+    # Room for 10 vectors beyond each bank: the coreset is one of 30 and of 12.
+    monkeypatch.setattr(module, "_POOL_BYTES", 2 * 10 * 4 * N_FEATURES)
+    pools = []
+    greedy = module.greedy_coreset
+
+    def spy(features, size, generator):
+        pools.append(len(features))
+        return greedy(features, size, generator)
+
+    monkeypatch.setattr(module, "greedy_coreset", spy)
+    streams, banks = build("coreset")
+    assert pools == [30, 12]
+    torch.testing.assert_close(banks[0].vectors, streams[0][banks[0].rows])
+
+
+def test_stream_of_another_length_is_noticed():
+    _, blocks = stream()
+    with pytest.raises(RuntimeError, match=r"held \[60, 12\] vectors, not \[61, 12\]"):
+        build_banks(
+            blocks,
+            [61, 12],
+            [20, 5],
+            N_FEATURES,
+            subsampling="random",
+            generator=torch.Generator(),
+        )
+
+
+def test_budget_is_shared_in_proportion():
+    assert kept_under_budget([1000, 50], 64, None) == [1000, 50]
+    assert kept_under_budget([1000, 50], 64, 1050 * 256) == [1000, 50]
+    for budget in (2 * 256, 100 * 256, 105_001, 1049 * 256):
+        kept = kept_under_budget([1000, 50], 64, budget)
+        assert min(kept) >= 1
+        assert sum(kept) * 256 <= budget
+        assert budget - sum(kept) * 256 < 3 * 256
+        assert kept[0] / kept[1] == pytest.approx(20, rel=0.3) or kept[1] < 4
+    with pytest.raises(ValueError, match=r"hold a vector each.*511 bytes.*at least 512"):
+        kept_under_budget([1000, 50], 64, 511)
+
+
+def test_digests_tell_images_apart():
+    images = torch.randint(0, 256, (5, 1, 8, 8)) / 255
+    digests = image_digests(images)
+    assert len(set(digests)) == 5
+    assert all(len(digest) == 16 for digest in digests)
+    # Whatever the layout in memory, the sign of zero and the company.
+    images[2][images[2] == 0] = -0.0
+    assert image_digests(images[2:3].transpose(2, 3).contiguous().mT) == [digests[2]]
+    images[0, 0, 3, 3] += 1 / 255
+    assert image_digests(images)[0] != digests[0]
+
+
+def test_digests_of_images_of_a_small_range_differ():
+    images = 1e-6 * torch.rand(12, 1, 8, 8)
+    assert len(set(image_digests(images))) == 12
+
+
+@pytest.fixture
+def bank():
+    """Six vectors of three images, of which the third is a copy of the first."""
+    images = torch.arange(3.0).view(3, 1, 1, 1).expand(3, 1, 4, 4).clone()
+    images[2] = images[0]
+    vectors = np.array([[0], [1], [10], [11], [20], [21]], np.float32)
+    digests = np.frombuffer(b"".join(image_digests(images)), np.uint8).reshape(3, 16)
+    return MemoryBank(vectors, np.repeat(np.arange(3, dtype=np.int32), 2), digests), images
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_an_image_of_the_bank_is_compared_with_the_others(bank, search, monkeypatch):
+    bank, images = bank
+    assert bank.numbers_of(images).tolist() == [0, 1, 0]
+    new = images + 5
+    assert bank.numbers_of(new).tolist() == [-1, -1, -1]
+    queries = torch.tensor([[1.0], [10.0], [9.0]])
+    if search == "approximate":
+        monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
+    found = bank.on(torch.device("cpu"), search)
+    distances, rows = found.nearest(queries, bank.numbers_of(images), 1)
+    assert rows[:, 0].tolist() == [2, 1, 2]
+    assert distances[:, 0].tolist() == [9, 9, 1]
+    distances, rows = found.nearest(queries, bank.numbers_of(new), 2)
+    assert rows.tolist() == [[1, 0], [2, 3], [2, 3]]
+    assert bank.n_others() == 4
+
+
+class ExactIndex:
+    """Stands in for the graph of neighbors, and counts how often it is made."""
+
+    n_made = 0
+
+    def __init__(self, vectors, images, verbose):
+        type(self).n_made += 1
+        self.vectors, self.images = vectors, images
+
+    def nearest(self, queries, n_neighbors, query_groups=None):
+        groups = None if query_groups is None else self.images
+        return module.nearest(
+            queries,
+            self.vectors,
+            n_neighbors,
+            query_groups=query_groups,
+            bank_groups=groups,
+        )
+
+
+def test_the_graph_is_made_once_and_never_pickled(bank, monkeypatch):
+    bank, _ = bank
+    monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
+    monkeypatch.setattr(ExactIndex, "n_made", 0)
+    with ThreadPoolExecutor(4) as pool:
+        for _ in pool.map(lambda _: bank.on(torch.device("cpu"), "approximate"), range(8)):
+            pass
+    assert ExactIndex.n_made == 1
+    again = pickle.loads(pickle.dumps(bank))
+    for name in ("vectors", "images", "digests"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
+    again.on(torch.device("cpu"), "approximate")
+    assert ExactIndex.n_made == 2
+
+
+def test_spread_is_relative_to_the_size_of_the_features(bank):
+    bank, _ = bank
+    expected = bank.vectors.std(axis=0).mean() / np.abs(bank.vectors).mean()
+    assert bank.spread() == pytest.approx(expected)
+    constant = MemoryBank(np.ones_like(bank.vectors), bank.images, bank.digests)
+    assert constant.spread() == 0

@@ -1,0 +1,317 @@
+import numpy as np
+import pytest
+import torch
+
+from skocc._ops import neighbors
+from skocc._ops.neighbors import (
+    ApproximateIndex,
+    bank_bytes,
+    exact_distances,
+    greedy_coreset,
+    nearest,
+    random_subset,
+)
+
+
+def brute_force(queries, bank, n_neighbors, query_groups=None, bank_groups=None):
+    """Distances (n, k) by differences in float64, on the CPU."""
+    queries, bank = queries.cpu().double(), bank.cpu().double()
+    distances = torch.stack([(bank - query).norm(dim=1) for query in queries])
+    if query_groups is not None:
+        own = query_groups.cpu()[:, None] == bank_groups.cpu()
+        distances[own] = torch.inf
+    return distances.sort(dim=1).values[:, :n_neighbors]
+
+
+def features(kind, n, seed, n_features=24):
+    """Feature vectors (n, n_features) that are hard to compare."""
+    generator = torch.Generator().manual_seed(seed)
+    noise = torch.randn(n, n_features, generator=generator)
+    if kind == "collapsed":
+        return 1 + 1e-4 * noise
+    if kind == "huge offset":
+        return 1e6 + noise  # steps of float32 there: 0.06
+    if kind == "tiny":
+        return 1e-30 * noise
+    if kind == "huge":
+        return 1e30 * noise
+    if kind == "one far cluster":
+        noise[::10] += 1e5
+    if kind == "two collapsed clusters":
+        noise = 1e-4 * noise + (torch.arange(n) % 2)[:, None]
+    if kind == "one vector very far":
+        noise[n // 2] = 1e12
+    if kind == "duplicates":
+        noise = noise[torch.arange(n) % 5]
+    if kind == "constant":
+        noise[:] = 0.3
+    return noise
+
+
+KINDS = (
+    "plain", "collapsed", "huge offset", "tiny", "huge", "one far cluster",
+    "two collapsed clusters", "one vector very far", "duplicates", "constant",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_neighbors", [1, 5])
+def test_distances_are_exact(kind, n_neighbors, device):
+    bank, queries = features(kind, 700, 0).to(device), features(kind, 60, 1).to(device)
+    queries[:3] = bank[:3]
+    distances, indices = nearest(queries, bank, n_neighbors)
+    assert distances.dtype == torch.float64
+    assert distances.device == indices.device == queries.device
+    expected = brute_force(queries, bank, n_neighbors)
+    torch.testing.assert_close(distances.cpu(), expected, rtol=1e-7, atol=0)
+    assert (distances[:3, 0] == 0).all()
+    named = (queries[:, None].double() - bank[indices].double()).norm(dim=2)
+    torch.testing.assert_close(named, distances, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_bound_is_below_the_distance(kind, monkeypatch):
+    """What makes a search exact: no product says more than half the squared distance."""
+    bank, queries = features(kind, 300, 0, 200), features(kind, 40, 1, 200)
+    center, scale = neighbors._frame(queries, bank)
+    matrices = []
+
+    def record(search, n_smallest, left, prepare, compare):
+        matrices.append(compare(left, prepare(bank)))
+        return search_all(search, n_smallest, left, prepare, compare)
+
+    search_all = neighbors._smallest
+    monkeypatch.setattr(neighbors, "_smallest", record)
+    search = neighbors._Search(queries, bank, None, None)
+    true = torch.stack([(bank.double() - query.double()).norm(dim=1) for query in queries])
+    own = ((queries.double() - center) / scale).square().sum(dim=1, keepdim=True)
+    for dtype in (torch.float32, torch.float64):
+        neighbors._by_products(search, 1, dtype, center, scale)
+        bounds = 2 * matrices.pop().double() + own
+        slack = 1e4 * torch.finfo(dtype).tiny + 1e-13 * own
+        assert (bounds <= (true / scale).square() + slack).all()
+        # A bound that is true but says nothing would send all to the slow search.
+        if kind == "plain":
+            assert (bounds >= 0.99 * (true / scale).square()).all()
+
+
+def test_expansion_would_not_do():
+    """The trap that the search avoids, at its place in the features of a collapsed net."""
+    bank, queries = features("collapsed", 700, 0), features("collapsed", 60, 1)
+    squares = bank.square().sum(1) - 2 * queries @ bank.T + queries.square().sum(1)[:, None]
+    naive = squares.clamp(min=0).amin(dim=1).sqrt()
+    expected = brute_force(queries, bank, 1)[:, 0]
+    assert ((naive - expected).abs() > 0.1 * expected).any()
+
+
+def test_uncertain_queries_are_searched_by_differences(monkeypatch):
+    """Two clusters so far apart that float64 products tell nothing within the far one."""
+    bank, queries = features("plain", 700, 0).double(), features("plain", 60, 1).double()
+    bank[::2] += 1e10
+    queries[::3] += 1e10
+    searched = []
+
+    def record(search, n_neighbors):
+        searched.append(len(search.queries))
+        return by_differences(search, n_neighbors)
+
+    by_differences = neighbors._by_differences
+    monkeypatch.setattr(neighbors, "_by_differences", record)
+    distances, _ = nearest(queries, bank, 2)
+    torch.testing.assert_close(distances, brute_force(queries, bank, 2), rtol=1e-7, atol=0)
+    # Those of one cluster only: the center is in the other.
+    assert searched in ([20], [40])
+
+
+def test_plain_features_need_one_stage(monkeypatch):
+    monkeypatch.setattr(neighbors, "_by_differences", None)
+    dtypes = []
+    by_products = neighbors._by_products
+
+    def record(search, n_neighbors, dtype, *frame):
+        dtypes.append(dtype)
+        return by_products(search, n_neighbors, dtype, *frame)
+
+    monkeypatch.setattr(neighbors, "_by_products", record)
+    nearest(features("collapsed", 60, 1), features("collapsed", 700, 0))
+    assert dtypes == [torch.float32]
+
+
+def test_reduced_precision_is_not_trusted():
+    """TF32 and bfloat16 products are outside the error bound."""
+    precision = torch.get_float32_matmul_precision()
+    try:
+        torch.set_float32_matmul_precision("medium")
+        assert not neighbors._products_are_full_precision()
+    finally:
+        torch.set_float32_matmul_precision(precision)
+    bank, queries = features("plain", 300, 0), features("plain", 30, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        distances, _ = nearest(queries, bank)
+    torch.testing.assert_close(distances, brute_force(queries, bank, 1), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("blocks", [(1, 1), (7, 13), (60, 399), (64, 700)])
+def test_blocks(blocks):
+    bank, queries = features("plain", 700, 0), features("plain", 60, 1)
+    query_block, bank_block = blocks
+    distances, indices = nearest(
+        queries, bank, 3, query_block=query_block, bank_block=bank_block
+    )
+    expected = nearest(queries, bank, 3)
+    assert torch.equal(distances, expected[0])
+    assert torch.equal(indices, expected[1])
+
+
+@pytest.mark.parametrize("width", [1, 40, 288, 289, 1000])
+def test_row_smallest(width):
+    values = torch.randn(20, width, generator=torch.Generator().manual_seed(0))
+    values[:, : width // 3] = torch.inf
+    smallest, columns = neighbors._row_smallest(values, 8)
+    expected = values.topk(min(8, width), largest=False).values
+    assert torch.equal(smallest, expected)
+    assert torch.equal(values.gather(1, columns), expected)
+    assert all(len(row.unique()) == len(row) for row in columns)
+
+
+def test_own_group_does_not_count(device):
+    """Images of 50 patches each, more than there are candidates."""
+    bank = features("plain", 400, 0).to(device)
+    groups = torch.arange(400, device=device) // 50
+    bank += 10 * groups[:, None]  # the nearest are all of the own image
+    distances, indices = nearest(bank, bank, 5, query_groups=groups, bank_groups=groups)
+    assert (groups[indices] != groups[:, None]).all()
+    expected = brute_force(bank, bank, 5, groups, groups)
+    torch.testing.assert_close(distances.cpu(), expected, rtol=1e-7, atol=0)
+    # A group of queries that the bank does not have leaves nothing out.
+    distances, _ = nearest(bank, bank, query_groups=groups + 100, bank_groups=groups)
+    assert (distances == 0).all()
+
+
+def test_query_that_is_not_finite():
+    bank, queries = features("plain", 100, 0), features("plain", 4, 1)
+    expected, _ = nearest(queries, bank)
+    queries[1, 3], queries[2, 0] = torch.nan, torch.inf
+    distances, _ = nearest(queries, bank)
+    assert distances.isnan().flatten().tolist() == [False, True, True, False]
+    assert torch.equal(distances[[0, 3]], expected[[0, 3]])
+
+
+def test_inputs_that_do_not_fit():
+    bank = features("plain", 10, 0)
+    groups = torch.arange(10) // 4  # at most 6 are of other groups
+    with pytest.raises(ValueError, match=r"n_neighbors=11, and 10 .* Ask for"):
+        nearest(bank, bank, 11)
+    with pytest.raises(ValueError, match=r"n_neighbors=7, and 6 .* Ask for"):
+        nearest(bank, bank, 7, query_groups=groups, bank_groups=groups)
+    nearest(bank, bank, 6, query_groups=groups, bank_groups=groups)
+    with pytest.raises(ValueError, match=r"n_neighbors=0"):
+        nearest(bank, bank, 0)
+    with pytest.raises(ValueError, match=r"\(10, 23\), a bank of \(10, 24\)\. Take both"):
+        nearest(bank[:, 1:], bank)
+    with pytest.raises(ValueError, match=r"\(0, 24\)\. Pass at least one"):
+        nearest(bank, bank[:0])
+    with pytest.raises(ValueError, match=r"10 groups of queries and None .* Pass both"):
+        nearest(bank, bank, query_groups=groups)
+    with pytest.raises(ValueError, match=r"holds NaN .* Check the images"):
+        nearest(bank, torch.where(bank > 2, torch.nan, bank))
+
+
+def test_exact_distances():
+    queries, bank = torch.tensor([[0.0, 0.0]]), torch.tensor([[3.0, 4.0], [0.0, 1.0]])
+    distances = exact_distances(queries, bank, torch.tensor([[1, 0, 0]]))
+    assert distances.tolist() == [[1.0, 5.0, 5.0]]
+
+
+def test_budget():
+    assert bank_bytes(679_041, 64) == 679_041 * 64 * 4
+
+
+def covering_radius(vectors, chosen):
+    return brute_force(vectors, vectors[chosen], 1).max()
+
+
+def brute_force_greedy(vectors, size, first):
+    chosen = [first]
+    distances = torch.cdist(vectors.double(), vectors.double())
+    while len(chosen) < size:
+        chosen.append(int(distances[chosen].amin(dim=0).argmax()))
+    return chosen
+
+
+@pytest.mark.parametrize("kind", ["plain", "collapsed", "one far cluster"])
+def test_greedy_coreset(kind, device):
+    vectors = features(kind, 300, 0).to(device)
+    generator = torch.Generator().manual_seed(3)
+    chosen = greedy_coreset(vectors, 30, generator)
+    assert chosen.device == vectors.device
+    first = int(torch.randint(300, (), generator=torch.Generator().manual_seed(3)))
+    # The seed is in it, and each further vector is the farthest from those before it.
+    assert chosen.tolist() == brute_force_greedy(vectors.cpu(), 30, first)
+
+
+def test_greedy_coreset_after_projection():
+    vectors = features("collapsed", 300, 0, n_features=500)
+    # Clusters, so that a subset at random would cover badly.
+    vectors += 1e-2 * (torch.arange(300).float().pow(2)[:, None] % 17)
+    chosen = greedy_coreset(vectors, 30, torch.Generator().manual_seed(0), n_projections=64)
+    greedy = brute_force_greedy(vectors, 30, int(chosen[0]))
+    assert covering_radius(vectors, chosen) <= 2 * covering_radius(vectors, greedy)
+    assert len(chosen.unique()) == 30
+
+
+def test_coreset_of_copies_and_of_all():
+    """More vectors than there are different ones, and all there are."""
+    vectors = features("duplicates", 40, 0)
+    chosen = greedy_coreset(vectors, 40, torch.Generator().manual_seed(0))
+    assert sorted(chosen.tolist()) == list(range(40))
+    assert len(vectors[chosen[:5]].unique(dim=0)) == 5
+
+
+@pytest.mark.parametrize(
+    "choose",
+    [
+        lambda generator: random_subset(200, 20, generator),
+        lambda generator: greedy_coreset(features("plain", 200, 0, 150), 20, generator),
+    ],
+    ids=["random", "greedy"],
+)
+def test_subset_is_that_of_the_generator(choose):
+    generators = [torch.Generator().manual_seed(seed) for seed in (0, 0, 1)]
+    first, again, other = map(choose, generators)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    assert len(first.unique()) == 20
+    assert 0 <= first.min() <= first.max() < 200
+
+
+def test_subset_of_the_wrong_size():
+    generator = torch.Generator().manual_seed(0)
+    with pytest.raises(ValueError, match=r"size=11 of 10 vectors\. Choose"):
+        random_subset(10, 11, generator)
+    with pytest.raises(ValueError, match=r"size=0 of 10 vectors\. Choose"):
+        greedy_coreset(torch.zeros(10, 2), 0, generator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["plain", "collapsed"])
+def test_approximate_search(kind, device):
+    bank = features(kind, 2000, 0, 8).to(device)
+    queries = features(kind, 100, 1, 8).to(device)
+    groups = torch.arange(2000, device=device) // 20
+    index = ApproximateIndex(bank, groups, random_state=0)
+    distances, indices = index.nearest(queries, 3)
+    expected, _ = nearest(queries, bank, 3)
+    assert np.mean(np.isclose(distances, expected.cpu(), rtol=1e-7, atol=0)) > 0.95
+    torch.testing.assert_close(
+        distances, exact_distances(queries.cpu(), bank.cpu(), indices), rtol=0, atol=0
+    )
+    again, _ = ApproximateIndex(bank, groups, random_state=0).nearest(queries, 3)
+    assert torch.equal(again, distances)
+
+    # The own image of a query leaves enough candidates for most, and the rest is exact.
+    distances, indices = index.nearest(bank[:100], 3, query_groups=groups[:100])
+    assert (groups.cpu()[indices] != groups[:100, None].cpu()).all()
+    assert distances.isfinite().all()
+    with pytest.raises(ValueError, match=r"n_neighbors=2001"):
+        index.nearest(queries, 2001)
