@@ -100,6 +100,7 @@ def mass_volume_auc(
     True
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
+    volume = float(volume)
     try:
         low, high = map(float, mass_range)
     except (TypeError, ValueError):
@@ -189,6 +190,7 @@ def excess_mass_auc(
     True
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
+    volume = float(volume)
     thresholds = np.unique(normal)[::-1]
     masses = _fraction_at_least(normal, thresholds)
     volumes = volume * _fraction_at_least(uniform, thresholds)
@@ -216,8 +218,10 @@ def _check_scores(scores_normal, scores_uniform, volume):
                 f"detector.score_samples(X) for {name} samples X."
             )
         checked.append(np.sort(np.where(np.isnan(scores), -np.inf, scores)))
-    # Masses over volumes must be numbers as well.
-    if not 1e-290 < volume < 1e290:
+    # Masses over volumes must be numbers as well. Beside a float32 the bounds overflow.
+    with np.errstate(over="ignore"):
+        is_usable = 1e-290 < volume < 1e290
+    if not is_usable:
         raise ValueError(
             "volume must be positive and finite, from 1e-290 to 1e290. Got "
             f"{volume!r}. Pass that of the region of the uniform samples, or 1.0."
