@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sklearn.exceptions import InconsistentVersionWarning
 
-from skocc._base.versions import __version__
+from skocc._base import versions
 from skocc._samples.warnings import warn
 
 
@@ -69,11 +69,11 @@ class VersionWarning(InconsistentVersionWarning):
 
 def warn_about_version(name, version):
     """Warn where an estimator is from another version of skocc than this."""
-    if version not in (None, __version__):
+    if version not in (None, versions.__version__):
         warn(
             VersionWarning(
                 estimator_name=name,
-                current_sklearn_version=__version__,
+                current_sklearn_version=versions.__version__,
                 original_sklearn_version=version,
             )
         )
@@ -88,7 +88,7 @@ class FittedMixin:
     _fitted_attributes = IMAGE_ATTRIBUTES
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_skocc_version": __version__}
+        return {**super().__getstate__(), "_skocc_version": versions.__version__}
 
     def __setstate__(self, state):
         state = dict(state)
