@@ -65,7 +65,7 @@ def test_pickles_of_another_version_warn(estimator_class, digits, monkeypatch):
     estimator = make(estimator_class).fit(digits[0][:20])
     expected = results(estimator, digits[1][:5])
     with monkeypatch.context() as patch:
-        patch.setattr(skocc, "__version__", "0.0.9")
+        patch.setattr("skocc._base.fitted.__version__", "0.0.9")
         old = pickle.dumps(estimator)
     name = estimator_class.__name__
     with pytest.warns(
