@@ -79,20 +79,20 @@ class BaseDetector(FittedMixin, OutlierMixin, BaseEstimator):
     """Base class of detectors, which do two things of their own: `_fit` and `_score`.
 
     A method has keyword-only parameters that `__init__` assigns, among them those of
-    ``DETECTOR_CONSTRAINTS`` and `device`, and declares what `_fit` sets in
-    ``_fitted_attributes``. It implements
+    ``DETECTOR_CONSTRAINTS`` and `device`. It implements
 
     ``_fit(images, run)``
         Learn from an image source in memory or on the device, and set attributes, networks
         being on the CPU and in eval mode. It runs with random numbers of its own
-        (`run.generator`, and torch's functions), and whatever it sets is undone if it
-        raises an error.
+        (`run.generator`, and torch's functions). Whatever it sets is undone if it raises an
+        error, so it changes nothing in place: in a warm start it trains a copy.
     ``_score(images, device)``
-        Return `Scores` of an image source.
+        Return `Scores` of an image source, by the network from `_on_device` and on batches
+        in the precision of `_dtype`.
     ``_auto_offset(train_scores)``
         Optional: the threshold for ``contamination="auto"``.
-    ``_empty_network(attribute)``, ``_check_loaded()``
-        For model files: see :class:`~skocc._base.fitted.FittedMixin`.
+    ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
+        For `skocc.save` only: see :class:`~skocc._base.fitted.FittedMixin`.
     """
 
     # Whether (n, d) may be plain rows, and the fewest samples to learn from.

@@ -82,7 +82,9 @@ def warn_about_version(name, version):
 class FittedMixin:
     """Estimators that model files and pickles can hold.
 
-    The estimator declares in ``_fitted_attributes`` all that `fit` sets.
+    For model files the estimator declares in ``_fitted_attributes`` all that `fit` sets,
+    and ``_empty_network(attribute)`` builds what is declared a network, before its weights
+    are loaded. Pickles need neither.
     """
 
     _fitted_attributes = IMAGE_ATTRIBUTES
