@@ -167,14 +167,18 @@ CASES = {
     "FeatureCAE-warm": ("FeatureCAE", {"warm_start": True}, EIGHT),
     "FeatureCAE-max": (
         "FeatureCAE",
-        {"aggregation": "max", "score_normalization": "median", "patience": 1},
+        {
+            "cell_aggregation": "max", "score_normalization": "median",
+            "n_iter_no_change": 1,
+        },
         PICTURE,
     ),
     "FeatureCAE-mean": (
         "FeatureCAE",
         {
-            "aggregation": "mean", "normalization": "imagenet", "max_feature_bytes": 0,
-            "border": 1, "interpolation": "bilinear", "contamination": "auto",
+            "cell_aggregation": "mean", "normalization": "imagenet",
+            "max_feature_bytes": 0, "border": 1, "interpolation": "bilinear",
+            "contamination": "auto",
         },
         PICTURE,
     ),
@@ -213,12 +217,15 @@ CASES = {
     "ConvAE-warm": ("ConvAE", {"warm_start": True}, EIGHT),
     "ConvAE-augmentation": (
         "ConvAE",
-        {"augmentation": True, "n_augmented": 24, "patience": 1},
+        {"augmentation": True, "n_augmented": 24, "n_iter_no_change": 1},
         PICTURE,
     ),
     "ConvAE-ssim": (
         "ConvAE",
-        {"error": "ssim", "crop": 2, "augmentation": True, "rotations": False},
+        {
+            "reconstruction_metric": "ssim", "border": 2, "augmentation": True,
+            "rotations": False,
+        },
         PICTURE,
     ),
     "ConvAE-files": ("ConvAE", {"image_size": (16, 12)}, "files"),

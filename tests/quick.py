@@ -16,7 +16,9 @@ FIRST_CONV = {
     "image_size": None,
 }  # fmt: skip
 SMALL = {
-    "ConvAE": {"n_epochs": 2, "patience": None, "augmentation": False, "width": 4},
+    "ConvAE": {
+        "n_epochs": 2, "n_iter_no_change": None, "augmentation": False, "base_channels": 4,
+    },
     "DataSplitOCC": {
         "pretrain_n_epochs": 2, "n_epochs": 2, "widths": (4, 12, 24, 16, 16),
     },
@@ -25,7 +27,9 @@ SMALL = {
         "pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2,
         "filter_init": "random",
     },
-    "FeatureCAE": {"n_epochs": 2, "patience": None, "latent_dim": 32, **FIRST_CONV},
+    "FeatureCAE": {
+        "n_epochs": 2, "n_iter_no_change": None, "latent_dim": 32, **FIRST_CONV,
+    },
     "MOCCA": {"pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2},
     "PatchSVDD": {
         "n_epochs": 2, "n_pairs": 2, "patch_size": 8, "strides": (2, 4),

@@ -11,7 +11,7 @@ from tests.quick import quick
 # Each estimator with the options that change what a step does: losses, samplers, batches.
 VARIANTS = [
     ("ConvAE", {}),
-    ("ConvAE", {"augmentation": True, "n_augmented": 8, "error": "ssim"}),
+    ("ConvAE", {"augmentation": True, "n_augmented": 8, "reconstruction_metric": "ssim"}),
     ("DataSplitOCC", {}),
     ("DataSplitOCC", {"objective": "split", "balanced": True, "dropout": 0.5}),
     ("DataSplitOCC", {"objective": "naive", "freeze_bn": True}),

@@ -47,7 +47,7 @@ RANDOM_RESNET = {"backbone": "resnet18", "weights": None}
 # For each estimator, small and realistic: number of images, their shape, parameters.
 SETTINGS = {
     "ConvAE": [
-        (40, (32, 32), {**FEW, "width": 4, "augmentation": False}),
+        (40, (32, 32), {**FEW, "base_channels": 4, "augmentation": False}),
         (200, (128, 128), {**FEW, "n_augmented": 200}),
     ],
     "DataSplitOCC": [

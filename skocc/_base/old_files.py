@@ -3,6 +3,8 @@
 Names that a class has changed are in one table, ``RENAMED``. Here is what it cannot say.
 """
 
+from skocc._base.renamed import current_names
+
 # Formats 1 and 2, of skocc 0.1: bank and recognition in attributes of their own, ...
 _BANKS = {
     "ResNetKNN": {"bank_": ("bank_", "_bank_images")},
@@ -59,4 +61,23 @@ def current_form(header, arrays):
             arrays[f"{bank}/vectors"] = arrays.pop(vectors)
             arrays[f"{bank}/images"] = arrays.pop(images)
             arrays[f"{bank}/digests"] = digests
-    return {**header, "estimator": name, "params": params, "values": values}, arrays
+    header = {
+        **header,
+        "estimator": name,
+        "params": current_names(name, params),
+        "values": current_names(name, values),
+    }
+    return header, _current_groups(name, arrays)
+
+
+def _current_groups(name, arrays):
+    """Return arrays with the current names of the attributes that they are parts of."""
+    groups = {}
+    for key, array in arrays.items():
+        group, slash, entry = key.partition("/")
+        groups.setdefault(group, {})[slash + entry] = array
+    return {
+        group + rest: array
+        for group, parts in current_names(name, groups).items()
+        for rest, array in parts.items()
+    }

@@ -11,6 +11,13 @@ import inspect
 # names of a module, of options of a command. An entry of a class also holds for its
 # subclasses.
 RENAMED = {
+    "ConvAE": {
+        "crop": "border",
+        "error": "reconstruction_metric",
+        "patience": "n_iter_no_change",
+        "width": "base_channels",
+    },
+    "FeatureCAE": {"aggregation": "cell_aggregation", "patience": "n_iter_no_change"},
     "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
     "SyntheticSplit": {"share": "fraction"},
     "ThresholdTuner": {

@@ -662,6 +662,7 @@ class DataSplitOCC(BaseDetector):
             milestones=(),
             mixed_precision=self.mixed_precision,
             verbose=self.verbose,
+            stage=f"{type(self).__name__}: autoencoder",
         )
         return autoencoder.cpu().eval()
 
@@ -716,7 +717,7 @@ class DataSplitOCC(BaseDetector):
             mixed_precision=self.mixed_precision,
             weight_average=self.weight_average,
             verbose=self.verbose,
-            stage="Data splitting",
+            stage=type(self).__name__,
         )
 
     def _mixed_batches(self, images, typical, run):

@@ -385,7 +385,7 @@ for n in (1, 2, 3, 5, 7):
     skocc.MOCCA(architecture="residual", widths=widths, **two).fit(X)
     skocc.MOCCA(architecture="lenet", widths=widths[:3], **two).fit(X)
     skocc.DeepSVDD(widths=widths[:3], **two).fit(X)
-    skocc.ConvAE(width=n, augmentation=False, **short).fit(X)
+    skocc.ConvAE(base_channels=n, augmentation=False, **short).fit(X)
     skocc.DataSplitOCC(widths=(*widths, n), latent_dim=3, **two).fit(X)
     skocc.PatchSVDD(patch_size=16, embedding_dim=n, n_pairs=4, **short).fit(X)
     body = torch.nn.Sequential(
