@@ -45,7 +45,7 @@ def main():
     else:
         train, test, is_anomaly = one_digit(args.digit, args.random_state)
         detector.fit(train)
-    typical, similarity = detector.typical_, detector.similarity_
+    typical, similarity = detector.typical_, detector.reconstruction_similarity_
     print(
         f"{len(train)} normal images, of which {np.sum(~typical)} are atypical: similarity "
         f"to the reconstruction at most {similarity[~typical].max():.3f}, median of the "

@@ -149,14 +149,14 @@ CASES = {
     "DataSplitOCC-warm": ("DataSplitOCC", {"warm_start": True}, EIGHT),
     "DataSplitOCC-split": (
         "DataSplitOCC",
-        {"objective": "split", "balanced": True, "similarity": "mse"},
+        {"objective": "split", "balanced": True, "reconstruction_metric": "mse"},
         EIGHT,
     ),
     "DataSplitOCC-naive": ("DataSplitOCC", {"objective": "naive"}, EIGHT),
-    "DataSplitOCC-rows": ("DataSplitOCC", {"widths": None, "dropout": 0.3}, ROW),
+    "DataSplitOCC-rows": ("DataSplitOCC", {"channels": None, "dropout": 0.3}, ROW),
     "DataSplitOCC-color": (
         "DataSplitOCC",
-        {"spatial_code": True, "similarity": "ssim", "difference": "signed"},
+        {"latent_dim": "map", "reconstruction_metric": "ssim", "difference": "signed"},
         PICTURE,
     ),
     "DataSplitOCC-average": ("DataSplitOCC", {"weight_average": 0.9, "tol": 0.5}, EIGHT),

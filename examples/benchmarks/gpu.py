@@ -51,7 +51,7 @@ SETTINGS = {
         (200, (128, 128), {**FEW, "n_augmented": 200}),
     ],
     "DataSplitOCC": [
-        (60, (16, 16), {**TWO_STAGES, "widths": (4, 12, 24, 16, 16)}),
+        (60, (16, 16), {**TWO_STAGES, "channels": (4, 12, 24, 16, 16)}),
         (1000, (28, 28), TWO_STAGES),
     ],
     "DeepSVDD": [
