@@ -42,24 +42,6 @@ def logits_by_hand(detector, batch):
     return detector.network_["classifier"](z)[:, 0].numpy()
 
 
-@pytest.mark.parametrize(
-    ("n", "fraction", "n_atypical"),
-    [(100, 0.07, 7), (101, 0.1, 11), (6000, 0.1, 600), (30, 0.01, 2), (7, 0.5, 4)],
-)
-def test_number_of_atypical_images(n, fraction, n_atypical):
-    similarities = np.random.default_rng(0).random(n)
-    typical = split_typical(similarities, fraction)
-    assert (~typical).sum() == n_atypical
-    assert similarities[~typical].max() <= similarities[typical].min()
-
-
-def test_ties_are_split_by_index():
-    similarities = np.array([0.5, 0.2, 0.5, 0.5, 0.5])
-    np.testing.assert_array_equal(
-        split_typical(similarities, 0.5), [False, False, False, True, True]
-    )
-
-
 def test_split_and_similarity_by_hand(images):
     detector = make(atypical_fraction=0.2).fit(images)
     with torch.no_grad():
