@@ -149,11 +149,11 @@ def test_augmented_fits_are_reproducible_and_leave_the_random_state(images):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_grey_is_repeated_and_other_channels_stay(images):
-    grey = images[:, :, :, 0]
-    colour = make().fit(np.repeat(grey[..., None], 3, axis=3))
+def test_gray_is_repeated_and_other_channels_stay(images):
+    gray = images[:, :, :, 0]
+    color = make().fit(np.repeat(gray[..., None], 3, axis=3))
     np.testing.assert_allclose(
-        make().fit(grey).score_samples(grey), colour.train_scores_, rtol=1e-4
+        make().fit(gray).score_samples(gray), color.train_scores_, rtol=1e-4
     )
     two = make(image_shape=(24, 20, 2)).fit(images[..., :2])
     assert two.network_.output.out_channels == 2

@@ -300,3 +300,10 @@ def test_defects_of_tiles_are_found(data_dir):
     scores = detector.score_samples(tiles.test_paths[::4])
     # Over five seeds 0.762 +- 0.006.
     assert roc_auc_score(tiles.test_labels[::4], scores) > 0.7
+
+
+def test_progress_names_the_class_and_the_stage(backbone, images, capsys):
+    make(backbone, n_epochs=1, verbose=1).fit(images)
+    shown = capsys.readouterr().err
+    assert "FeatureCAE: features" in shown
+    assert "FeatureCAE:" in shown.replace("FeatureCAE: features", "")
