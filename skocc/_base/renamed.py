@@ -42,8 +42,8 @@ RENAMED = {
 # Parameters that are gone, because another says the same, and what to write instead.
 MERGED = {
     "DataSplitOCC": {
-        "freeze_bn": 'batch_norm="frozen" in place of True, batch_norm="train" of False',
-        "spatial_code": 'latent_dim="map" in place of True',
+        "freeze_bn": 'batch_norm="frozen" for True, batch_norm="train" for False',
+        "spatial_code": 'latent_dim="map" for True',
     },
 }
 

@@ -124,8 +124,8 @@ class DataSplitOCC(BaseDetector):
         Whether both trainings compute in bfloat16 where torch considers that safe. It is
         faster on processors made for it only. Scores are computed in full precision.
     n_epochs : int, default=50
-        Epochs of the classifier at most. An epoch has all typical images, and as many
-        batches of each other kind as of these.
+        Epochs of the classifier at most. An epoch passes once over all images in mixed
+        batches, and over as many batches of typical and of atypical images.
     learning_rate : float, default=1e-4
         Step size of Adam for the classifier.
     weight_decay : float, default=1e-6
