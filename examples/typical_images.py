@@ -1,4 +1,4 @@
-"""The most and the least typical of some normal images, and what is learnt from them.
+"""The most and the least typical of some normal images, and what is learned from them.
 
 DataSplitOCC splits normal images by how well an autoencoder reconstructs them, and learns
 to tell the two parts. Without arguments, on the 8 x 8 digits that come with scikit-learn:
@@ -45,7 +45,7 @@ def main():
     else:
         train, test, is_anomaly = one_digit(args.digit, args.random_state)
         detector.fit(train)
-    typical, similarity = detector.typical_, detector.similarity_
+    typical, similarity = detector.typical_, detector.reconstruction_similarity_
     print(
         f"{len(train)} normal images, of which {np.sum(~typical)} are atypical: similarity "
         f"to the reconstruction at most {similarity[~typical].max():.3f}, median of the "
@@ -53,8 +53,8 @@ def main():
     )
     probability = detector.normal_probability(train)
     print(
-        f"Probability of being typical: {probability[typical].mean():.2f} in the mean of "
-        f"the typical ones, {probability[~typical].mean():.2f} of the atypical ones."
+        f"Probability of being typical: {probability[typical].mean():.2f} on average for "
+        f"the typical ones, {probability[~typical].mean():.2f} for the atypical ones."
     )
     if not args.folder:
         print("\nAUROC on held-out images of this digit and all of the others")

@@ -492,7 +492,7 @@ ODD = [
 ]  # fmt: skip
 # These may be as large as there is time, so that cases keep them small.
 COUNTS = {
-    "n_epochs", "n_pairs", "n_augmented", "patience", "n_crops", "n_dilations",
+    "n_epochs", "n_pairs", "n_augmented", "n_iter_no_change", "n_crops", "n_dilations",
     "image_size",
 }  # fmt: skip
 LARGE = {"2**31", "2**63", "2**70", "1500", "224", "5000"}

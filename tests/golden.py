@@ -149,14 +149,14 @@ CASES = {
     "DataSplitOCC-warm": ("DataSplitOCC", {"warm_start": True}, EIGHT),
     "DataSplitOCC-split": (
         "DataSplitOCC",
-        {"objective": "split", "balanced": True, "similarity": "mse"},
+        {"objective": "split", "balanced": True, "reconstruction_metric": "mse"},
         EIGHT,
     ),
     "DataSplitOCC-naive": ("DataSplitOCC", {"objective": "naive"}, EIGHT),
-    "DataSplitOCC-rows": ("DataSplitOCC", {"widths": None, "dropout": 0.3}, ROW),
+    "DataSplitOCC-rows": ("DataSplitOCC", {"channels": None, "dropout": 0.3}, ROW),
     "DataSplitOCC-color": (
         "DataSplitOCC",
-        {"spatial_code": True, "similarity": "ssim", "difference": "signed"},
+        {"latent_dim": "map", "reconstruction_metric": "ssim", "difference": "signed"},
         PICTURE,
     ),
     "DataSplitOCC-average": ("DataSplitOCC", {"weight_average": 0.9, "tol": 0.5}, EIGHT),
@@ -167,14 +167,18 @@ CASES = {
     "FeatureCAE-warm": ("FeatureCAE", {"warm_start": True}, EIGHT),
     "FeatureCAE-max": (
         "FeatureCAE",
-        {"aggregation": "max", "score_normalization": "median", "patience": 1},
+        {
+            "cell_aggregation": "max", "score_normalization": "median",
+            "n_iter_no_change": 1,
+        },
         PICTURE,
     ),
     "FeatureCAE-mean": (
         "FeatureCAE",
         {
-            "aggregation": "mean", "normalization": "imagenet", "max_feature_bytes": 0,
-            "border": 1, "interpolation": "bilinear", "contamination": "auto",
+            "cell_aggregation": "mean", "normalization": "imagenet",
+            "max_feature_bytes": 0, "border": 1, "interpolation": "bilinear",
+            "contamination": "auto",
         },
         PICTURE,
     ),
@@ -213,12 +217,15 @@ CASES = {
     "ConvAE-warm": ("ConvAE", {"warm_start": True}, EIGHT),
     "ConvAE-augmentation": (
         "ConvAE",
-        {"augmentation": True, "n_augmented": 24, "patience": 1},
+        {"augmentation": True, "n_augmented": 24, "n_iter_no_change": 1},
         PICTURE,
     ),
     "ConvAE-ssim": (
         "ConvAE",
-        {"error": "ssim", "crop": 2, "augmentation": True, "rotations": False},
+        {
+            "reconstruction_metric": "ssim", "border": 2, "augmentation": True,
+            "rotations": False,
+        },
         PICTURE,
     ),
     "ConvAE-files": ("ConvAE", {"image_size": (16, 12)}, "files"),

@@ -16,16 +16,20 @@ FIRST_CONV = {
     "image_size": None,
 }  # fmt: skip
 SMALL = {
-    "ConvAE": {"n_epochs": 2, "patience": None, "augmentation": False, "width": 4},
+    "ConvAE": {
+        "n_epochs": 2, "n_iter_no_change": None, "augmentation": False, "base_channels": 4,
+    },
     "DataSplitOCC": {
-        "pretrain_n_epochs": 2, "n_epochs": 2, "widths": (4, 12, 24, 16, 16),
+        "pretrain_n_epochs": 2, "n_epochs": 2, "channels": (4, 12, 24, 16, 16),
     },
     "DeepFeatures": FIRST_CONV,
     "DeepSVDD": {
         "pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2,
         "filter_init": "random",
     },
-    "FeatureCAE": {"n_epochs": 2, "patience": None, "latent_dim": 32, **FIRST_CONV},
+    "FeatureCAE": {
+        "n_epochs": 2, "n_iter_no_change": None, "latent_dim": 32, **FIRST_CONV,
+    },
     "LinearAE": {"n_epochs": 20},  # of tests/test_contributing.py
     "MOCCA": {"pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2},
     "PatchSVDD": {
@@ -48,8 +52,8 @@ RANKING = {
     # with other kernels 0.962 +- 0.008: the kernels count no more than the seed.
     "DataSplitOCC": (
         {
-            "atypical_fraction": 0.3, "learning_rate": 1e-3, "code_size": 2,
-            "pretrain_n_epochs": 20, "n_epochs": 20, "widths": None,
+            "atypical_fraction": 0.3, "learning_rate": 1e-3, "latent_dim": 2,
+            "pretrain_n_epochs": 20, "n_epochs": 20, "channels": None,
         },
         0.75,
     ),

@@ -91,7 +91,8 @@ ROOMS = {
 # Folders of which the user may import, those whose names begin without an underscore, hold
 # private files only; and of these rooms each file is one task, which knows no other.
 APART = {"estimators": {"_layer_spheres", "_patches", "_patch_pairs", "_augmentation",
-                        "_filters", "_spheres", "_pretraining"}}  # fmt: skip
+                        "_filters", "_spheres", "_pretraining",
+                        "_data_splitting"}}  # fmt: skip
 
 
 def table():

@@ -499,7 +499,7 @@ def test_numbers_of_numpy_are_as_good_as_pythons(estimator_class, integer, digit
 @pytest.mark.filterwarnings("ignore:.*has collapsed")
 def test_true_is_a_number_too(estimator_class, digits):
     possible = {
-        "weight_decay", "latent_dim", "embedding_dim", "code_size", "width", "n_pairs",
+        "weight_decay", "latent_dim", "embedding_dim", "base_channels", "n_pairs",
         "n_neighbors", "n_top",
     }  # fmt: skip
     names = possible & estimator_class().get_params().keys()
@@ -511,7 +511,11 @@ def test_true_is_a_number_too(estimator_class, digits):
 
 
 def test_far_too_large_a_network_is_a_memory_error(estimator_class, digits):
-    names = {"latent_dim", "width"} & estimator_class().get_params().keys()
+    names = {
+        "latent_dim",
+        "embedding_dim",
+        "base_channels",
+    } & estimator_class().get_params().keys()
     if not names:
         pytest.skip("has no size of a network to choose")
     for name in names:

@@ -66,13 +66,13 @@ short = {"n_epochs": 1, "device": "cpu"}
 
 # A broken torchvision does not reach what needs none.
 skocc.DeepSVDD(pretrain_n_epochs=1, **short).fit(X).predict(X)
-skocc.ConvAE(augmentation=False, width=2, **short).fit(X).predict(X)
+skocc.ConvAE(augmentation=False, base_channels=2, **short).fit(X).predict(X)
 assert_needs(
     lambda: skocc.DeepSVDD(backbone="resnet18", weights=None).fit(X),
     "Install the torchvision that belongs to your torch",
 )
 assert_needs(
-    lambda: skocc.ConvAE(width=2, **short).fit(X), "or set augmentation=False"
+    lambda: skocc.ConvAE(base_channels=2, **short).fit(X), "or set augmentation=False"
 )
 assert_needs(lambda: direct.fit(X), 'pip install "skocc[direct]"')
 assert_needs(lambda: background.fit(X), "no OpenCV here", "skocc[video]")

@@ -148,19 +148,20 @@ def test_old_options_name_the_new_ones(command, capsys):
 def test_the_table_is_true(owner):
     """New names are there, old ones are not, and each is refused in words."""
     pairs = RENAMED[owner]
-    assert not set(pairs) & set(pairs.values())
     if owner.startswith("skocc."):
         module = import_module(owner)
         assert set(pairs.values()) <= set(module.__all__)
-        assert not set(pairs) & set(module.__all__)
+        assert not set(pairs) & {*module.__all__, *pairs.values()}
         for old, new in pairs.items():
             with pytest.raises(AttributeError, match=f"{old} of {owner} .* {new}\\."):
                 getattr(module, old)
         return
     value = public(owner)
     parameters = inspect.signature(value).parameters
-    assert not set(pairs) & set(parameters)
     for old, new in pairs.items():
+        if old in parameters:  # an old name with a new meaning, which is new to another
+            assert old in pairs.values()
+            continue
         if new.endswith("_"):
             assert f"{new} :" in value.__doc__
             continue

@@ -11,10 +11,10 @@ from tests.quick import quick
 # Each estimator with the options that change what a step does: losses, samplers, batches.
 VARIANTS = [
     ("ConvAE", {}),
-    ("ConvAE", {"augmentation": True, "n_augmented": 8, "error": "ssim"}),
+    ("ConvAE", {"augmentation": True, "n_augmented": 8, "reconstruction_metric": "ssim"}),
     ("DataSplitOCC", {}),
     ("DataSplitOCC", {"objective": "split", "balanced": True, "dropout": 0.5}),
-    ("DataSplitOCC", {"objective": "naive", "freeze_bn": True}),
+    ("DataSplitOCC", {"objective": "naive", "batch_norm": "train"}),
     ("DeepSVDD", {}),
     ("DeepSVDD", {"boundary": "soft", "warm_up_n_epochs": 0}),
     ("DeepSVDD", {"boundary": "soft", "warm_up_n_epochs": 0, "radius_update": "epoch"}),
@@ -33,7 +33,7 @@ VARIANTS = [
 
 # The quickest: the others are for the slow tests.
 QUICK_VARIANTS = [
-    ("DataSplitOCC", {"objective": "naive", "freeze_bn": True}),
+    ("DataSplitOCC", {"objective": "naive", "batch_norm": "train"}),
     ("DeepSVDD", {"boundary": "soft", "warm_up_n_epochs": 0}),
     ("MOCCA", {}),
     ("ResNetKNN", {}),

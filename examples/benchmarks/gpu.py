@@ -47,11 +47,11 @@ RANDOM_RESNET = {"backbone": "resnet18", "weights": None}
 # For each estimator, small and realistic: number of images, their shape, parameters.
 SETTINGS = {
     "ConvAE": [
-        (40, (32, 32), {**FEW, "width": 4, "augmentation": False}),
+        (40, (32, 32), {**FEW, "base_channels": 4, "augmentation": False}),
         (200, (128, 128), {**FEW, "n_augmented": 200}),
     ],
     "DataSplitOCC": [
-        (60, (16, 16), {**TWO_STAGES, "widths": (4, 12, 24, 16, 16)}),
+        (60, (16, 16), {**TWO_STAGES, "channels": (4, 12, 24, 16, 16)}),
         (1000, (28, 28), TWO_STAGES),
     ],
     "DeepSVDD": [

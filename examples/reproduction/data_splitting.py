@@ -9,9 +9,9 @@ is appended to ``--output``, so that an interrupted run can go on later::
 For each class and seed one autoencoder is trained. Its similarity is the split of
 `DataSplitOCC` and of the control that has a split and no constraints (NNwDS), and a
 baseline of its own (SSIM). ``--atypical-fraction 0.05 0.1 0.25 0.5`` trains the classifier
-once for each of these splits, ``--batch-norm no yes`` with and without BatchNorm,
+once for each of these splits, ``--batch-norm none train`` without and with BatchNorm,
 ``--weight-average none 0.95`` with the weights of the last step and with their averages.
-With ``--code-size 2 16`` there is an autoencoder for each size of the code. Rows are named
+With ``--latent-dim 2 16`` there is an autoencoder for each size of the code. Rows are named
 for what differs from the defaults of the class.
 
 ``--table`` turns such a file into the table of the documentation::
@@ -145,26 +145,26 @@ def measure(options, seed, images, test_images, done, normal):
             start = time.perf_counter()
             detector = make().fit(images)
             yield name, detector.score_samples(test_images), time.perf_counter() - start
-    for code_size in options.code_size:
-        yield from measure_splits(options, seed, code_size, images, test_images, is_wanted)
+    for latent_dim in options.latent_dim:
+        yield from measure_splits(options, seed, latent_dim, images, test_images, is_wanted)
 
 
-def measure_splits(options, seed, code_size, images, test_images, is_wanted):
+def measure_splits(options, seed, latent_dim, images, test_images, is_wanted):
     """Yield the same of the detectors that share an autoencoder."""
     wanted = {}
     for method, objective in OBJECTIVES.items():
         # Without a split there is no fraction to choose.
         chosen = CHOICES if objective != "naive" else CHOICES[:-1]
         for values in product(*(getattr(options, name) for name in chosen)):
-            params = {"code_size": code_size, **dict(zip(chosen, values, strict=True))}
+            params = {"latent_dim": latent_dim, **dict(zip(chosen, values, strict=True))}
             if is_wanted(method, name := named(method, params)):
                 wanted[name] = {"objective": objective, **params}
-    similarity = named("SSIM", {"code_size": code_size})
+    similarity = named("SSIM", {"latent_dim": latent_dim})
     wants_similarity = is_wanted("SSIM", similarity)
     if not wanted and not wants_similarity:
         return
     start = time.perf_counter()
-    split = data_splitter(options, seed).set_params(code_size=code_size).fit(images)
+    split = data_splitter(options, seed).set_params(latent_dim=latent_dim).fit(images)
     split_seconds = time.perf_counter() - start
     if wants_similarity:
         yield similarity, split.reconstruction_similarity(test_images), split_seconds
@@ -216,8 +216,8 @@ def data_splitter(options, seed):
     """Return data splitting before it is fitted, ready to go on from its autoencoder."""
     return DataSplitOCC(
         image_size=options.image_size,
-        widths=options.widths,
-        latent_dim=options.latent_dim,
+        channels=options.channels,
+        embedding_dim=options.embedding_dim,
         pretrain_n_epochs=options.pretrain_n_epochs,
         n_epochs=0,
         learning_rate=options.learning_rate,
@@ -264,11 +264,6 @@ def show(aurocs):
     return f"{np.mean(aurocs):.1f} ± {np.std(aurocs):.1f}"
 
 
-def yes_or_no(text):
-    """Read a choice."""
-    return {"yes": True, "no": False}[text]
-
-
 def float_or_none(text):
     """Read a number, or none."""
     return None if text == "none" else float(text)
@@ -288,16 +283,16 @@ def main():
     parser.add_argument("--methods", nargs="+", default=METHODS, choices=METHODS)
     defaults = DataSplitOCC().get_params()
     for name, kind in [
-        ("code_size", int),
-        ("batch_norm", yes_or_no),
+        ("latent_dim", int),
+        ("batch_norm", str),
         ("weight_average", float_or_none),
         ("atypical_fraction", float),
     ]:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=kind, nargs="+", default=[defaults[name]])
     parser.add_argument("--image-size", type=int, help="side that images are resized to")
-    parser.add_argument("--widths", type=int, nargs=5, help="channels; default AlexNet's")
-    parser.add_argument("--latent-dim", type=int, help="features; default 512")
+    parser.add_argument("--channels", type=int, nargs=5, help="default: AlexNet's")
+    parser.add_argument("--embedding-dim", type=int, help="features; default 512")
     parser.add_argument("--n-train", type=int, help="images to train on; default all")
     parser.add_argument("--n-test", type=int, help="images to test on; default all")
     for name in ("pretrain_n_epochs", "n_epochs"):

@@ -33,13 +33,13 @@ def make(options):
             shared[name] = getattr(options, name)
     if options.method == "conv_ae":
         detector = skocc.ConvAE(
-            error=options.error,
+            reconstruction_metric=options.reconstruction_metric,
             rotations=options.rotations,
             n_augmented=options.n_augmented,
             checkpoint_dir=options.checkpoint_dir,
             **shared,
         )
-        setting = f"{options.error}, {options.n_augmented} copies an epoch"
+        setting = f"{options.reconstruction_metric}, {options.n_augmented} copies an epoch"
         if not options.rotations:
             setting += ", no rotations"
         return detector, setting
@@ -72,7 +72,7 @@ def main():
     parser.add_argument("--n-epochs", type=int, help="at most; default of the class")
     parser.add_argument("--batch-size", type=int, help="default of the class")
     group = parser.add_argument_group("conv_ae")
-    group.add_argument("--error", default="mse", choices=["mse", "ssim"])
+    group.add_argument("--reconstruction-metric", default="mse", choices=["mse", "ssim"])
     group.add_argument("--n-augmented", type=int, default=1500)
     group.add_argument("--no-rotations", dest="rotations", action="store_false")
     group.add_argument("--checkpoint-dir", type=Path)

@@ -3,6 +3,8 @@
 Names that a class has changed are in one table, ``RENAMED``. Here is what it cannot say.
 """
 
+from skocc._base.renamed import current_names
+
 # Formats 1 and 2, of skocc 0.1: bank and recognition in attributes of their own, ...
 _BANKS = {
     "ResNetKNN": {"bank_": ("bank_", "_bank_images")},
@@ -19,6 +21,9 @@ _OF_IMAGES = (
     "freeze_bn", "pretrain_n_epochs", "pretrain_learning_rate", "pretrain_weight_decay",
     "pretrain_milestones",
 )  # fmt: skip
+# What was two parameters of DataSplitOCC, by the value of its former `batch_norm`. The
+# first files have none, and networks without BatchNorm.
+_BATCH_NORMS = {None: "auto", True: "train", False: "none"}
 
 
 def current_form(header, arrays):
@@ -59,4 +64,53 @@ def current_form(header, arrays):
             arrays[f"{bank}/vectors"] = arrays.pop(vectors)
             arrays[f"{bank}/images"] = arrays.pop(images)
             arrays[f"{bank}/digests"] = digests
-    return {**header, "estimator": name, "params": params, "values": values}, arrays
+    if name == "DataSplitOCC":
+        _merge_parameters(params, values, arrays)
+    header = {
+        **header,
+        "estimator": name,
+        "params": current_names(name, params),
+        "values": current_names(name, values),
+    }
+    return header, _current_groups(name, arrays)
+
+
+def _merge_parameters(params, values, arrays):
+    """Write four parameters of DataSplitOCC as two, in place, under their old names."""
+    batch_norm, is_frozen = params.pop("batch_norm", False), params.pop("freeze_bn", True)
+    if params["backbone"] is None:
+        params["batch_norm"] = _BATCH_NORMS[batch_norm]
+    else:
+        params["batch_norm"] = "frozen" if is_frozen else "train"
+    is_rows = len(values["image_shape_"]["tuple"]) == 1
+    is_map = params.pop("spatial_code", False) and not is_rows
+    if "code_size_" not in values:
+        values["code_size_"] = _code_size(arrays)
+        # Files without it are of other defaults.
+        params["code_size"] = values["code_size_"] or params["code_size"]
+    if is_map:
+        params["code_size"] = "map"
+
+
+def _code_size(arrays):
+    """Return the size of the code of an autoencoder, None where there is none."""
+    start, end = "autoencoder_/encoder.", ".weight"
+    layers = {
+        int(key.removeprefix(start).removesuffix(end)): array
+        for key, array in arrays.items()
+        if key.startswith(start) and key.endswith(end)
+    }
+    return len(layers[max(layers)]) if layers else None
+
+
+def _current_groups(name, arrays):
+    """Return arrays with the current names of the attributes that they are parts of."""
+    groups = {}
+    for key, array in arrays.items():
+        group, slash, entry = key.partition("/")
+        groups.setdefault(group, {})[slash + entry] = array
+    return {
+        group + rest: array
+        for group, parts in current_names(name, groups).items()
+        for rest, array in parts.items()
+    }

@@ -11,6 +11,21 @@ import inspect
 # names of a module, of options of a command. An entry of a class also holds for its
 # subclasses.
 RENAMED = {
+    "ConvAE": {
+        "crop": "border",
+        "error": "reconstruction_metric",
+        "patience": "n_iter_no_change",
+        "width": "base_channels",
+    },
+    "DataSplitOCC": {
+        "code_size": "latent_dim",
+        "code_size_": "latent_dim_",
+        "latent_dim": "embedding_dim",
+        "similarity": "reconstruction_metric",
+        "similarity_": "reconstruction_similarity_",
+        "widths": "channels",
+    },
+    "FeatureCAE": {"aggregation": "cell_aggregation", "patience": "n_iter_no_change"},
     "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
     "SyntheticSplit": {"share": "fraction"},
     "ThresholdTuner": {
@@ -24,14 +39,22 @@ RENAMED = {
         "threshold": "find_threshold",
     },
 }
+# Parameters that are gone, because another says the same, and what to write instead.
+MERGED = {
+    "DataSplitOCC": {
+        "freeze_bn": 'batch_norm="frozen" for True, batch_norm="train" for False',
+        "spatial_code": 'latent_dim="map" for True',
+    },
+}
 
 
 class RenamedParametersMixin:
     """Name the new parameter or attribute where an old one is used.
 
-    The pairs are those of ``RENAMED`` for the class and its bases, without names that the
-    class has parameters of. It stands before scikit-learn's ``BaseEstimator``. Of a class
-    without ``set_params``, decorate ``__init__`` by ``renamed_parameters`` instead.
+    The pairs are those of ``RENAMED`` and ``MERGED`` for the class and its bases, without
+    names that the class has parameters of: an old name may have a new meaning. It stands
+    before scikit-learn's ``BaseEstimator``. Of a class without ``set_params``, decorate
+    ``__init__`` by ``renamed_parameters`` instead.
     """
 
     _renamed: dict[str, str] = {}
@@ -39,7 +62,8 @@ class RenamedParametersMixin:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         parameters = inspect.signature(cls.__init__).parameters
-        pairs = cls._renamed | RENAMED.get(cls.__name__, {})
+        name = cls.__name__
+        pairs = cls._renamed | RENAMED.get(name, {}) | MERGED.get(name, {})
         cls._renamed = {old: new for old, new in pairs.items() if old not in parameters}
         if "__init__" in vars(cls) and cls._renamed:
             cls.__init__ = _refusing(cls.__init__, cls.__name__, cls._renamed)
@@ -143,4 +167,6 @@ def _refusing(function, owner, renamed):
 
 
 def _message(owner, old, new):
+    if "=" in new:  # of MERGED
+        return f"{old} of {owner} was removed. Got the old name. Write {new}."
     return f"{old} of {owner} was renamed to {new}. Got the old name. Write {new} instead."

@@ -19,23 +19,24 @@ def random_variants(
     """Make the pipeline that changes each image of a batch in its own way.
 
     In this order: a horizontal flip, with probability 0.5; a translation by up to 5 % of a
-    side with a scale of 0.95 to 1.05, with probability 0.75, what comes in at the border
-    being the pixels there; a turn by 90, 180 or 270 degrees, with probability 0.75; a
-    Gaussian blur over 3 x 3 pixels with a deviation of 0.01 to 0.05 pixels (not of images
-    of a single row or column).
+    side with a scale of 0.95 to 1.05, with probability 0.75, which repeats the pixels at
+    the border; a rotation by 90, 180 or 270 degrees, with probability 0.75; a Gaussian blur
+    over 3 x 3 pixels with a deviation of 0.01 to 0.05 pixels (not of images of a single row
+    or column).
 
     Parameters
     ----------
     image_size : tuple (H, W)
         In pixels.
     rotations : bool, default=True
-        Whether images are turned. Those that are not square are turned by 180 degrees only.
+        Whether images are rotated. Those that are not square are rotated by 180 degrees
+        only.
 
     Returns
     -------
     function
-        From a batch (b, C, H, W) to another. It draws as torch does
-        without a generator, for each image anew.
+        Maps a batch (b, C, H, W) to a batch of the same shape. It draws from torch's global
+        generator, separately for each image.
 
     Raises
     ------
@@ -44,7 +45,7 @@ def random_variants(
 
     Notes
     -----
-    The blur is that of the source. So narrow a kernel is numerically the identity.
+    The blur is that of the source. A kernel this narrow is numerically the identity.
     """
     try:
         from torchvision.transforms import v2
@@ -54,33 +55,12 @@ def random_variants(
             f"augmentation=True needs torchvision, which cannot be imported: {error}. "
             "Install the torchvision that belongs to your torch, or set augmentation=False."
         ) from error
-    height, width = image_size
-    # Room for what a shift and a smaller scale bring in, filled by the pixels at the edge.
-    margins = [
-        math.ceil(n * (_TRANSLATION + (1 - _SCALES[0]) / 2) / _SCALES[0]) + 1
-        for n in (height, width)
-    ]
-    padded = [n + 2 * margin for n, margin in zip(image_size, margins, strict=True)]
-    affine = v2.RandomAffine(
-        degrees=0,
-        # torchvision takes x first, and as a fraction of what it is given.
-        translate=(_TRANSLATION * width / padded[1], _TRANSLATION * height / padded[0]),
-        scale=_SCALES,
-        interpolation=v2.InterpolationMode.BILINEAR,
-    )
     steps = [
         v2.RandomHorizontalFlip(0.5),
-        v2.RandomApply(
-            [
-                v2.Pad([margins[1], margins[0]], padding_mode="edge"),
-                affine,
-                v2.CenterCrop([height, width]),
-            ],
-            p=0.75,
-        ),
+        v2.RandomApply(_shift_and_scale(v2, image_size), p=0.75),
     ]
     if rotations:
-        quarters = (1, 2, 3) if height == width else (2,)
+        quarters = (1, 2, 3) if image_size[0] == image_size[1] else (2,)
         turns = [v2.Lambda(partial(torch.rot90, k=k, dims=(-2, -1))) for k in quarters]
         steps.append(v2.RandomApply([v2.RandomChoice(turns)], p=0.75))
     if min(image_size) > 1:  # the blur mirrors pixels at the border
@@ -93,3 +73,26 @@ def random_variants(
         return images.contiguous(memory_format=torch.channels_last)
 
     return vary
+
+
+def _shift_and_scale(v2, image_size):
+    """Return the steps of a random translation and scale, which keep the size."""
+    height, width = image_size
+    # A shift and a smaller scale bring in this many pixels, which repeat those at the edge.
+    margins = [
+        math.ceil(n * (_TRANSLATION + (1 - _SCALES[0]) / 2) / _SCALES[0]) + 1
+        for n in (height, width)
+    ]
+    padded = [n + 2 * margin for n, margin in zip(image_size, margins, strict=True)]
+    affine = v2.RandomAffine(
+        degrees=0,
+        # torchvision takes x first, and as a fraction of what it is given.
+        translate=(_TRANSLATION * width / padded[1], _TRANSLATION * height / padded[0]),
+        scale=_SCALES,
+        interpolation=v2.InterpolationMode.BILINEAR,
+    )
+    return [
+        v2.Pad([margins[1], margins[0]], padding_mode="edge"),
+        affine,
+        v2.CenterCrop([height, width]),
+    ]

@@ -25,10 +25,10 @@ from skocc._ops.memory_bank import image_digests
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 
-_CROP = 4
+_BORDER = 4
 # Parameters that may change between two fits of which the second goes on from the first.
 _FREE_PARAMETERS = {
-    "n_epochs", "patience", "checkpoint_dir", "checkpoint_every", "contamination",
+    "n_epochs", "n_iter_no_change", "checkpoint_dir", "checkpoint_every", "contamination",
     "image_shape", "image_size", "intensity_range", "device", "verbose", "warm_start",
 }  # fmt: skip
 
@@ -36,45 +36,46 @@ _FREE_PARAMETERS = {
 class ConvAE(AnomalyMapMixin, BaseDetector):
     """Convolutional autoencoder with heat maps: what it cannot reconstruct is anomalous.
 
-    A small residual network learns to compress normal images and to paint them again. What
-    it has never seen it paints badly, and the difference to the image is the score, and
-    for each pixel the heat map. It is trained on randomly changed copies of the images,
-    until the error on the images themselves no longer falls. Read more in the :ref:`User
-    Guide <conv_ae>`.
+    A small residual network learns to compress and to reconstruct normal images. It
+    reconstructs what it has never seen badly: the error of a pixel is its value in the heat
+    map, and the mean error of the pixels is the score of the image. The network is trained
+    on randomly changed copies of the images, until the error on the images themselves no
+    longer falls. Read more in the :ref:`User Guide <conv_ae>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
-    error : {"mse", "ssim"}, default="mse"
-        The difference of image and reconstruction, in training as in scores and maps: the
-        squared error of pixels, or one minus the structural similarity of windows of 11 by
-        11 pixels, which compares patterns.
-    width : int, default=32
+    reconstruction_metric : {"mse", "ssim"}, default="mse"
+        How an image is compared with its reconstruction, in training as in scores and maps.
+        "mse" takes the squared error of pixels, "ssim" one minus the structural similarity
+        of windows of 11 by 11 pixels, which compares patterns.
+    base_channels : int, default=32
         Channels after the first layer; later ones have two, four and eight times as many.
-    crop : int, default=None
+    border : int, default=None
         Pixels at each edge that count neither in training nor in scores. None: 4, but at
         most an eighth of a side.
     augmentation : bool, default=True
-        Whether the network is trained on flipped, shifted, scaled and turned copies. Needs
+        Whether the network is trained on flipped, shifted, scaled and rotated copies. Needs
         torchvision.
     rotations : bool, default=True
-        Whether copies are turned by 90, 180 or 270 degrees (180 if the images are not
-        square). Switch it off where the orientation is part of what is normal.
+        Whether copies are rotated by 90, 180 or 270 degrees (180 if the images are not
+        square). Set it to False where the orientation is part of what is normal.
     n_augmented : int, default=1500
-        Copies in an epoch, about: the images are gone over as often as comes closest to
-        it, at least once. Without augmentation an epoch has each image once. A hundred
-        million at most.
-    patience : int or None, default=5
+        Approximate number of copies in an epoch, at most a hundred million. An epoch passes
+        over the images as often as comes closest to it, and at least once. Without
+        augmentation it has each image once.
+    n_iter_no_change : int or None, default=5
         Epochs without a lower error on the images themselves after which the training
         ends. None: it never ends early.
     checkpoint_dir : path or None, default=None
-        Folder for the state of the training. If it holds one of the same parameters and
-        images, training goes on from there. None: nothing is written.
+        Folder for checkpoints, which hold the state of the training. If it holds one of
+        the same parameters and images, training resumes from there. None: no checkpoints
+        are written.
     checkpoint_every : int, default=1
-        Epochs from one writing of the state to the next.
+        Epochs from one checkpoint to the next.
     n_epochs : int, default=50
-        Epochs at most. The network ends with the weights of the best.
+        Epochs at most. The network ends with the weights of the best epoch.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -99,7 +100,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     verbose : int, default=0
         Whether a progress bar is shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights, with a new optimizer.
+        Whether a second `fit` continues from the fitted weights, with a new optimizer.
 
     Attributes
     ----------
@@ -141,22 +142,23 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     Values must lie in [0, 1] (uint8 and uint16 are brought there, other integers are taken
     as they are), because the network ends in a sigmoid. Others raise a warning.
 
-    What the report leaves open is chosen here: 4 pixels of crop, a patience of 5, batches
-    of 32, 50 epochs, the mean over the cropped image as the score, translations by up to
-    5 % and scales of 0.95 to 1.05 with the edge pixels repeated. Its blur (a deviation of
-    at most 0.05 pixels) is there and changes nothing. Its 1,500 copies are made once; here
-    they are drawn anew in each epoch. As in the report, the error that ends the training
-    is that of images whose copies were trained on, so that it says when to stop, not how
-    new images will fare.
+    The report leaves the following open, and it is chosen here: a border of 4 pixels, 5
+    epochs without a lower error, batches of 32, 50 epochs, the mean over the pixels inside
+    the border as the score, translations by up to 5 % and scales of 0.95 to 1.05 with the
+    edge pixels repeated. The blur of the report (a deviation of at most 0.05 pixels) is
+    applied and changes nothing. The report makes its 1,500 copies once; here they are drawn
+    anew in each epoch. As in the report, the error that ends the training is that of images
+    whose copies the network was trained on. It says when to stop, and does not estimate the
+    error of new images.
 
-    ``error="ssim"`` replaces the squared error everywhere, as in [2]_; the network stays
-    the same. A map has the similarity of the window around each pixel; the last five
-    pixels at an edge, where no window fits, repeat that of the nearest window.
+    ``reconstruction_metric="ssim"`` replaces the squared error everywhere, as in [2]_; the
+    network stays the same. A map has the similarity of the window around each pixel; the
+    last five pixels at an edge, where no window fits, repeat that of the nearest window.
 
-    A state in `checkpoint_dir` is that of one fit: parameters that matter, and the pixels,
-    must be the same, or there is an error. A larger `n_epochs` or `patience` goes on where
-    the training ended. On a CPU a fit that was interrupted ends with the same numbers as
-    one that was not.
+    A checkpoint in `checkpoint_dir` belongs to one fit: the images, and the parameters that
+    change the result, must be the same, or there is an error. With a larger `n_epochs` or
+    `n_iter_no_change` training continues where it ended. On a CPU a fit that was
+    interrupted ends with the same numbers as one that was not.
 
     An epoch of 1,500 copies of 224 x 224 pixels takes about a minute on a CPU core. Scoring
     takes one pass through the network. Memory is that of X and a batch; files are decoded a
@@ -189,13 +191,13 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
-        "error": [StrOptions({"mse", "ssim"})],
-        "width": [Interval(Integral, 1, None, closed="left")],
-        "crop": [None, Interval(Integral, 0, None, closed="left")],
+        "reconstruction_metric": [StrOptions({"mse", "ssim"})],
+        "base_channels": [Interval(Integral, 1, None, closed="left")],
+        "border": [None, Interval(Integral, 0, None, closed="left")],
         "augmentation": ["boolean"],
         "rotations": ["boolean"],
         "n_augmented": [Interval(Integral, 1, 10**8, closed="both")],
-        "patience": [None, Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
@@ -210,13 +212,13 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     def __init__(
         self,
         *,
-        error="mse",
-        width=32,
-        crop=None,
+        reconstruction_metric="mse",
+        base_channels=32,
+        border=None,
         augmentation=True,
         rotations=True,
         n_augmented=1500,
-        patience=5,
+        n_iter_no_change=5,
         checkpoint_dir=None,
         checkpoint_every=1,
         n_epochs=50,
@@ -232,13 +234,13 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         verbose=0,
         warm_start=False,
     ):
-        self.error = error
-        self.width = width
-        self.crop = crop
+        self.reconstruction_metric = reconstruction_metric
+        self.base_channels = base_channels
+        self.border = border
         self.augmentation = augmentation
         self.rotations = rotations
         self.n_augmented = n_augmented
-        self.patience = patience
+        self.n_iter_no_change = n_iter_no_change
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
         self.n_epochs = n_epochs
@@ -279,8 +281,8 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         Raises
         ------
         ValueError
-            X or a parameter is not usable, or `checkpoint_dir` holds the state of another
-            fit; the message says what to do.
+            X or a parameter is not usable, or `checkpoint_dir` holds a checkpoint of
+            another fit; the message says what to do.
         ImportError
             Augmentation needs torchvision, which cannot be imported.
         FloatingPointError
@@ -299,7 +301,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            The negative of the mean error over the image without its edges.
+            The negative of the mean error over the pixels inside the border.
 
         Raises
         ------
@@ -326,31 +328,32 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     def _check_parameters(self, warm):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         height, width = self.image_shape_[:2]
-        smallest = SSIM_WINDOW if self.error == "ssim" else 1
-        crops = self._crops()
-        if min(height - 2 * crops[0], width - 2 * crops[1]) < smallest:
+        smallest = SSIM_WINDOW if self.reconstruction_metric == "ssim" else 1
+        borders = self._borders()
+        if min(height - 2 * borders[0], width - 2 * borders[1]) < smallest:
             raise ValueError(
-                f"error={self.error!r} needs {smallest} pixel(s) a side inside of the "
-                f"crop. Got images of {height} x {width} pixels (H x W) and crops of "
-                f"{crops}. Set a smaller crop, error='mse', or image_size to enlarge them."
+                f"reconstruction_metric={self.reconstruction_metric!r} needs {smallest} "
+                f"pixel(s) a side inside the border. Got images of {height} x {width} "
+                f"pixels (H x W) and borders of {borders}. Set a smaller border, "
+                "reconstruction_metric='mse', or image_size to enlarge them."
             )
         if warm and self.checkpoint_dir is not None:
             raise ValueError(
-                "warm_start=True goes on from the fitted weights, checkpoint_dir from "
+                "warm_start=True continues from the fitted weights, checkpoint_dir from "
                 f"those in the folder. Got both, checkpoint_dir={self.checkpoint_dir!r}. "
                 "Set warm_start=False, or checkpoint_dir=None."
             )
 
-    def _crops(self):
+    def _borders(self):
         """Return the pixels to leave out at the top and bottom, and at the sides."""
-        if self.crop is not None:
-            return self.crop, self.crop
-        return tuple(min(_CROP, n // 8) for n in self.image_shape_[:2])
+        if self.border is not None:
+            return self.border, self.border
+        return tuple(min(_BORDER, n // 8) for n in self.image_shape_[:2])
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
         n_channels = self.image_shape_[2]
-        return ConvAutoencoder(3 if n_channels == 1 else n_channels, self.width)
+        return ConvAutoencoder(3 if n_channels == 1 else n_channels, self.base_channels)
 
     def _check_loaded(self):
         height, width, _ = self.image_shape_
@@ -386,12 +389,13 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
             optimizer=optimizer,
             n_epochs=self.n_epochs,
             stopping=EarlyStopping(
-                ImageBatches(images, self.batch_size, device=run.device), self.patience
+                ImageBatches(images, self.batch_size, device=run.device),
+                self.n_iter_no_change,
             ),
             draws=vary is not None,
             checkpoint=self._checkpoint(images, run.generator),
             verbose=self.verbose,
-            stage="ConvAE",
+            stage=type(self).__name__,
         )
 
     def _checkpoint(self, images, generator):
@@ -411,16 +415,16 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         path = Path(self.checkpoint_dir) / "conv_ae.pt"
         return Checkpoint(path, identity, self.checkpoint_every, generator)
 
-    def _errors(self, reconstruction, batch, crop=True):
+    def _errors(self, reconstruction, batch, inside=True):
         """Return the error of pixels, or of windows, (b, rows, columns)."""
-        if crop:
+        if inside:  # without the border
             rows, columns = (
-                slice(crop, n - crop)
-                for crop, n in zip(self._crops(), batch.shape[2:], strict=True)
+                slice(border, n - border)
+                for border, n in zip(self._borders(), batch.shape[2:], strict=True)
             )
             batch = batch[:, :, rows, columns]
             reconstruction = reconstruction[:, :, rows, columns]
-        if self.error == "ssim":
+        if self.reconstruction_metric == "ssim":
             return 1 - similarity_map(reconstruction, batch)
         return squared_error_map(reconstruction, batch)
 
@@ -444,9 +448,9 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
         def maps_of(batch):
             batch = _in_color(batch.to(dtype))
-            errors = self._errors(network(batch), batch, crop=False)
-            if self.error == "ssim":
-                # The windows at the edge speak for the pixels beyond their centers.
+            errors = self._errors(network(batch), batch, inside=False)
+            if self.reconstruction_metric == "ssim":
+                # Pixels beyond the centers of the outermost windows repeat their errors.
                 margin = SSIM_WINDOW // 2
                 errors = functional.pad(errors, [margin] * 4, mode="replicate")
             return errors.float()
@@ -458,7 +462,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 def _plain(value):
     """Return a parameter as what a file of plain values holds."""
     value = value.item() if isinstance(value, np.generic) else value
-    # A RandomState goes on from where the checkpoint has it, whichever it is.
+    # Any RandomState resumes from the state in the checkpoint.
     is_plain = isinstance(value, int | float | str | None)
     return value if is_plain else type(value).__name__
 

@@ -456,6 +456,7 @@ class DeepSVDD(BaseDetector):
             weight_decay=self.pretrain_weight_decay,
             milestones=self.pretrain_milestones,
             verbose=self.verbose,
+            stage=f"{type(self).__name__}: autoencoder",
         )
 
     def _initial_center(self, network, images, device):

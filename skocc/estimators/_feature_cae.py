@@ -29,11 +29,11 @@ _BORDER = 3
 class FeatureCAE(AnomalyMapMixin, BaseDetector):
     r"""Autoencoder of pretrained features with heat maps: cells it cannot reconstruct.
 
-    A network that was trained on ImageNet, and is not trained further, describes each cell
-    of a grid over the image by the activations of some of its layers. A small autoencoder
-    learns to compress the descriptions of normal cells and to restore them. What it has
-    never seen it restores badly: the error of a cell is its score, and that of the worst
-    cells the score of the image. Read more in the :ref:`User Guide <feature_cae>`.
+    A frozen network, trained on ImageNet, describes each cell of a grid over the image by
+    the activations of some of its layers. A small autoencoder learns to compress and to
+    reconstruct these features of normal cells. It reconstructs what it has never seen
+    badly: the error of a cell is its score, and the mean error of the worst cells is the
+    score of the image. Read more in the :ref:`User Guide <feature_cae>`.
 
     .. versionadded:: 0.1
 
@@ -52,32 +52,32 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
     normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean colour is subtracted and the deviation divided by, as when
+        Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid.
     latent_dim : int, default=100
         Size of the code of a cell. The layers before it have four times and twice as many
         channels.
-    aggregation : {"top-k", "max", "mean"}, default="top-k"
-        The score of an image: the mean error of its `n_top` worst cells, that of the worst
-        one, or that of all.
+    cell_aggregation : {"top-k", "max", "mean"}, default="top-k"
+        How the errors of the cells become the score of an image: the mean error of the
+        `n_top` worst cells, the error of the worst cell, or the mean error of all cells.
     n_top : int, default=10
-        Cells for ``aggregation="top-k"``; all if there are not as many.
+        Number of cells for ``cell_aggregation="top-k"``; all if there are fewer.
     score_normalization : {"median"} or None, default=None
-        "median" divides the scores of an image's cells by their median, for images that
-        differ from each other as a whole, in light for example, and have small defects:
-        only what stands out in its own image counts, and an image that is anomalous all
-        over is not found. The source has none.
+        "median" divides the scores of an image's cells by their median. It is for images
+        that differ from each other as a whole, in light for example, and have small
+        defects: a cell then counts relative to its own image, and an image that is
+        anomalous all over is not detected. The source has no normalization.
     border : int, default=None
         Cells at each edge that do not count in the score of an image, because the padding
         of the backbone shows there. None: 3, but at most an eighth of a side.
     validation_fraction : float, default=0.2
-        Fraction of the images that the autoencoder is not trained on, in (0, 1); their
-        error says when to stop.
-    patience : int or None, default=2
-        Epochs without a lower error on these after which the training ends. None: it never
-        ends early.
+        Fraction of the images that are held out of the training, in (0, 1); their error
+        says when to stop.
+    n_iter_no_change : int or None, default=2
+        Epochs without a lower error on the held-out images after which the training ends.
+        None: it never ends early.
     max_feature_bytes : int or None, default=2147483648
         Bytes of the features of all images up to which `fit` holds them in memory.
         If they take more, they are computed again in each epoch. None: no limit.
@@ -85,7 +85,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Folder in which the features of each image are kept, for other fits: a search over
         parameters then computes them once. None: they are not kept.
     n_epochs : int, default=50
-        Epochs at most. The autoencoder ends with the weights of the best.
+        Epochs at most. The autoencoder ends with the weights of the best epoch.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -112,7 +112,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     verbose : int, default=0
         Whether progress bars are shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted autoencoder, with a new optimizer
+        Whether a second `fit` continues from the fitted autoencoder, with a new optimizer
         and other images held out.
 
     Attributes
@@ -145,7 +145,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     See Also
     --------
-    ResNetKNN : The same features, compared with those of the training images one by one.
+    ResNetKNN : Compares the same features with those of the training images, one by one.
     ConvAE : Reconstructs the image itself.
 
     Notes
@@ -153,27 +153,27 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     With the features f of a cell (its d channels) and their reconstruction g, the map is
     the mean squared error :math:`m = \frac{1}{d} \lVert f - g \rVert^2`, brought to the
     size of the images by bilinear interpolation. The autoencoder has 1x1 convolutions only:
-    it sees one cell at a time, and where a cell lies is nothing to it.
+    it sees one cell at a time, and does not know the position of the cell.
 
     Features are those of a report on MVTec AD [1]_, which follows DFR [2]_: averages over
-    3 x 3 cells, brought to the grid of the largest layer, side by side; for ResNet50 1536
-    of them. Its text has convolutions that halve the maps, its table the 1x1 convolutions
-    of 400, 200 and 100 channels that are used here, 1,434,036 parameters. DFR's own rule
-    would make the outer ones 868 channels wide.
+    3 x 3 cells, brought to the grid of the largest layer and concatenated, which are 1536
+    features for ResNet50. The text of the report has convolutions that halve the maps; its
+    table has the 1x1 convolutions of 400, 200 and 100 channels that are used here, with
+    1,434,036 parameters. DFR's own rule would give the outer convolutions 868 channels.
 
     The report leaves open how the error of cells becomes a score, which images are held
-    out, batch size, and the number of epochs. The mean of the ten worst cells without a
-    border of three, a random fifth, 16 and 50 are those of its public relatives. The best
-    epoch is restored, which is a choice made here.
+    out, the batch size, and the number of epochs. Public implementations of related methods
+    take the mean of the ten worst cells without a border of three, a random fifth, 16 and
+    50, and so does this one. That the best epoch is restored is a choice made here.
 
-    With ``score_normalization="median"`` m is divided by the median of its cells, those of
-    the border among them. Neither [1]_ nor [2]_ has it.
+    ``score_normalization="median"`` divides m by the median of its cells, including those
+    of the border. Neither [1]_ nor [2]_ has it.
 
-    The threshold ``contamination="auto"`` is taken from training images, of which four
-    fifths were trained on. The features of one image are 4.8 MB for ResNet50 at 224 pixels,
-    so that the default of `max_feature_bytes` holds 445 images. Training takes little time
-    beside one pass of the backbone over the images; without room for the features it takes
-    one pass in each epoch.
+    The threshold ``contamination="auto"`` is computed from all training images, including
+    the four fifths that the autoencoder was trained on. The features of one image are 4.8
+    MB for ResNet50 at 224 pixels, so that the default of `max_feature_bytes` holds 445
+    images. Training takes little time compared with one pass of the backbone over the
+    images; where the features do not fit in memory it takes one pass in each epoch.
 
     References
     ----------
@@ -184,7 +184,8 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     Examples
     --------
-    Stripes, and stripes with a spot. Random weights do for these, and need no download:
+    Stripes are normal, stripes with a spot are not. Random weights suffice here, and
+    need no download:
 
     >>> import numpy as np
     >>> from skocc import FeatureCAE
@@ -215,12 +216,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         "normalization": [None, StrOptions({"imagenet"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
-        "aggregation": [StrOptions({"top-k", "max", "mean"})],
+        "cell_aggregation": [StrOptions({"top-k", "max", "mean"})],
         "n_top": [Interval(Integral, 1, None, closed="left")],
         "score_normalization": [None, StrOptions({"median"})],
         "border": [None, Interval(Integral, 0, None, closed="left")],
         "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "patience": [None, Interval(Integral, 1, None, closed="left")],
+        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "max_feature_bytes": [None, Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
@@ -244,12 +245,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         normalization=None,
         interpolation="average",
         latent_dim=100,
-        aggregation="top-k",
+        cell_aggregation="top-k",
         n_top=10,
         score_normalization=None,
         border=None,
         validation_fraction=0.2,
-        patience=2,
+        n_iter_no_change=2,
         max_feature_bytes=2**31,
         memory=None,
         n_epochs=50,
@@ -271,12 +272,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.normalization = normalization
         self.interpolation = interpolation
         self.latent_dim = latent_dim
-        self.aggregation = aggregation
+        self.cell_aggregation = cell_aggregation
         self.n_top = n_top
         self.score_normalization = score_normalization
         self.border = border
         self.validation_fraction = validation_fraction
-        self.patience = patience
+        self.n_iter_no_change = n_iter_no_change
         self.max_feature_bytes = max_feature_bytes
         self.memory = memory
         self.n_epochs = n_epochs
@@ -317,8 +318,8 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Raises
         ------
         ValueError
-            X or a parameter is not usable, among them layers that the backbone has not;
-            the message says what to do.
+            X or a parameter is not usable, among them layers that the backbone does
+            not have; the message says what to do.
         FloatingPointError
             The loss is not finite.
         """
@@ -335,8 +336,8 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
-            The negative error of the worst cells, of the worst one or of all, with
-            `score_normalization` if it is set.
+            The negative of the mean error of the worst cells, of the worst cell, or of all,
+            divided by the median if `score_normalization` says so.
 
         Raises
         ------
@@ -419,7 +420,11 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         batches = ImageBatches(images, self.batch_size, device=device)
         extract = self._extractor(images, device)
         stream = stream_batches(
-            self.backbone_, batches, extract, verbose=self.verbose, stage="Features"
+            self.backbone_,
+            batches,
+            extract,
+            verbose=self.verbose,
+            stage=f"{type(self).__name__}: features",
         )
         return hold_maps(stream, shape, device)
 
@@ -446,10 +451,11 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
             optimizer=optimizer,
             n_epochs=self.n_epochs,
             stopping=EarlyStopping(
-                ImageBatches(held_out, self.batch_size, device=run.device), self.patience
+                ImageBatches(held_out, self.batch_size, device=run.device),
+                self.n_iter_no_change,
             ),
             verbose=self.verbose,
-            stage="FeatureCAE",
+            stage=type(self).__name__,
         )
 
     def _score(self, source, device):
@@ -479,9 +485,11 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
             for border, n in zip(self._borders(), maps.shape[1:], strict=True)
         )
         cells = maps[:, rows, columns].flatten(1).double()
-        if self.aggregation == "mean":
+        if self.cell_aggregation == "mean":
             return cells.mean(dim=1)
-        n_top = 1 if self.aggregation == "max" else min(int(self.n_top), cells.shape[1])
+        n_top = (
+            1 if self.cell_aggregation == "max" else min(int(self.n_top), cells.shape[1])
+        )
         return cells.topk(n_top).values.mean(dim=1)
 
     def _borders(self):

@@ -508,6 +508,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             weight_decay=self.pretrain_weight_decay,
             milestones=self.pretrain_milestones,
             verbose=self.verbose,
+            stage=f"{type(self).__name__}: autoencoder",
         )
 
     def _features_and_loss(self, network, batch, layers):

@@ -16,7 +16,7 @@ def images():
 
 
 def make(**params):
-    small = {"width": 2, "n_augmented": 14, "n_epochs": 2, "batch_size": 5}
+    small = {"base_channels": 2, "n_augmented": 14, "n_epochs": 2, "batch_size": 5}
     return ConvAE(**(small | {"random_state": 0, "device": "cpu"} | params))
 
 
@@ -33,7 +33,7 @@ def test_default_network_is_the_published_one(images):
 
 
 def test_score_and_map_by_hand(images):
-    detector = make(crop=3).fit(images)
+    detector = make(border=3).fit(images)
     errors = ((reconstruct(detector, images) - images).astype(float) ** 2).mean(axis=3)
     np.testing.assert_allclose(detector.anomaly_map(images), errors, rtol=1e-4, atol=1e-7)
     expected = -errors[:, 3:-3, 3:-3].mean(axis=(1, 2))
@@ -42,7 +42,7 @@ def test_score_and_map_by_hand(images):
 
 
 def test_ssim_score_and_map_by_hand(images):
-    detector = make(error="ssim", crop=2).fit(images)
+    detector = make(reconstruction_metric="ssim", border=2).fit(images)
     batch, reconstruction = (
         torch.from_numpy(x).permute(0, 3, 1, 2)
         for x in (images, reconstruct(detector, images))
@@ -53,7 +53,7 @@ def test_ssim_score_and_map_by_hand(images):
     np.testing.assert_allclose(maps[:, 5:-5, 5:-5], errors, atol=1e-5)
     np.testing.assert_array_equal(maps[:, 0, 7:9], maps[:, 5, 7:9])
     np.testing.assert_array_equal(maps[:, 3, 0], maps[:, 5, 5])
-    # Windows within the cropped image.
+    # Windows inside the border.
     expected = -errors[:, 2:-2, 2:-2].mean(axis=(1, 2))
     np.testing.assert_allclose(detector.score_samples(images), expected, atol=1e-5)
     # The same measure is what training minimises.
@@ -67,16 +67,16 @@ def test_ssim_score_and_map_by_hand(images):
 
 
 @pytest.mark.parametrize(
-    ("size", "crops"), [((224, 300), (4, 4)), ((8, 31), (1, 3)), ((1, 64), (0, 4))]
+    ("size", "borders"), [((224, 300), (4, 4)), ((8, 31), (1, 3)), ((1, 64), (0, 4))]
 )
-def test_default_crop_by_size(size, crops):
+def test_default_border_by_size(size, borders):
     detector = make()
     detector.image_shape_ = (*size, 3)
-    assert detector._crops() == crops
+    assert detector._borders() == borders
 
 
-def test_cropped_pixels_are_not_in_the_loss(images, monkeypatch):
-    detector = make(crop=3, n_epochs=0).fit(images)
+def test_pixels_of_the_border_are_not_in_the_loss(images, monkeypatch):
+    detector = make(border=3, n_epochs=0).fit(images)
     # Whatever the network says, the same for both images.
     monkeypatch.setattr(
         detector.network_, "decode", lambda codes, size: torch.zeros(2, 3, *size)
@@ -134,7 +134,7 @@ def test_rotations_can_be_left_out(images, monkeypatch):
 
 def test_early_stopping_keeps_the_best_epoch(images):
     # With steps this long the error goes up and down.
-    detector = make(n_epochs=60, learning_rate=0.1, patience=2).fit(images)
+    detector = make(n_epochs=60, learning_rate=0.1, n_iter_no_change=2).fit(images)
     curve = detector.validation_loss_curve_
     assert detector.best_epoch_ == int(np.argmin(curve))
     assert len(curve) == len(detector.loss_curve_) == detector.best_epoch_ + 3 < 60
@@ -149,11 +149,11 @@ def test_augmented_fits_are_reproducible_and_leave_the_random_state(images):
     assert torch.equal(torch.get_rng_state(), state)
 
 
-def test_grey_is_repeated_and_other_channels_stay(images):
-    grey = images[:, :, :, 0]
-    colour = make().fit(np.repeat(grey[..., None], 3, axis=3))
+def test_gray_is_repeated_and_other_channels_stay(images):
+    gray = images[:, :, :, 0]
+    color = make().fit(np.repeat(gray[..., None], 3, axis=3))
     np.testing.assert_allclose(
-        make().fit(grey).score_samples(grey), colour.train_scores_, rtol=1e-4
+        make().fit(gray).score_samples(gray), color.train_scores_, rtol=1e-4
     )
     two = make(image_shape=(24, 20, 2)).fit(images[..., :2])
     assert two.network_.output.out_channels == 2
@@ -169,8 +169,11 @@ def test_map_has_the_size_of_the_images(images):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"crop": 10}, r"needs 1 pixel.*Got images of 24 x 20 .* crops of \(10, 10\)"),
-        ({"error": "ssim", "crop": 5}, r"'ssim' needs 11 pixel.*Set a smaller crop"),
+        ({"border": 10}, r"needs 1 pixel.*Got images of 24 x 20 .* borders of \(10, 10\)"),
+        (
+            {"reconstruction_metric": "ssim", "border": 5},
+            r"'ssim' needs 11 pixel.*Set a smaller border",
+        ),
         ({"contamination": "auto"}, "'contamination' parameter of ConvAE"),
     ],
 )

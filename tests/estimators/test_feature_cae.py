@@ -70,15 +70,17 @@ def test_published_number_of_parameters_and_shapes():
 
 
 @pytest.mark.parametrize("border", [None, 0, 5])
-@pytest.mark.parametrize("aggregation", ["top-k", "max", "mean"])
-def test_scores_by_hand(backbone, images, fitted, aggregation, border):
-    params = {"aggregation": aggregation, "n_top": 4, "border": border}
+@pytest.mark.parametrize("cell_aggregation", ["top-k", "max", "mean"])
+def test_scores_by_hand(backbone, images, fitted, cell_aggregation, border):
+    params = {"cell_aggregation": cell_aggregation, "n_top": 4, "border": border}
     detector = make(backbone, **params).fit(images)
     margins = (2, 3) if border is None else (border, border)  # an eighth of 20, 3 of 24
     errors = by_hand(detector, images)
     cells = errors[:, margins[0] : 20 - margins[0], margins[1] : 24 - margins[1]]
     cells = np.sort(cells.reshape(16, -1).astype(float), axis=1)
-    expected = {"top-k": cells[:, -4:], "max": cells[:, -1:], "mean": cells}[aggregation]
+    expected = {"top-k": cells[:, -4:], "max": cells[:, -1:], "mean": cells}[
+        cell_aggregation
+    ]
     np.testing.assert_allclose(detector.train_scores_, -expected.mean(axis=1), rtol=1e-5)
     np.testing.assert_array_equal(detector.score_samples(images), detector.train_scores_)
     # How cells become a score plays no part in training.
@@ -111,9 +113,9 @@ def test_top_ten_of_a_map_with_one_cell(backbone):
     maps[0, 3, 24] = 7.0  # just within the border of three cells
     maps[1, 2, 20] = 7.0
     np.testing.assert_allclose(detector._image_errors(maps), [0.7, 0, 0])
-    detector.set_params(aggregation="max")
+    detector.set_params(cell_aggregation="max")
     np.testing.assert_allclose(detector._image_errors(maps), [7, 0, 0])
-    detector.set_params(aggregation="mean")
+    detector.set_params(cell_aggregation="mean")
     np.testing.assert_allclose(detector._image_errors(maps), [7 / 484, 0, 0])
 
 
@@ -156,10 +158,12 @@ def test_backbone_passes_over_the_images_once(backbone, images, monkeypatch):
         return shape
 
     monkeypatch.setattr(module.FrozenFeatures, "grid", grid)
-    held = make(backbone, n_epochs=6, patience=None).fit(images)
+    held = make(backbone, n_epochs=6, n_iter_no_change=None).fit(images)
     assert sum(n_images) == 16
     n_images.clear()
-    computed = make(backbone, n_epochs=6, patience=None, max_feature_bytes=1000).fit(images)
+    computed = make(
+        backbone, n_epochs=6, n_iter_no_change=None, max_feature_bytes=1000
+    ).fit(images)
     # All in each epoch, 13 to train on and 3 held out, and once for the scores.
     assert sum(n_images) == 7 * 16
     np.testing.assert_allclose(computed.loss_curve_, held.loss_curve_, rtol=1e-3)
@@ -296,3 +300,10 @@ def test_defects_of_tiles_are_found(data_dir):
     scores = detector.score_samples(tiles.test_paths[::4])
     # Over five seeds 0.762 +- 0.006.
     assert roc_auc_score(tiles.test_labels[::4], scores) > 0.7
+
+
+def test_progress_names_the_class_and_the_stage(backbone, images, capsys):
+    make(backbone, n_epochs=1, verbose=1).fit(images)
+    shown = capsys.readouterr().err
+    assert "FeatureCAE: features" in shown
+    assert "FeatureCAE:" in shown.replace("FeatureCAE: features", "")

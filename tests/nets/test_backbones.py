@@ -385,8 +385,8 @@ for n in (1, 2, 3, 5, 7):
     skocc.MOCCA(architecture="residual", widths=widths, **two).fit(X)
     skocc.MOCCA(architecture="lenet", widths=widths[:3], **two).fit(X)
     skocc.DeepSVDD(widths=widths[:3], **two).fit(X)
-    skocc.ConvAE(width=n, augmentation=False, **short).fit(X)
-    skocc.DataSplitOCC(widths=(*widths, n), latent_dim=3, **two).fit(X)
+    skocc.ConvAE(base_channels=n, augmentation=False, **short).fit(X)
+    skocc.DataSplitOCC(channels=(*widths, n), embedding_dim=3, **two).fit(X)
     skocc.PatchSVDD(patch_size=16, embedding_dim=n, n_pairs=4, **short).fit(X)
     body = torch.nn.Sequential(
         torch.nn.Conv2d(3, n, 3), torch.nn.Conv2d(n, n + 1, 1, stride=2), torch.nn.Flatten()
