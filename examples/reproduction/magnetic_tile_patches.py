@@ -25,17 +25,18 @@ from tiles import add_arguments, add_row, measure
 
 from skocc import PatchSVDD
 from skocc._nets.normalization import LocalContrastNormalization
-from skocc._nets.patch_encoder import window_starts
+from skocc._ops.coreset import random_subset
 from skocc._ops.maps import patch_scores_to_map
-from skocc._ops.neighbors import bank_bytes, nearest, random_subset
+from skocc._ops.neighbors import bank_bytes, nearest
 from skocc._samples.sources import FileImages
+from skocc._samples.windows import window_starts
 
 # What was chosen for these tiles, whose light varies and whose defects are small.
 TILES = {
     "patch_size": 16,
     "strides": (2, 2),
     "normalization": "local_contrast",
-    "border": "reflect",
+    "padding_mode": "reflect",
     "svdd_weight": 0.003,
     "noise": 0.05,
     "n_epochs": 4,
@@ -124,7 +125,7 @@ def main():
     parser.add_argument("--patch-size", type=int)
     parser.add_argument("--strides", type=int, nargs=2)
     parser.add_argument("--normalization", choices=["mean", "local_contrast"])
-    parser.add_argument("--border", choices=["mean", "reflect"])
+    parser.add_argument("--padding-mode", choices=["mean", "reflect"])
     parser.add_argument("--svdd-weight", type=float)
     parser.add_argument("--noise", type=float)
     parser.add_argument("--sampling", choices=["dense", "patches"])

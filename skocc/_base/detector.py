@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
+from skocc._base.renamed import RenamedParametersMixin
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
@@ -75,7 +76,7 @@ class Run:
     scores: Scores | None = None
 
 
-class BaseDetector(FittedMixin, OutlierMixin, BaseEstimator):
+class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstimator):
     """Base class of detectors, which do two things of their own: `_fit` and `_score`.
 
     A method has keyword-only parameters that `__init__` assigns, among them those of

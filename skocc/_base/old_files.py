@@ -3,6 +3,8 @@
 Names that a class has changed are in one table, ``RENAMED``. Here is what it cannot say.
 """
 
+from skocc._base.renamed import current_names
+
 # Formats 1 and 2, of skocc 0.1: bank and recognition in attributes of their own, ...
 _BANKS = {
     "ResNetKNN": {"bank_": ("bank_", "_bank_images")},
@@ -12,13 +14,14 @@ _BANKS = {
     },
 }
 _REBUILT = ("_index", "_indices")
-# ... and one class for images and for videos.
+# ... one class for images and for videos, ...
 _OF_VIDEOS = ("clip_length", "clip_stride", "n_clips", "reconstruction_weight")
 _OF_IMAGES = (
-    "architecture", "selectors", "widths", "patch_size", "n_crops", "filter_init",
-    "freeze_bn", "pretrain_n_epochs", "pretrain_learning_rate", "pretrain_weight_decay",
-    "pretrain_milestones",
+    "architecture", "widths", "patch_size", "n_crops", "filter_init", "pretrain_n_epochs",
+    "pretrain_learning_rate", "pretrain_weight_decay", "pretrain_milestones",
 )  # fmt: skip
+# ... and as many pixels a side from which on "auto" was the residual encoder.
+_RESIDUAL_SIZE = 64
 
 
 def current_form(header, arrays):
@@ -43,14 +46,9 @@ def current_form(header, arrays):
     name, params, values = header["estimator"], header["params"], header["values"]
     params, values, arrays = dict(params), dict(values), dict(arrays)
     if name == "MOCCA":
-        is_video = len(values["image_shape_"]["tuple"]) == 4
-        for other in _OF_IMAGES if is_video else _OF_VIDEOS:
-            params.pop(other, None)
-        if is_video:
-            name = "VideoMOCCA"
-            values.pop("pretrain_loss_curve_", None)
-            if params.get("normalization") == "auto":
-                params["normalization"] = None
+        name = _split_mocca(params, values)
+    if name == "ResNetKNN" and params.get("aggregation") == "min":
+        params["n_neighbors"] = 1
     if name in _BANKS and "_digests" in arrays:
         for index in _REBUILT:
             values.pop(index, None)
@@ -59,4 +57,38 @@ def current_form(header, arrays):
             arrays[f"{bank}/vectors"] = arrays.pop(vectors)
             arrays[f"{bank}/images"] = arrays.pop(images)
             arrays[f"{bank}/digests"] = digests
+    params, values = current_names(name, params), current_names(name, values)
+    arrays = {_current_entry(name, entry): array for entry, array in arrays.items()}
     return {**header, "estimator": name, "params": params, "values": values}, arrays
+
+
+def _split_mocca(params, values):
+    """Change the entries of a MOCCA of 0.1; return the class it has become."""
+    shape = values["image_shape_"]["tuple"]
+    is_video = len(shape) == 4
+    selectors, freeze_bn = params.pop("selectors", True), params.pop("freeze_bn", False)
+    for other in _OF_IMAGES if is_video else _OF_VIDEOS:
+        params.pop(other, None)
+    if is_video:
+        values.pop("pretrain_loss_curve_", None)
+        if params.get("normalization") == "auto":
+            params["normalization"] = None
+        return "VideoMOCCA"
+    params["batch_norm"] = "frozen" if freeze_bn else "train"
+    if not selectors and _was_residual(params, shape):
+        params["architecture"] = "plain_residual"
+    return "MOCCA"
+
+
+def _was_residual(params, shape):
+    """Return whether a MOCCA of 0.1 had the residual encoder, for images of a shape."""
+    if len(shape) == 3 and params["architecture"] == "auto":
+        return (params["patch_size"] or min(shape[:2])) >= _RESIDUAL_SIZE
+    return params["architecture"] == "residual"
+
+
+def _current_entry(name, entry):
+    """Return the name of an array, of which the part before "/" is an attribute."""
+    attribute, separator, rest = entry.partition("/")
+    (attribute,) = current_names(name, {attribute: None})
+    return f"{attribute}{separator}{rest}"

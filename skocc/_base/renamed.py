@@ -9,8 +9,19 @@ import inspect
 
 # Old to new names: of parameters and attributes of a class, of parameters of a function, of
 # names of a module, of options of a command. An entry of a class also holds for its
-# subclasses.
+# subclasses. Where no name alone took the place of an old one, the entry has a "=" in it
+# and says what to write.
 RENAMED = {
+    "DeepSVDD": {"latent_dim": "embedding_dim", "widths": "channels"},
+    "MOCCA": {
+        "freeze_bn": "batch_norm='frozen' in place of True, or batch_norm='train'",
+        "latent_dim": "embedding_dim",
+        "selectors": "architecture='plain_residual' in place of selectors=False",
+        "widths": "channels",
+    },
+    "PatchSVDD": {"border": "padding_mode"},
+    "ResNetKNN": {"aggregation": "neighbor_aggregation", "patch_dim": "embedding_dim"},
+    "VideoMOCCA": {"latent_dim": "embedding_dim"},
     "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
     "SyntheticSplit": {"share": "fraction"},
     "ThresholdTuner": {
@@ -97,7 +108,7 @@ def renamed_parameters(function):
 
 
 def current_names(owner, values):
-    """Return a dictionary of parameters or attributes with old names replaced.
+    """Return a dictionary of parameters or attributes with renamed ones replaced.
 
     Parameters
     ----------
@@ -111,7 +122,7 @@ def current_names(owner, values):
     values : dict
         In the same order.
     """
-    renamed = RENAMED.get(owner, {})
+    renamed = {old: new for old, new in RENAMED.get(owner, {}).items() if "=" not in new}
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
@@ -143,4 +154,6 @@ def _refusing(function, owner, renamed):
 
 
 def _message(owner, old, new):
+    if "=" in new:
+        return f"{old} of {owner} was removed. Got the old name. Write {new}."
     return f"{old} of {owner} was renamed to {new}. Got the old name. Write {new} instead."

@@ -78,13 +78,13 @@ class DeepSVDD(BaseDetector):
         that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
         ``.safetensors``); or random weights. A module given as `backbone` starts as it is
         unless this is a path.
-    widths : tuple of int, default=None
-        Channels of the stages of the LeNet, or features of the hidden layers for rows.
+    channels : tuple of int, default=None
+        Channels of the stages of the LeNet, or units of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
         for rows.
-    latent_dim : int, default=None
-        Size of the code. None: 32, or 128 for LeNets of three stages and more. A backbone
-        has its own.
+    embedding_dim : int, default=None
+        Size of the embedding. None: 32, or 128 for LeNets of three stages and more. A
+        backbone has its own.
     filter_init : {"dictionary", "random"}, default="dictionary"
         Where the first layer of a LeNet starts: at a sparse dictionary of image patches,
         as in the original code, or at random. See Notes for how much it matters.
@@ -137,8 +137,8 @@ class DeepSVDD(BaseDetector):
     Attributes
     ----------
     network_ : torch.nn.Sequential
-        Normalisation and encoder, on the CPU; maps (n, C, H, W) to (n, latent_dim).
-    center_ : ndarray of shape (latent_dim,), float32
+        Normalisation and encoder, on the CPU; maps (n, C, H, W) to (n, embedding_dim).
+    center_ : ndarray of shape (embedding_dim,), float32
         Center of the sphere.
     radius_ : float
         Radius of the sphere: the quantile of the distances after training that leaves the
@@ -229,8 +229,8 @@ class DeepSVDD(BaseDetector):
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "backbone": [None, str, nn.Module],
         "weights": [None, str, os.PathLike],
-        "widths": [None, tuple, list],
-        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "channels": [None, tuple, list],
+        "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
         "filter_init": [StrOptions({"dictionary", "random"})],
         "normalization": [None, StrOptions({"auto", "gcn", "imagenet"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -257,8 +257,8 @@ class DeepSVDD(BaseDetector):
         warm_up_n_epochs=10,
         backbone=None,
         weights="imagenet",
-        widths=None,
-        latent_dim=None,
+        channels=None,
+        embedding_dim=None,
         filter_init="dictionary",
         normalization="auto",
         pretrain_n_epochs=150,
@@ -285,8 +285,8 @@ class DeepSVDD(BaseDetector):
         self.warm_up_n_epochs = warm_up_n_epochs
         self.backbone = backbone
         self.weights = weights
-        self.widths = widths
-        self.latent_dim = latent_dim
+        self.channels = channels
+        self.embedding_dim = embedding_dim
         self.filter_init = filter_init
         self.normalization = normalization
         self.pretrain_n_epochs = pretrain_n_epochs
@@ -359,7 +359,7 @@ class DeepSVDD(BaseDetector):
         return super().score_samples(X)
 
     def _fit(self, images, run):
-        for name in ("widths", "milestones", "pretrain_milestones"):
+        for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name))
         batches = ImageBatches(
             images, self.batch_size, device=run.device, generator=run.generator
@@ -382,7 +382,7 @@ class DeepSVDD(BaseDetector):
             weight_decay=self.weight_decay,
             milestones=self.milestones,
             verbose=self.verbose,
-            stage="Deep SVDD",
+            stage=type(self).__name__,
         )
         self.network_ = network.cpu().eval()
         self.center_ = center.cpu().numpy()
@@ -432,7 +432,7 @@ class DeepSVDD(BaseDetector):
 
     def _architecture(self):
         build = row_architecture if len(self.image_shape_) == 1 else lenet_architecture
-        return build(self.image_shape_, self.widths, self.latent_dim)
+        return build(self.image_shape_, self.channels, self.embedding_dim)
 
     def _learn_filters(self, network, batches, generator):
         """Start the first layer of a LeNet from a dictionary of image patches."""
@@ -456,6 +456,7 @@ class DeepSVDD(BaseDetector):
             weight_decay=self.pretrain_weight_decay,
             milestones=self.pretrain_milestones,
             verbose=self.verbose,
+            stage=f"{type(self).__name__}: autoencoder",
         )
 
     def _initial_center(self, network, images, device):

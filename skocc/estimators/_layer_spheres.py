@@ -43,7 +43,7 @@ class LayerSpheres(BaseDetector):
         "radius_update": [StrOptions({"batch", "epoch"})],
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "distance": [StrOptions({"sqeuclidean", "euclidean"})],
-        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
         "milestones": [tuple, list],
     }
     _fitted_attributes = {
@@ -82,7 +82,7 @@ class LayerSpheres(BaseDetector):
         return self._lowest(self._layer_scores(distances), images)
 
     def _fit(self, images, run):
-        for name in ("widths", "milestones", "pretrain_milestones"):
+        for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name, None))
         patches = self._patches()
         batches = self._train_batches(images, patches.n_train_patches, run)

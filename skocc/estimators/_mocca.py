@@ -82,19 +82,18 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Of which scores are made: squared distances, as in the paper, or distances, as in
         the code of the paper for larger images. The loss has squared ones.
-    architecture : {"auto", "lenet", "residual"}, default="auto"
-        Encoder of images. "auto" is "residual" for images, or patches, of at least 64
-        pixels a side, else "lenet". Rows have a network of their own.
-    selectors : bool, default=True
-        Whether each layer of the residual encoder passes a small network of its own,
-        instead of being averaged over space. Other networks have none.
-    widths : tuple of int, default=None
+    architecture : {"auto", "lenet", "residual", "plain_residual"}, default="auto"
+        Encoder of images. Each layer of the "residual" one passes a small network of its
+        own, a selector; "plain_residual" averages the layers over space instead. "auto" is
+        "residual" for images, or patches, of at least 64 pixels a side, else "lenet". Rows
+        have a network of their own.
+    channels : tuple of int, default=None
         Channels of the stages of the LeNet; of the first convolution and the three blocks
-        of the residual encoder; or features of the hidden layers for rows. None: by the
+        of the residual encoder; or units of the hidden layers for rows. None: by the
         image size, as in :class:`DeepSVDD`; (32, 64, 128, 256); (128, 64).
-    latent_dim : int, default=None
-        Size of the code. None: 128, or 32 for rows and for LeNets of fewer than three
-        stages.
+    embedding_dim : int, default=None
+        Size of the embedding, the output of the last layer before any sigmoid. None: 128,
+        or 32 for rows and for LeNets of fewer than three stages.
     patch_size : int, default=None
         Side in pixels of the patches that textures are cut into: at random places in
         training, side by side to be scored. The paper has 64. None: whole images.
@@ -109,9 +108,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         to [-1, 1]; "local_contrast" shifts and scales each pixel by mean and deviation of
         those around it, as in :class:`PatchSVDD`. "auto" is "symmetric" for the residual
         encoder, "gcn" for a LeNet on images of at least 8 pixels a side, else None.
-    freeze_bn : bool, default=False
-        Whether BatchNorm keeps the statistics of the autoencoder, as it does in the code of
-        the paper for small images.
+    batch_norm : {"train", "frozen"}, default="train"
+        "train" takes the statistics of each batch; "frozen" keeps those of the
+        autoencoder, as the code of the paper does for small images.
     pretrain_n_epochs : int, default=150
         Epochs of the autoencoder; 0 leaves this stage out.
     pretrain_learning_rate : float, default=1e-3
@@ -133,7 +132,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     contamination : float or "auto", default=0.1
         Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
         "auto" puts the threshold at the spheres: where squared distances to the centers
-        are in the mean as large as squared radii. One patch of a texture beyond it is
+        are on average as large as squared radii. One patch of a texture beyond it is
         enough, so that "auto" calls many more textures anomalous than `nu` says.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1. None: X of
@@ -264,14 +263,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
-        "architecture": [StrOptions({"auto", "lenet", "residual"})],
-        "selectors": ["boolean"],
-        "widths": [None, tuple, list],
+        "architecture": [StrOptions({"auto", "lenet", "residual", "plain_residual"})],
+        "channels": [None, tuple, list],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_crops": [Interval(Integral, 1, 10**6, closed="both")],
         "filter_init": [StrOptions({"random", "dictionary"})],
         "normalization": [None, StrOptions({"auto", "gcn", "symmetric", "local_contrast"})],
-        "freeze_bn": ["boolean"],
+        "batch_norm": [StrOptions({"train", "frozen"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "pretrain_learning_rate": LEARNING_RATE,
         "pretrain_weight_decay": WEIGHT_DECAY,
@@ -293,14 +291,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         warm_up_n_epochs=10,
         distance="sqeuclidean",
         architecture="auto",
-        selectors=True,
-        widths=None,
-        latent_dim=None,
+        channels=None,
+        embedding_dim=None,
         patch_size=None,
         n_crops=8,
         filter_init="random",
         normalization="auto",
-        freeze_bn=False,
+        batch_norm="train",
         pretrain_n_epochs=150,
         pretrain_learning_rate=1e-3,
         pretrain_weight_decay=5e-7,
@@ -326,14 +323,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
         self.architecture = architecture
-        self.selectors = selectors
-        self.widths = widths
-        self.latent_dim = latent_dim
+        self.channels = channels
+        self.embedding_dim = embedding_dim
         self.patch_size = patch_size
         self.n_crops = n_crops
         self.filter_init = filter_init
         self.normalization = normalization
-        self.freeze_bn = freeze_bn
+        self.batch_norm = batch_norm
         self.pretrain_n_epochs = pretrain_n_epochs
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
@@ -393,7 +389,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         -------
         scores : ndarray of shape (n_samples,), float64
             Negative squared distance to the center, for a soft boundary plus the squared
-            radius, in the mean over the layers; without squares for
+            radius, on average over the layers; without squares for
             ``distance="euclidean"``. With `patch_size`, the lowest of an image's patches.
 
         Raises
@@ -442,7 +438,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         """Return whether images, or patches, are taken by the residual encoder."""
         shape = self._patches().shape
         is_large = len(shape) == 3 and min(shape[:2]) >= _RESIDUAL_SIZE
-        return self.architecture == "residual" or (self.architecture == "auto" and is_large)
+        return is_large if self.architecture == "auto" else self.architecture != "lenet"
 
     def _architecture(self):
         shape = self._patches().shape
@@ -452,12 +448,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
                     f"architecture={self.architecture!r} is for images. Got "
                     f"{_rows(shape)}, or architecture='auto'."
                 )
-            return row_architecture(shape, self.widths, self.latent_dim)
+            return row_architecture(shape, self.channels, self.embedding_dim)
         if self._is_residual():
+            selectors = self.architecture != "plain_residual"
             return residual_architecture(
-                shape, self.widths, self.latent_dim, self.selectors
+                shape, self.channels, self.embedding_dim, selectors
             )
-        return lenet_architecture(shape, self.widths, self.latent_dim)
+        return lenet_architecture(shape, self.channels, self.embedding_dim)
 
     def _default_layers(self, n_layers):
         return (
@@ -508,10 +505,11 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             weight_decay=self.pretrain_weight_decay,
             milestones=self.pretrain_milestones,
             verbose=self.verbose,
+            stage=f"{type(self).__name__}: autoencoder",
         )
 
     def _features_and_loss(self, network, batch, layers):
-        if self.freeze_bn:
+        if self.batch_norm == "frozen":
             freeze_batch_norm(network)
         return super()._features_and_loss(network, batch, layers)
 

@@ -10,6 +10,10 @@ pixels, the stride of the encoder, for those of a dense map.
 """
 
 import torch
+from torch.nn import functional
+
+from skocc._engine.device import sent_to
+from skocc._ops.losses import pairwise_distance_loss
 
 # Row-major, without the center: classes of the position classifier.
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -158,6 +162,53 @@ class CutPatches:
         if view is not None:
             patches = photometric_noise(patches, self._noise, self._generator)
         return encoder(patches.contiguous(memory_format=torch.channels_last))
+
+
+def scale_loss(
+    patches: DensePatches | CutPatches,
+    encoder: torch.nn.Module,
+    classifier: torch.nn.Module,
+    image: torch.Tensor,
+    svdd_weight: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return the loss of Patch SVDD at one scale.
+
+    Parameters
+    ----------
+    patches : DensePatches or CutPatches
+    encoder : PatchEncoder or HierarchicalPatchEncoder
+        That of the scale.
+    classifier : PositionClassifier
+        That of the scale.
+    image : Tensor of shape (n_pairs,), int64
+        Which image each pair is from.
+    svdd_weight : float
+        Weight of the distance of patches that nearly coincide.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    loss : scalar Tensor
+    """
+    patch_size = encoder.patch_size // patches.cell
+    places = (patches.map_size(encoder), patch_size, len(image), generator)
+    anchors, neighbors, positions = position_pairs(*places)
+    # Each patch has noise of its own, or its colors would give the position away.
+    logits = classifier(
+        patches.embed(encoder, image, anchors, view=0),
+        patches.embed(encoder, image, neighbors, view=1),
+    )
+    loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
+    if svdd_weight == 0:
+        return loss
+    anchors, neighbors = close_pairs(*places)
+    distance = pairwise_distance_loss(
+        patches.embed(encoder, image, anchors),
+        patches.embed(encoder, image, neighbors),
+    )
+    return loss + svdd_weight * distance
 
 
 def position_pairs(

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
@@ -15,7 +14,6 @@ from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.batches import ImageBatches
-from skocc._engine.device import sent_to
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.training import adam, train
 from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
@@ -24,18 +22,13 @@ from skocc._nets.patch_encoder import (
     PositionClassifier,
     load_encoder_weights,
 )
-from skocc._ops.losses import pairwise_distance_loss
 from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
 from skocc._samples.warnings import warn
 from skocc._samples.windows import window_starts
-from skocc.estimators._patch_pairs import (
-    CutPatches,
-    DensePatches,
-    close_pairs,
-    position_pairs,
-)
+from skocc.estimators._patch_pairs import CutPatches, DensePatches, scale_loss
+from skocc.estimators._patches import check_patch_scales
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.
 _BLOCK_NUMBERS = 2**23
@@ -89,7 +82,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         it is used as it is. None: random weights.
     n_neighbors : int, default=1
         The score of a patch is its mean distance to as many nearest vectors of the bank.
-    border : {"mean", "reflect"}, default="mean"
+    padding_mode : {"mean", "reflect"}, default="mean"
         How patches are averaged near the border of an image, where few cover a pixel:
         "mean" over those there are, as published; "reflect" over equally many everywhere,
         the scores beyond the border being those within it, mirrored. With "mean" the border
@@ -197,8 +190,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     step. In both, position pairs that would leave the image are not drawn, where the code
     clips them. Step size and number of epochs are made for dense training, as is the start:
     He's distribution, where torch's, which the code uses, maps all patches to nearly the
-    same embedding. Local contrast and ``border="reflect"`` are ours. Pixels at the border
-    belong to patches whatever the size of the image. Resizing is bilinear. The code
+    same embedding. Local contrast and ``padding_mode="reflect"`` are ours. Pixels at the
+    border belong to patches whatever the size of the image. Resizing is bilinear. The code
     searches the bank of small patches approximately, and keeps all vectors; the default
     here keeps a random part. Numbers are in :doc:`the reproduction tables </reproduction>`.
 
@@ -247,7 +240,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         "n_pairs": [Interval(Integral, 1, None, closed="left")],
         "weights": [None, str, os.PathLike],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "border": [StrOptions({"mean", "reflect"})],
+        "padding_mode": [StrOptions({"mean", "reflect"})],
         "search": [StrOptions({"exact", "approximate"})],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
         "subsampling": [StrOptions({"random", "coreset"})],
@@ -274,7 +267,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         n_pairs=256,
         weights=None,
         n_neighbors=1,
-        border="mean",
+        padding_mode="mean",
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
@@ -302,7 +295,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         self.n_pairs = n_pairs
         self.weights = weights
         self.n_neighbors = n_neighbors
-        self.border = border
+        self.padding_mode = padding_mode
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
@@ -403,18 +396,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     def _check_parameters(self, n_images):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         size = self._int_patch_size()
-        if size % 8 or (size > 64 and size & (size - 1)):
-            raise ValueError(
-                "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
-                f"{size}. Use for example patch_size=64."
-            )
-        if self.strides is not None and (
-            len(self.strides) != 2 or not all(isinstance(n, Integral) for n in self.strides)
-        ):
-            raise ValueError(
-                "strides must be two numbers of pixels, for the small and the big patches. "
-                f"Got {self.strides!r}. Set for example strides=(4, 16)."
-            )
+        check_patch_scales(size, self.strides)
         n_kept = min(self._bank_sizes(n_images)[1])
         if n_kept <= self.n_neighbors:
             raise ValueError(
@@ -513,17 +495,14 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 optimizer, max(1, self.n_epochs)
             ),
             verbose=self.verbose,
-            stage="Patch SVDD",
+            stage=type(self).__name__,
         )
         return history.loss_curve
 
     def _make_loss(self, network, generator):
         """Return the loss of a batch of images."""
         encoder = network.encoder
-        scales = (
-            (encoder.enc, network.classify_small),
-            (encoder, network.classify_big),
-        )
+        scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
         # Room for a patch and its farthest neighbour.
         crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
 
@@ -535,29 +514,12 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 patches = CutPatches(images, self.noise, generator)
             image = torch.arange(len(batch), device=batch.device)
             image = image.repeat_interleave(int(self.n_pairs))
-            return sum(self._scale_loss(patches, *s, image, generator) for s in scales)
+            return sum(
+                scale_loss(patches, *scale, image, self.svdd_weight, generator)
+                for scale in scales
+            )
 
         return loss_fn
-
-    def _scale_loss(self, patches, encoder, classifier, image, generator):
-        """Return the loss of one scale; `image` says which image each pair is from."""
-        patch_size = encoder.patch_size // patches.cell
-        places = (patches.map_size(encoder), patch_size, len(image), generator)
-        anchors, neighbors, positions = position_pairs(*places)
-        # With noise of their own, or the colours would give the position away.
-        logits = classifier(
-            patches.embed(encoder, image, anchors, view=0),
-            patches.embed(encoder, image, neighbors, view=1),
-        )
-        loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
-        if self.svdd_weight == 0:
-            return loss
-        anchors, neighbors = close_pairs(*places)
-        distance = pairwise_distance_loss(
-            patches.embed(encoder, image, anchors),
-            patches.embed(encoder, image, neighbors),
-        )
-        return loss + self.svdd_weight * distance
 
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""
@@ -589,8 +551,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
             return [to_rows(z) for z in self._embed(network, batch)]
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
+        stage = f"{type(self).__name__}: memory bank"
         return MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage="Banks"),
+            stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
             digests,
             len(images),
             n_vectors,
@@ -623,12 +586,13 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 distances, _ = bank.nearest(to_rows(z), groups, int(self.n_neighbors))
                 scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
                 product = product * patch_scores_to_map(
-                    scores, *grid, side, size, self.border
+                    scores, *grid, side, size, self.padding_mode
                 )
             return torch.from_numpy(reduce(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
+        stage = f"{type(self).__name__}: scores"
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
 
 
 def _default_strides(patch_size):

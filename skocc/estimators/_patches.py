@@ -4,6 +4,8 @@ In training, pieces are drawn; to score a sample it is cut into the same pieces 
 Both kinds here have the same attributes and methods.
 """
 
+from numbers import Integral
+
 import torch
 
 from skocc._samples.windows import window_starts
@@ -87,3 +89,27 @@ class PatchGrid:
         cuts = [batch[:, :, i : i + side, j : j + side] for i in rows for j in columns]
         patches = torch.stack(cuts, dim=1).flatten(0, 1)
         return patches.contiguous(memory_format=torch.channels_last)
+
+
+def check_patch_scales(patch_size: int, strides: tuple[int, int] | None) -> None:
+    """Raise a ValueError for patches that cannot be compared at two scales.
+
+    Parameters
+    ----------
+    patch_size : int
+        Side of the big patches in pixels.
+    strides : tuple (small, big) or None
+        Pixels from one patch to the next.
+    """
+    if patch_size % 8 or (patch_size > 64 and patch_size & (patch_size - 1)):
+        raise ValueError(
+            "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
+            f"{patch_size}. Use for example patch_size=64."
+        )
+    if strides is not None and (
+        len(strides) != 2 or not all(isinstance(n, Integral) for n in strides)
+    ):
+        raise ValueError(
+            "strides must be two numbers of pixels, for the small and the big patches. "
+            f"Got {strides!r}. Set for example strides=(4, 16)."
+        )

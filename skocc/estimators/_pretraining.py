@@ -73,18 +73,23 @@ def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) 
 
 
 def pretrain(
-    encoder: nn.Module, decoder: nn.Module, prepare, batches, **schedule
+    encoder: nn.Module,
+    decoder: nn.Module,
+    prepare,
+    batches,
+    *,
+    stage: str = "autoencoder",
+    **schedule,
 ) -> list[float]:
     """Train an encoder as half of an autoencoder; return the loss curve.
 
     Parameters
     ----------
     encoder, decoder : torch.nn.Module
-        The encoder is changed in place, with its running statistics: what it has learnt
-        is in it afterwards.
+        Both are trained in place, the running statistics of the encoder as well.
     prepare : callable
         From a batch to what the encoder takes and the decoder gives.
-    batches, **schedule
+    batches, stage, **schedule
         As in :func:`skocc._engine.training.train_by_milestones`.
     """
     autoencoder = nn.Sequential(encoder, decoder)
@@ -93,6 +98,4 @@ def pretrain(
         batch = prepare(batch)
         return reconstruction_loss(autoencoder(batch), batch)
 
-    return train_by_milestones(
-        autoencoder, loss_fn, batches, stage="Autoencoder", **schedule
-    )
+    return train_by_milestones(autoencoder, loss_fn, batches, stage=stage, **schedule)

@@ -63,13 +63,14 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid for ``pooling="average"``. Locally aware
         patches are always brought there bilinearly.
-    patch_dim : int, default=1024
-        Features of a cell for ``pooling="locally_aware"``.
-    n_neighbors : int, default=5
-        Neighbours that ``aggregation="mean"`` averages over.
-    aggregation : {"min", "mean"}, default="min"
-        The score of a cell: its distance to the nearest vector of the bank, or the mean
-        distance to `n_neighbors`.
+    embedding_dim : int, default=1024
+        Size of the features of a cell for ``pooling="locally_aware"``.
+    n_neighbors : int, default=1
+        Number of neighbors that ``neighbor_aggregation="mean"`` averages over. More than
+        one needs "mean".
+    neighbor_aggregation : {"min", "mean"}, default="min"
+        The score of a cell is its distance to the nearest vector of the bank ("min"), or
+        its mean distance to the `n_neighbors` nearest ones ("mean").
     search : {"exact", "approximate"}, default="exact"
         "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
         first graph of a process compiles for a minute or two, also one of few images;
@@ -239,9 +240,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "normalization": [None, StrOptions({"imagenet"})],
         "pooling": [StrOptions({"average", "locally_aware"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
-        "patch_dim": [Interval(Integral, 1, None, closed="left")],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "aggregation": [StrOptions({"min", "mean"})],
+        "neighbor_aggregation": [StrOptions({"min", "mean"})],
         "search": [StrOptions({"exact", "approximate"})],
         "subsampling": [StrOptions({"random", "coreset"})],
         "bank_fraction": [Interval(Real, 0, 1, closed="right")],
@@ -267,9 +268,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         normalization=None,
         pooling="average",
         interpolation="average",
-        patch_dim=1024,
-        n_neighbors=5,
-        aggregation="min",
+        embedding_dim=1024,
+        n_neighbors=1,
+        neighbor_aggregation="min",
         search="exact",
         subsampling="random",
         bank_fraction=1.0,
@@ -293,9 +294,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.normalization = normalization
         self.pooling = pooling
         self.interpolation = interpolation
-        self.patch_dim = patch_dim
+        self.embedding_dim = embedding_dim
         self.n_neighbors = n_neighbors
-        self.aggregation = aggregation
+        self.neighbor_aggregation = neighbor_aggregation
         self.search = search
         self.subsampling = subsampling
         self.bank_fraction = bank_fraction
@@ -389,6 +390,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _fit(self, images, run):
         check_backbone_channels(self.image_shape_)
+        self._check_aggregation()
         self.network_ = self._build_network(self.weights)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
@@ -396,6 +398,15 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self._check_neighbors()
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_.spread())
+
+    def _check_aggregation(self):
+        """Raise a ValueError for neighbors that the minimum would not use."""
+        if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
+            raise ValueError(
+                "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
+                f"n_neighbors={self.n_neighbors}. Set n_neighbors=1, or "
+                "neighbor_aggregation='mean'."
+            )
 
     def _check_neighbors(self):
         """Raise a ValueError for a bank in which some training image finds too few."""
@@ -408,13 +419,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             )
 
     def _n_neighbors(self):
-        return int(self.n_neighbors) if self.aggregation == "mean" else 1
+        return int(self.n_neighbors) if self.neighbor_aggregation == "mean" else 1
 
     def _build_network(self, weights):
         if self.pooling == "average":
             join = JoinedMaps(self.interpolation)
         else:
-            join = LocallyAwarePatches(self.patch_dim)
+            join = LocallyAwarePatches(self.embedding_dim)
         return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
 
     def _empty_network(self, attribute):
@@ -426,6 +437,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         if list(self.grid_shape_) != grid_shape:
             raise ValueError(f"grid_shape_={self.grid_shape_}, of a grid of {grid_shape}")
+        self._check_aggregation()
         self._check_neighbors()
         return {"d": n_features}
 
@@ -442,7 +454,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
-        digests = []
+        digests, name = [], type(self).__name__
 
         def embed(batch):
             digests.extend(image_digests(batch))
@@ -450,7 +462,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         (bank,) = MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage="Bank"),
+            stream_batches(
+                network, batches, embed, verbose=self.verbose, stage=f"{name}: memory bank"
+            ),
             digests,
             len(images),
             [n_vectors],
@@ -485,7 +499,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             return reduce(cells, rows, neighbors[:, 0], numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
+        stage = f"{type(self).__name__}: scores"
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
 
     def _image_scores(self, cells, rows, nearest, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""

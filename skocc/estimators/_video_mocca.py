@@ -57,8 +57,8 @@ class VideoMOCCA(LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Of which scores are made: squared distances, as in the paper, or distances, as in
         the code of the paper. The loss has squared ones.
-    latent_dim : int, default=None
-        Size of the code of each time step. None: 1024.
+    embedding_dim : int, default=None
+        Size of the embedding of each time step. None: 1024.
     clip_length : int or None, default=16
         Frames of the clips that videos are cut into. None: X holds clips already, all of
         one length.
@@ -184,7 +184,7 @@ class VideoMOCCA(LayerSpheres):
     ...     return video
     >>> videos = [make_video(start, step=1) for start in range(0, 24, 3)]
     >>> detector = VideoMOCCA(
-    ...     clip_length=4, latent_dim=16, n_epochs=4, batch_size=10, random_state=0
+    ...     clip_length=4, embedding_dim=16, n_epochs=4, batch_size=10, random_state=0
     ... )
     >>> _ = detector.fit(videos)
     >>> detector.score_samples(videos[:3]).shape
@@ -213,7 +213,7 @@ class VideoMOCCA(LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=5,
         distance="sqeuclidean",
-        latent_dim=None,
+        embedding_dim=None,
         clip_length=16,
         clip_stride=1,
         n_clips=None,
@@ -239,7 +239,7 @@ class VideoMOCCA(LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
-        self.latent_dim = latent_dim
+        self.embedding_dim = embedding_dim
         self.clip_length = clip_length
         self.clip_stride = clip_stride
         self.n_clips = n_clips
@@ -387,7 +387,7 @@ class VideoMOCCA(LayerSpheres):
         return clips
 
     def _architecture(self):
-        return video_architecture(self.image_shape_, self.latent_dim)
+        return video_architecture(self.image_shape_, self.embedding_dim)
 
     def _train_batches(self, images, n_patches, run):
         return self._batches(

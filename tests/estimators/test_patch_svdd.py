@@ -152,8 +152,8 @@ def test_light_makes_no_difference_to_local_contrast(images):
     torch.testing.assert_close(center.mean, batch.mean(dim=0), rtol=0, atol=1e-6)
 
 
-def test_border_is_that_of_the_map(images, fitted):
-    reflected = make(border="reflect").fit(images)
+def test_padding_mode_is_that_of_the_map(images, fitted):
+    reflected = make(padding_mode="reflect").fit(images)
     maps, plain = reflected.anomaly_map(images), fitted.anomaly_map(images)
     assert np.abs(maps - plain)[:, :4].max() > 1e-3 * plain.max()
     # Rows 15 to 24 and columns 15 to 20 are covered by as many patches as anywhere.
