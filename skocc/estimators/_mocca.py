@@ -30,10 +30,10 @@ from skocc.estimators._pretraining import (
     start_from_dictionary,
 )
 
-# Pixels per side from which on the residual encoder is taken by default, the smallest it
+# Fewest pixels per side for which "auto" is the residual encoder, the smallest size that it
 # was published for.
 _RESIDUAL_SIZE = 64
-# Those of the residual encoder that did best in the paper.
+# Layers of the residual encoder that did best in the paper.
 _RESIDUAL_LAYERS = (4, 5, 6)
 
 
@@ -51,24 +51,24 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     r"""Multi-layer one-class classifier: a sphere around normal samples in several layers.
 
     A network first learns to reconstruct normal images, as the encoder of an autoencoder.
-    The mean of what a layer makes of them becomes the center of that layer, and training
-    goes on with the distances to the centers of all chosen layers as the loss. The score
-    is their mean. Each layer sees an image at its own level of detail, and all of them
-    learn what is normal.
+    The mean of the features of a layer becomes the center of that layer, and training
+    continues with the distances to the centers of all chosen layers as the loss. The score
+    is their mean. Each layer describes an image at its own level of detail.
 
-    Small images pass the LeNet of Deep SVDD, larger ones a residual encoder, plain rows a
-    fully connected net. Textures are cut into patches, and have heat maps (`patch_size`).
-    For videos there is :class:`VideoMOCCA`. Read more in the :ref:`User Guide <mocca>`.
+    The network is the LeNet of Deep SVDD for small images, a residual encoder for larger
+    ones, and a fully connected network for plain rows. Textures are cut into patches and
+    have heat maps (`patch_size`). :class:`VideoMOCCA` is the method for videos. Read more
+    in the :ref:`User Guide <mocca>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     layers : tuple of int, default=None
-        Layers that have a sphere, 0 being the first and -1 the last one. Of a LeNet and of
-        the net for rows, these are its convolutions or hidden layers and the code; the
-        residual encoder has eight, see Notes. None: all, or 4 to 6 of
-        the residual encoder. :meth:`layer_scores` helps to choose.
+        Layers that have a sphere, 0 being the first and -1 the last one. The layers of a
+        LeNet and of the network for rows are the convolutions or hidden layers and the
+        embedding; the residual encoder has eight, see Notes. None: all, or 4 to 6 of the
+        residual encoder. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -76,12 +76,12 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Fraction of training images outside of each sphere, in (0, 1]. A hard boundary uses
         it for `radii_` only.
     radius_update : {"batch", "epoch"}, default="batch"
-        Whether the radii of a soft boundary follow each batch or each epoch.
+        Whether the radii of a soft boundary are updated after each batch or each epoch.
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radii of a soft boundary.
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
-        Of which scores are made: squared distances, as in the paper, or distances, as in
-        the code of the paper for larger images. The loss has squared ones.
+        Whether scores are squared distances, as in the paper, or distances, as in the code
+        of the paper for larger images. The loss always has squared ones.
     architecture : {"auto", "lenet", "residual", "plain_residual"}, default="auto"
         Encoder of images. Each layer of the "residual" one passes a small network of its
         own, a selector; "plain_residual" averages the layers over space instead. "auto" is
@@ -95,16 +95,16 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Size of the embedding, the output of the last layer before any sigmoid. None: 128,
         or 32 for rows and for LeNets of fewer than three stages.
     patch_size : int, default=None
-        Side in pixels of the patches that textures are cut into: at random places in
-        training, side by side to be scored. The paper has 64. None: whole images.
+        Side in pixels of the patches of textures. They lie at random places in training and
+        side by side in scoring. The paper has 64. None: whole images.
     n_crops : int, default=8
-        Patches that are drawn from an image in an epoch, a million at most.
+        Number of patches that an epoch draws from each image, a million at most.
     filter_init : {"random", "dictionary"}, default="random"
-        Where the first layer of a LeNet starts: at random, as in the code of the paper, or
-        at a sparse dictionary of image patches, as in :class:`DeepSVDD`.
+        Initial filters of the first layer of a LeNet: random ones, as in the code of the
+        paper, or a sparse dictionary of image patches, as in :class:`DeepSVDD`.
     normalization : {"auto", "gcn", "symmetric", "local_contrast"} or None, default="auto"
-        What happens to whole images first. "gcn" brings each to the same contrast, and all
-        of them to [0, 1] by two constants of the training images; "symmetric" brings [0, 1]
+        Normalization of whole images. "gcn" brings each to the same contrast, and all of
+        them to [0, 1] by two constants of the training images; "symmetric" brings [0, 1]
         to [-1, 1]; "local_contrast" shifts and scales each pixel by mean and deviation of
         those around it, as in :class:`PatchSVDD`. "auto" is "symmetric" for the residual
         encoder, "gcn" for a LeNet on images of at least 8 pixels a side, else None.
@@ -112,7 +112,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "train" takes the statistics of each batch; "frozen" keeps those of the
         autoencoder, as the code of the paper does for small images.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 leaves this stage out.
+        Epochs of the autoencoder; 0 skips this stage.
     pretrain_learning_rate : float, default=1e-3
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-7
@@ -151,8 +151,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     verbose : int, default=0
         Whether a progress bar is shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights. `layers` may have changed: a
-        layer keeps its center, and a new one gets one from the fitted weights.
+        Whether a second `fit` continues from the fitted weights. `layers` may have changed:
+        a layer keeps its center, and a new one gets one from the fitted weights.
 
     Attributes
     ----------
@@ -184,7 +184,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     See Also
     --------
-    DeepSVDD : The same with a sphere in the last layer alone.
+    DeepSVDD : The method with a sphere in the last layer alone.
     VideoMOCCA : The method for videos.
     PatchSVDD : Compares patches with those of the training images, at two scales.
 
@@ -198,10 +198,10 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     ``layers=(-1,)`` is :class:`DeepSVDD`, number for number where the parameters agree.
 
     The features of a LeNet are its convolutions before BatchNorm, averaged over space, and
-    the code; those of the net for rows its linear layers before BatchNorm. The layers of
-    the residual encoder are its first convolution (0), a residual block (1), three blocks
-    that halve the map (2 to 4), and two linear ones: the hidden layer after BatchNorm and
-    activation (5), the code (6) and its sigmoid (7).
+    the embedding; those of the network for rows are its linear layers before BatchNorm. The
+    layers of the residual encoder are its first convolution (0), a residual block (1),
+    three blocks that halve the map (2 to 4), and two linear ones: the hidden layer after
+    BatchNorm and activation (5), the embedding (6) and its sigmoid (7).
 
     Where the paper [1]_ and its code [3]_ differ: the loss is the mean over the layers, as
     in the paper, where the code has the sum; neither the hard loss nor its scores are
@@ -226,8 +226,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     takes about six seconds, eight in the autoencoder; one of 500 images of 128 pixels, or
     of 2,000 patches of 64, some 40 seconds, two minutes in the autoencoder. The residual
     encoder has 18 million weights for such images and 5 million for such patches; most of
-    them are in its first linear layer, which grows with the area. It has biases, as
-    published, with which a long training may collapse; so have selectors.
+    them are in its first linear layer, which grows with the area. It and its selectors have
+    biases, as published, with which a long training may collapse.
 
     References
     ----------
@@ -255,7 +255,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     >>> bool(roc_auc_score(is_zero[900:], scores) > 0.95)  # 0.998 +- 0.002, ten seeds
     True
 
-    What each layer, the convolution and the code, is worth alone:
+    The scores of each layer alone, the convolution and the embedding:
 
     >>> detector.layer_scores(images[900:]).shape
     (897, 2)
@@ -390,7 +390,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         scores : ndarray of shape (n_samples,), float64
             Negative squared distance to the center, for a soft boundary plus the squared
             radius, on average over the layers; without squares for
-            ``distance="euclidean"``. With `patch_size`, the lowest of an image's patches.
+            ``distance="euclidean"``. With `patch_size`, the lowest score of its patches.
 
         Raises
         ------
@@ -413,9 +413,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Returns
         -------
         maps : ndarray of shape (n_samples, H, W), float32
-            Constant over each patch, the mean where patches overlap. At the size of the
-            images in X, also where `image_size` resizes them before they are scored. Files
-            of different sizes have maps of `image_size`.
+            A patch has one value, and a pixel the mean of the patches that overlap there.
+            The maps have the size of the images in X, also where `image_size` resizes them
+            before they are scored. Files of different sizes have maps of `image_size`.
 
         Raises
         ------
@@ -435,7 +435,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         return PatchGrid(self.image_shape_, self.patch_size, self.n_crops)
 
     def _is_residual(self):
-        """Return whether images, or patches, are taken by the residual encoder."""
+        """Return whether the encoder of images, or patches, is a residual one."""
         shape = self._patches().shape
         is_large = len(shape) == 3 and min(shape[:2]) >= _RESIDUAL_SIZE
         return is_large if self.architecture == "auto" else self.architecture != "lenet"

@@ -37,11 +37,11 @@ _BLOCK_NUMBERS = 2**23
 class PatchSVDD(AnomalyMapMixin, BaseDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
-    An encoder learns from normal images alone what patches look like: to tell where the
-    neighbour of a patch is, and to map patches that nearly coincide close to each other.
-    The embeddings of all patches of the training images are kept in banks. An image is
-    scored by the distance of each of its patches to the nearest one there, at two sizes of
-    patches. Read more in the :ref:`User Guide <patch_svdd>`.
+    An encoder learns from normal images to tell the position of a patch's neighbor, and to
+    map patches that nearly coincide close to each other. Memory banks keep the embeddings
+    of the patches of the training images. An image is scored by the distances of its
+    patches to the nearest embeddings in the banks, at two sizes of patches. Read more in
+    the :ref:`User Guide <patch_svdd>`.
 
     .. versionadded:: 0.1
 
@@ -57,7 +57,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     embedding_dim : int, default=64
         Size of an embedding.
     normalization : {"mean", "local_contrast"}, default="mean"
-        What happens to the pixels first. "mean" subtracts the mean image of the training
+        Normalization of the pixels. "mean" subtracts the mean image of the training
         images, as published. "local_contrast" before that shifts and scales each pixel by
         mean and deviation of those around it, with Gaussian weights that are 1/16 of the
         shorter side wide, for images whose light and contrast vary.
@@ -68,20 +68,20 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     train_head : bool, default=False
         Whether the last layer of the position classifiers learns its weights. See Notes.
     noise : float, default=0.02
-        Standard deviation of the noise on each pixel, and of that on the colours of a
+        Standard deviation of the noise on each pixel, and of that on the colors of a
         patch, in units of the pixels.
     sampling : {"dense", "patches"}, default="dense"
-        How patches to learn from are embedded. "dense" encodes a crop of each image once
-        and picks pairs from the map; "patches" cuts them out and encodes each on its own,
-        as published, and takes a small `n_pairs`. See Notes.
+        How the pairs of patches are embedded in training. "dense" encodes a crop of each
+        image once and picks pairs from the map; "patches" cuts them out and encodes each on
+        its own, as published, and takes a small `n_pairs`. See Notes.
     n_pairs : int, default=256
-        Pairs of patches of each kind that are drawn from an image in an epoch.
+        Number of pairs of patches of each kind that an epoch draws from an image.
     weights : path or None, default=None
         File of the state dict of an encoder (``.pt``, ``.pth``, ``.pkl``,
         ``.safetensors``), with the keys of the published checkpoints; with ``n_epochs=0``
         it is used as it is. None: random weights.
     n_neighbors : int, default=1
-        The score of a patch is its mean distance to as many nearest vectors of the bank.
+        The score of a patch is its mean distance to this many nearest vectors of the bank.
     padding_mode : {"mean", "reflect"}, default="mean"
         How patches are averaged near the border of an image, where few cover a pixel:
         "mean" over those there are, as published; "reflect" over equally many everywhere,
@@ -95,10 +95,10 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         Bytes that the vectors of both banks take at most. None: all patches are kept. See
         :meth:`bank_bytes`.
     subsampling : {"random", "coreset"}, default="random"
-        Which vectors are kept if they do not fit: any, or by greedy k-centre those that
-        leave no other far from all of them, which takes much longer.
+        Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
+        k-center, which leaves no vector far from all kept ones and takes much longer.
     n_epochs : int, default=20
-        Passes over the images, of which each gives a crop and `n_pairs` pairs.
+        Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
         Step size of Adam at the start; it falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -123,7 +123,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     verbose : int, default=0
         Whether progress bars are shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights, with the same mean image.
+        Whether a second `fit` continues from the fitted weights, with the same mean image.
 
     Attributes
     ----------
@@ -139,8 +139,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training images, the patches of each compared with those of the
-        others.
+        Leave-one-image-out scores of the training images: the patches of each are compared
+        with those of the other images.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all patches the same
         embedding.
@@ -164,27 +164,27 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
        L = \sum_{s} \mathrm{CE}_s
            + \lambda \, \mathrm{mean} \lVert f_s(p) - f_s(p') \rVert
 
-    with the cross-entropy CE of the position of a neighbour. The map gives each pixel the
+    with the cross-entropy CE of the position of a neighbor. The map gives each pixel the
     mean score of the patches that cover it, for each scale, and multiplies the two; the
     score of an image is the negative of the map's maximum.
 
-    An image that was trained on would find itself in the bank. It is recognised by its
-    pixels, which must be the same, and its own patches are left out, in `fit` and
-    afterwards: the threshold is one for new images, and ``fit(X).predict(X)`` says which
-    training images are unlike the others.
+    A training image would find its own patches in the bank. It is recognized by its
+    pixels, which must be equal, and its own patches are excluded from its neighbors, in
+    `fit` and afterwards: the threshold is one for new images, and ``fit(X).predict(X)``
+    says which training images are unlike the others.
 
     Where paper and code [2]_ differ, the position classifier is the code's: the columns of
     its last layer are divided by their length without a gradient, so that they stay at
     random values. ``train_head=True`` is the perceptron of the paper.
 
     The paper chooses :math:`\lambda` by class and does not publish it: `svdd_weight` is
-    that of the code's commands, 1e-3, where the code itself has 1. It perturbs colours "at
+    that of the code's commands, 1e-3, where the code itself has 1. It perturbs colors "at
     random": the deviation of 0.02 in `noise` is the code's. Its step size is a constant
     1e-4, for 300 epochs.
 
     Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
     size of each image, makes two noisy views of it, encodes both densely, and draws all
-    pairs from the two maps. Offsets are therefore even; the neighbour that nearly coincides
+    pairs from the two maps. Offsets are therefore even; the neighbor that nearly coincides
     is 2 pixels away, and has noise as well. ``sampling="patches"`` cuts out and encodes
     each patch; ``n_pairs=8`` with batches of 8 images gives the 64 pairs of a published
     step. In both, position pairs that would leave the image are not drawn, where the code
@@ -408,9 +408,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         if self.n_epochs > 0 and side < 1.25 * size:
             warn(
                 f"Patches of {size} pixels fill the images, so that most of a patch's "
-                "neighbours are the patch itself and their positions teach nothing. Got "
+                "neighbors are the patch itself and their positions teach nothing. Got "
                 f"images with a side of {side} pixels. Set a smaller patch_size, or an "
-                f"image_size of at least {7 * size // 4}, where every neighbour fits."
+                f"image_size of at least {7 * size // 4}, where every neighbor fits."
             )
 
     # Sums and products of NumPy's small integers overflow.
@@ -483,8 +483,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         batches = ImageBatches(
             images, self.batch_size, device=run.device, generator=run.generator
         )
-        learnt = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = adam(learnt, self.learning_rate, self.weight_decay)
+        learned = [weight for weight in network.parameters() if weight.requires_grad]
+        optimizer = adam(learned, self.learning_rate, self.weight_decay)
         history = train(
             network,
             self._make_loss(network, run.generator),
@@ -503,7 +503,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         """Return the loss of a batch of images."""
         encoder = network.encoder
         scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
-        # Room for a patch and its farthest neighbour.
+        # Room for a patch and its farthest neighbor.
         crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
 
         def loss_fn(batch):

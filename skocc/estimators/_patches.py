@@ -1,7 +1,7 @@
-"""What of a sample a network looks at: all of it, or patches of an image.
+"""The parts of a sample that a network takes: the whole sample, or patches of an image.
 
-In training, pieces are drawn; to score a sample it is cut into the same pieces every time.
-Both kinds here have the same attributes and methods.
+Training draws patches at random; scoring cuts a sample into the same patches every time.
+Both classes have the same attributes and methods.
 """
 
 from numbers import Integral
@@ -13,7 +13,7 @@ from skocc.estimators._patch_pairs import random_crops
 
 
 class WholeSamples:
-    """Samples that are looked at as they are.
+    """Whole samples: each is its only patch.
 
     Parameters
     ----------
@@ -23,9 +23,9 @@ class WholeSamples:
     Attributes
     ----------
     shape : tuple
-        Of a piece, as that of a sample.
+        Shape of a patch, which is that of a sample.
     n_train_patches, n_score_patches : int
-        Pieces of a sample in training and to score it.
+        Number of patches of a sample in training and in scoring.
     """
 
     n_train_patches = n_score_patches = 1
@@ -43,7 +43,7 @@ class WholeSamples:
 
 
 class PatchGrid:
-    """Square patches: at random places in training, side by side to score an image.
+    """Square patches: at random places in training, side by side in scoring.
 
     Parameters
     ----------
@@ -51,14 +51,14 @@ class PatchGrid:
     patch_size : int
         Side of a patch in pixels, no larger than the images.
     n_train_patches : int
-        Patches that are drawn from an image.
+        Number of patches that training draws from an image.
 
     Attributes
     ----------
     shape : tuple
-        Of a patch: (`patch_size`, `patch_size`, C).
+        Shape of a patch: (`patch_size`, `patch_size`, C).
     n_train_patches, n_score_patches : int
-        Patches of an image in training and to score it.
+        Number of patches of an image in training and in scoring.
     starts : list of two lists of int
         Top rows, and left columns, of the patches that an image is cut into. The last are
         flush with the border, and overlap those before, where the image is no multiple of

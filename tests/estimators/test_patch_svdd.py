@@ -64,7 +64,7 @@ def test_map_of_a_new_image(images, n_neighbors):
     )
 
 
-def test_training_image_is_judged_by_the_others(images, fitted):
+def test_training_images_are_scored_against_the_others(images, fitted):
     z = embeddings(fitted, images)
     others = [np.concatenate(np.delete(part, 4, axis=0)) for part in z]
     expected = -by_hand(fitted, images[4], others).max()
@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_said_before_training(images, params, message, mo
 
 
 @pytest.mark.parametrize(("sampling", "n_pairs"), [("dense", 64), ("patches", 16)])
-def test_position_can_be_learnt(sampling, n_pairs):
+def test_position_can_be_learned(sampling, n_pairs):
     """A gradient of light tells where a neighbour is; its classes are then predictable."""
     ramp = np.add.outer(np.arange(48), 3 * np.arange(48)) / 200
     images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10

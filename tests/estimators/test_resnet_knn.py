@@ -85,7 +85,7 @@ def test_score_and_map_of_a_new_image(make, images, aggregation, n_neighbors):
         np.testing.assert_allclose(found[0], expected[0, 0], rtol=1e-4, atol=1e-6)
 
 
-def test_training_image_is_judged_by_the_others(make, fitted, images):
+def test_training_images_are_scored_against_the_others(make, fitted, images):
     vectors = features(fitted, images[:8])
     others = np.concatenate(np.delete(vectors, 3, axis=0))
     expected = -distances_to(others, vectors[3]).min(axis=1).max()
