@@ -242,8 +242,13 @@ def test_fewer_images_than_a_batch_and_trailing_batches_of_one(digits):
     quick(DeepSVDD, batch_size=10).fit(digits[0][:11])
 
 
+def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
+    quick(DeepSVDD, verbose=1).fit(digits[0])
+    assert progress_labels() == {"DeepSVDD: autoencoder", "DeepSVDD"}
+
+
 def test_learning_rate_too_high_stops_with_advice(digits):
-    with pytest.raises(FloatingPointError, match=r"Deep SVDD.*Lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"DeepSVDD .*Lower the learning rate"):
         quick(DeepSVDD, learning_rate=1e25, n_epochs=50, milestones=()).fit(digits[0])
 
 

@@ -411,6 +411,11 @@ def test_rows_are_no_images(params, message, rows):
         quick(MOCCA, **params).fit(rows)
 
 
+def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
+    quick(MOCCA, verbose=1).fit(digits[0])
+    assert progress_labels() == {"MOCCA: autoencoder", "MOCCA"}
+
+
 def test_learning_rate_too_high_stops_with_advice(digits):
     with pytest.raises(FloatingPointError, match=r"MOCCA.*Lower the learning rate"):
         quick(MOCCA, learning_rate=1e25, n_epochs=50, milestones=()).fit(digits[0])

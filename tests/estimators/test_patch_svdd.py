@@ -201,6 +201,12 @@ def test_svdd_weight_draws_close_patches_together(images):
     assert spread(10.0) < 0.7 * spread(0.0)
 
 
+def test_progress_bars_are_called_by_class_and_stage(images, progress_labels):
+    make(verbose=1).fit(images)
+    labels = {"PatchSVDD", "PatchSVDD: memory bank", "PatchSVDD: scores"}
+    assert progress_labels() == labels
+
+
 @pytest.mark.data
 @pytest.mark.parametrize("name", ["bottle", "wood"])
 def test_golden_map_and_score(data_dir, tmp_path, name):

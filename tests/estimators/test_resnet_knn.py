@@ -290,6 +290,11 @@ def test_what_cannot_be_used(make, images, params, message):
         make(**params).fit(X)
 
 
+def test_progress_bars_are_called_by_class_and_stage(make, images, progress_labels):
+    make(verbose=1).fit(images)
+    assert progress_labels() == {"ResNetKNN: memory bank", "ResNetKNN: scores"}
+
+
 def test_images_too_small_for_the_backbone(images):
     detector = ResNetKNN(
         backbone="squeezenet1_1", weights=None, layers=("features.5",), image_size=6
