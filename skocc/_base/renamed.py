@@ -53,7 +53,9 @@ class RenamedParametersMixin:
         pairs = cls._renamed | RENAMED.get(cls.__name__, {})
         cls._renamed = {old: new for old, new in pairs.items() if old not in parameters}
         if "__init__" in vars(cls) and cls._renamed:
-            cls.__init__ = _refusing(cls.__init__, cls.__name__, cls._renamed)
+            checked = _refusing(cls.__init__, cls.__name__, cls._renamed)
+            # Editors would take a plain assignment for the only signature there is.
+            type.__setattr__(cls, "__init__", checked)
 
     def __getattr__(self, name):
         # Python asks here for what is missing, and where a property raises AttributeError.

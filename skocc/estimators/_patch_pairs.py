@@ -166,8 +166,8 @@ class CutPatches:
 
 def scale_loss(
     patches: DensePatches | CutPatches,
-    encoder: torch.nn.Module,
-    classifier: torch.nn.Module,
+    encoder,
+    classifier,
     image: torch.Tensor,
     svdd_weight: float,
     generator: torch.Generator,
