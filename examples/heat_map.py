@@ -88,7 +88,7 @@ def main():
         patch_size=32,
         strides=(4, 8),
         normalization="local_contrast",
-        border="reflect",
+        padding_mode="reflect",
         svdd_weight=0.01,
         noise=0.1,
         n_epochs=options.n_epochs,

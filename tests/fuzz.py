@@ -1044,9 +1044,9 @@ def commands(draw):
             "0x1F", "'", "8", "[8,8]", "9" * 5000, "True", ",", "import os",
         ])  # fmt: skip
         names = pick([
-            "nu", "image_size", "latent_dim", "random_state", "batch_size", "widths",
-            "boundary", "x", "", "contamination", "verbose", "image_shape", "device",
-            "milestones", "backbone", "weights",
+            "nu", "image_size", "embedding_dim", "random_state", "batch_size", "widths",
+            "channels", "boundary", "x", "", "contamination", "verbose", "image_shape",
+            "device", "milestones", "backbone", "weights",
         ])  # fmt: skip
         for _ in range(draw(st.integers(0, 2))):
             arguments += ["--param", f"{draw(names)}={draw(values)}"]

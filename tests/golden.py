@@ -61,9 +61,9 @@ def small_maps():
 
 
 TINY = {"backbone": "shufflenet_v2_x0_5", "weights": None, "image_size": 32}
-RESIDUAL = {"architecture": "residual", "widths": (4, 4, 8, 8)}
+RESIDUAL = {"architecture": "residual", "channels": (4, 4, 8, 8)}
 PATCHES = {"patch_size": 8, "n_crops": 2}
-CUT_CLIPS = {"clip_length": None, "latent_dim": 8, "warm_up_n_epochs": 10}
+CUT_CLIPS = {"clip_length": None, "embedding_dim": 8, "warm_up_n_epochs": 10}
 # Attributes that are compared as well.
 FITTED = re.compile(r"^(\w*loss_curves?|offset|train_scores|radius|radii|bank\w*)_$")
 # Name of a case: class, parameters, images to fit on and to score.
@@ -82,10 +82,10 @@ CASES = {
         EIGHT,
     ),
     "DeepSVDD-rows": ("DeepSVDD", {}, ROW),
-    "DeepSVDD-rows-widths": ("DeepSVDD", {"widths": (9, 7), "latent_dim": 5}, ROW),
+    "DeepSVDD-rows-widths": ("DeepSVDD", {"channels": (9, 7), "embedding_dim": 5}, ROW),
     "DeepSVDD-dictionary": ("DeepSVDD", {"filter_init": "dictionary"}, EIGHT),
     "DeepSVDD-color": ("DeepSVDD", {"contamination": "auto"}, PICTURE),
-    "DeepSVDD-widths": ("DeepSVDD", {"widths": (4, 6), "latent_dim": 7}, PICTURE),
+    "DeepSVDD-widths": ("DeepSVDD", {"channels": (4, 6), "embedding_dim": 7}, PICTURE),
     "DeepSVDD-none": ("DeepSVDD", {"normalization": None}, EIGHT),
     "DeepSVDD-backbone": ("DeepSVDD", {**TINY, "normalization": "imagenet"}, PICTURE),
     "DeepSVDD-module": ("DeepSVDD", {"backbone": small_module}, PICTURE),
@@ -101,11 +101,14 @@ CASES = {
     "MOCCA-layers": ("MOCCA", {"layers": (-1, 0), "filter_init": "dictionary"}, EIGHT),
     "MOCCA-warm": ("MOCCA", {"warm_start": True, "warm_up_n_epochs": 1}, EIGHT),
     "MOCCA-rows": ("MOCCA", {}, ROW),
-    "MOCCA-rows-widths": ("MOCCA", {"widths": (9, 7), "latent_dim": 5}, ROW),
+    "MOCCA-rows-widths": ("MOCCA", {"channels": (9, 7), "embedding_dim": 5}, ROW),
     "MOCCA-residual": ("MOCCA", RESIDUAL, PICTURE),
     "MOCCA-residual-plain": (
         "MOCCA",
-        {**RESIDUAL, "selectors": False, "freeze_bn": True, "normalization": "gcn"},
+        {
+            **RESIDUAL, "architecture": "plain_residual", "batch_norm": "frozen",
+            "normalization": "gcn",
+        },
         PICTURE,
     ),
     "MOCCA-patches": ("MOCCA", PATCHES, PICTURE),
@@ -118,7 +121,7 @@ CASES = {
     "VideoMOCCA": ("VideoMOCCA", CUT_CLIPS, (CLIPS, CLIPS[::-1])),
     "VideoMOCCA-videos": (
         "VideoMOCCA",
-        {"clip_length": 4, "clip_stride": 2, "n_clips": 3, "latent_dim": 8},
+        {"clip_length": 4, "clip_stride": 2, "n_clips": 3, "embedding_dim": 8},
         (VIDEOS, VIDEOS[::-1]),
     ),
     "VideoMOCCA-no-reconstruction": (
@@ -136,7 +139,7 @@ CASES = {
     "PatchSVDD-patches": ("PatchSVDD", {"sampling": "patches", "train_head": True}, EIGHT),
     "PatchSVDD-color": (
         "PatchSVDD",
-        {"normalization": "local_contrast", "border": "reflect", "n_neighbors": 2},
+        {"normalization": "local_contrast", "padding_mode": "reflect", "n_neighbors": 2},
         PICTURE,
     ),
     "PatchSVDD-coreset": (
@@ -191,12 +194,12 @@ CASES = {
     "ResNetKNN": ("ResNetKNN", {}, EIGHT),
     "ResNetKNN-mean": (
         "ResNetKNN",
-        {"aggregation": "mean", "n_neighbors": 3, "contamination": "auto"},
+        {"neighbor_aggregation": "mean", "n_neighbors": 3, "contamination": "auto"},
         PICTURE,
     ),
     "ResNetKNN-reweighting": (
         "ResNetKNN",
-        {"reweighting": 3, "pooling": "locally_aware", "patch_dim": 20},
+        {"reweighting": 3, "pooling": "locally_aware", "embedding_dim": 20},
         PICTURE,
     ),
     "ResNetKNN-coreset": (

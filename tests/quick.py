@@ -39,7 +39,7 @@ SMALL = {
     "ResNetKNN": {"max_bank_bytes": 2**18, **FIRST_CONV},
     # Images are videos of one frame.
     "VideoMOCCA": {
-        "warm_up_n_epochs": 2, "n_epochs": 2, "clip_length": 1, "latent_dim": 8,
+        "warm_up_n_epochs": 2, "n_epochs": 2, "clip_length": 1, "embedding_dim": 8,
     },
 }  # fmt: skip
 

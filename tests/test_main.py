@@ -139,10 +139,10 @@ def test_version_and_help(capsys):
     [
         (["image_size=(10, 12)", "boundary=soft", "nu=0.2"],
          {"image_size": (10, 12), "boundary": "soft", "nu": 0.2}),
-        (["image_size=10,12", "learning_rate=1e-3", "widths=8,16"],
-         {"image_size": (10, 12), "learning_rate": 1e-3, "widths": (8, 16)}),
-        (["image_size=10", "milestones=1", "weight_decay=0", "widths=[8, 16]"],
-         {"image_size": 10, "milestones": (1,), "weight_decay": 0, "widths": [8, 16]}),
+        (["image_size=10,12", "learning_rate=1e-3", "channels=8,16"],
+         {"image_size": (10, 12), "learning_rate": 1e-3, "channels": (8, 16)}),
+        (["image_size=10", "milestones=1", "weight_decay=0", "channels=[8, 16]"],
+         {"image_size": 10, "milestones": (1,), "weight_decay": 0, "channels": [8, 16]}),
         (["random_state=3"], {"random_state": 3}),
     ],
 )  # fmt: skip

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import skocc
+from skocc._base.old_files import current_form
 from tests import golden
 
 FOLDER = Path(__file__).parent / "models_0_1"
@@ -37,3 +38,45 @@ def test_a_file_of_0_1_gives_the_scores_it_gave(name, tmp_path):
     again = skocc.load(path)
     assert again.get_params() == estimator.get_params()
     np.testing.assert_array_equal(getattr(again, method)(X), scores)
+
+
+@pytest.mark.parametrize(
+    ("shape", "params", "architecture"),
+    [
+        ([8, 8, 1], {"selectors": False}, "auto"),
+        ([64, 80, 1], {"selectors": False}, "plain_residual"),
+        ([64, 80, 1], {"selectors": True}, "auto"),
+        ([63, 80, 1], {"selectors": False}, "auto"),
+        ([80, 80, 1], {"selectors": False, "patch_size": 32}, "auto"),
+        ([8, 8, 1], {"selectors": False, "architecture": "residual"}, "plain_residual"),
+        ([64, 80, 1], {"selectors": False, "architecture": "lenet"}, "lenet"),
+        ([100], {"selectors": False}, "auto"),
+    ],
+)
+def test_selectors_of_mocca_are_part_of_its_architecture(shape, params, architecture):
+    params = {"architecture": "auto", "patch_size": None, "freeze_bn": True} | params
+    header = {
+        "estimator": "MOCCA",
+        "params": {"widths": None, "latent_dim": 4, **params},
+        "values": {"image_shape_": {"tuple": shape}},
+    }
+    found, _ = current_form(header, {})
+    assert found["params"] == {
+        "channels": None, "embedding_dim": 4, "batch_norm": "frozen",
+        "architecture": architecture, "patch_size": params["patch_size"],
+    }  # fmt: skip
+
+
+def test_neighbors_that_the_minimum_did_not_use_are_one():
+    for aggregation, n_neighbors in [("min", 1), ("mean", 5)]:
+        header = {
+            "estimator": "ResNetKNN",
+            "params": {"aggregation": aggregation, "n_neighbors": 5, "patch_dim": 8},
+            "values": {},
+        }
+        found, arrays = current_form(header, {"network_/a/b": 0, "bank_": 1})
+        assert found["params"] == {
+            "neighbor_aggregation": aggregation, "n_neighbors": n_neighbors,
+            "embedding_dim": 8,
+        }  # fmt: skip
+        assert arrays == {"network_/a/b": 0, "bank_": 1}

@@ -40,11 +40,11 @@ def test_the_file_holds_versions_and_no_code(fitted, tmp_path):
 def test_names_of_columns_and_tuples_survive(digits, tmp_path):
     pandas = pytest.importorskip("pandas")
     table = pandas.DataFrame(digits[0].reshape(-1, 64)).add_prefix("p")
-    fitted = quick(skocc.DeepSVDD, widths=(9, 8), image_size=None).fit(table)
+    fitted = quick(skocc.DeepSVDD, channels=(9, 8), image_size=None).fit(table)
     skocc.save(fitted, tmp_path / "a.safetensors")
     loaded = skocc.load(tmp_path / "a.safetensors")
     assert list(loaded.feature_names_in_) == list(table.columns)
-    assert loaded.widths == (9, 8)
+    assert loaded.channels == (9, 8)
     assert loaded.image_shape_ == (64,)
     np.testing.assert_array_equal(loaded.predict(table), fitted.predict(table))
 
@@ -156,15 +156,15 @@ def same_version(monkeypatch):
 @pytest.mark.usefixtures("same_version")
 def test_a_file_of_0_1_is_read_and_scores_as_by_hand(tmp_path):
     detector = skocc.load(write(tmp_path / "old"))
-    assert detector.widths == (1,)
-    assert detector.latent_dim == 2
+    assert detector.channels == (1,)
+    assert detector.embedding_dim == 2
     assert list(detector.feature_names_in_) == ["a", "b", "c"]
     rows = np.array([[1, 2, 3], [0.5, 0, 1]])
     # Two weighted sums, 2 and -0.5; less 0.5 and by 2: 0.75 and -0.5; by 0.01 below zero.
     codes = np.array([[1.5, -0.75], [-0.01, 0.005]])
     expected = -((codes - [0.25, -0.5]) ** 2).sum(axis=1)
     np.testing.assert_allclose(
-        detector.set_params(widths=(1,)).score_samples(table(rows)), expected, rtol=1e-6
+        detector.set_params(channels=(1,)).score_samples(table(rows)), expected, rtol=1e-6
     )
     assert detector.predict(table(rows)).tolist() == [1, 1]
 
@@ -548,7 +548,7 @@ def test_the_same_model_gives_the_same_bytes(fitted, tmp_path):
     assert len(contents) == 1
 
 
-@pytest.mark.parametrize("change", [{"latent_dim": 5}, {"image_size": 16}, {"nu": 3}])
+@pytest.mark.parametrize("change", [{"embedding_dim": 5}, {"image_size": 16}, {"nu": 3}])
 def test_what_could_not_be_read_is_not_written(fitted, tmp_path, change):
     fitted.set_params(**change)
     with pytest.raises(ValueError, match="cannot be saved, because load could not put it"):

@@ -59,7 +59,7 @@ def make(options, **params):
         layers=tuple(options.layers),
         normalization="imagenet",
         pooling=options.pooling,
-        patch_dim=256,
+        embedding_dim=256,
         score_normalization=options.score_normalization,
         image_size=options.size,
         device=options.device,

@@ -83,8 +83,8 @@ def make_detector(arguments):
             **shared,
         )
     return DeepSVDD(
-        widths=(8, 4),
-        latent_dim=32,
+        channels=(8, 4),
+        embedding_dim=32,
         normalization=None,  # saves one pass
         pretrain_n_epochs=0,
         batch_size=100,

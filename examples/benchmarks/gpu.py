@@ -75,8 +75,8 @@ SETTINGS = {
         (100, (224, 224, 3), {**RANDOM_RESNET, "bank_fraction": 0.1}),
     ],
     "VideoMOCCA": [
-        (10, (4, 16, 16, 1), {**FEW, "clip_length": 4, "latent_dim": 8}),
-        (10, (16, 64, 64, 3), {**FEW, "latent_dim": 64}),
+        (10, (4, 16, 16, 1), {**FEW, "clip_length": 4, "embedding_dim": 8}),
+        (10, (16, 64, 64, 3), {**FEW, "embedding_dim": 64}),
     ],
 }
 PUBLISHED = [

@@ -5,7 +5,7 @@ Fits on the 400 tiles in ``train/good``, scores the whole test set, and adds a l
 
     python examples/reproduction/magnetic_tile_features.py --size 224 --output rows.csv
     python examples/reproduction/magnetic_tile_features.py --size 320 \
-        --pooling locally_aware --patch-dim 256 --output rows.csv
+        --pooling locally_aware --embedding-dim 256 --output rows.csv
 
 The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment
 variable SKOCC_DATA names. The ImageNet weights of MobileNetV2 are the file
@@ -36,9 +36,9 @@ def parse_arguments():
         "--pooling", default="average", choices=["average", "locally_aware"]
     )
     parser.add_argument("--interpolation", default="average")
-    parser.add_argument("--patch-dim", type=int, default=1024)
-    parser.add_argument("--aggregation", default="min", choices=["min", "mean"])
-    parser.add_argument("--n-neighbors", type=int, default=5)
+    parser.add_argument("--embedding-dim", type=int, default=1024)
+    parser.add_argument("--neighbor-aggregation", default="min", choices=["min", "mean"])
+    parser.add_argument("--n-neighbors", type=int, default=1)
     parser.add_argument("--reweighting", type=int)
     parser.add_argument("--score-normalization", choices=["median"])
     parser.add_argument("--smoothing", type=float, default=0.0)
@@ -66,9 +66,9 @@ def make(options):
         normalization=normalization,
         pooling=options.pooling,
         interpolation=options.interpolation,
-        patch_dim=options.patch_dim,
+        embedding_dim=options.embedding_dim,
         n_neighbors=options.n_neighbors,
-        aggregation=options.aggregation,
+        neighbor_aggregation=options.neighbor_aggregation,
         subsampling=options.subsampling,
         bank_fraction=options.bank_fraction,
         reweighting=options.reweighting,
@@ -84,10 +84,10 @@ def make(options):
     if normalization is None:
         setting.append("not normalized")
     if options.pooling == "locally_aware":
-        setting.append(f"locally aware, {options.patch_dim}")
+        setting.append(f"locally aware, {options.embedding_dim}")
     elif options.interpolation != "average":
         setting.append(options.interpolation)
-    if options.aggregation == "mean":
+    if options.neighbor_aggregation == "mean":
         setting.append(f"mean of {options.n_neighbors}")
     if options.reweighting is not None:
         setting.append(f"weighted by {options.reweighting}")

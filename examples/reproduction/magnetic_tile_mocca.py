@@ -25,7 +25,7 @@ NUMBERS = {
     "n_crops": int,
     "nu": float,
     "warm_up_n_epochs": int,
-    "latent_dim": int,
+    "embedding_dim": int,
     "pretrain_n_epochs": int,
     "pretrain_learning_rate": float,
     "n_epochs": int,
@@ -35,7 +35,7 @@ NUMBERS = {
 CHOICES = {
     "boundary": ["soft", "hard"],
     "distance": ["sqeuclidean", "euclidean"],
-    "architecture": ["lenet", "residual"],
+    "architecture": ["lenet", "residual", "plain_residual"],
     "normalization": ["gcn", "symmetric", "local_contrast"],
     "filter_init": ["random", "dictionary"],
 }
@@ -50,8 +50,6 @@ def make(options):
         if getattr(options, name) is not None:
             value = getattr(options, name)
             params[name] = tuple(value) if isinstance(value, list) else value
-    if not options.selectors:
-        params["selectors"] = False
     setting = ", ".join(f"{name}={value}" for name, value in params.items() if value != ())
     detector = MOCCA(
         image_size=options.size or (512 if options.published else 256),
@@ -72,7 +70,6 @@ def main():
     parser.add_argument("--layers", type=int, nargs="+")
     parser.add_argument("--milestones", type=int, nargs="*")
     parser.add_argument("--pretrain-milestones", type=int, nargs="*")
-    parser.add_argument("--no-selectors", dest="selectors", action="store_false")
     for name, kind in NUMBERS.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
     for name, choices in CHOICES.items():

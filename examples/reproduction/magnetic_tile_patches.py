@@ -36,7 +36,7 @@ TILES = {
     "patch_size": 16,
     "strides": (2, 2),
     "normalization": "local_contrast",
-    "border": "reflect",
+    "padding_mode": "reflect",
     "svdd_weight": 0.003,
     "noise": 0.05,
     "n_epochs": 4,
@@ -125,7 +125,7 @@ def main():
     parser.add_argument("--patch-size", type=int)
     parser.add_argument("--strides", type=int, nargs=2)
     parser.add_argument("--normalization", choices=["mean", "local_contrast"])
-    parser.add_argument("--border", choices=["mean", "reflect"])
+    parser.add_argument("--padding-mode", choices=["mean", "reflect"])
     parser.add_argument("--svdd-weight", type=float)
     parser.add_argument("--noise", type=float)
     parser.add_argument("--sampling", choices=["dense", "patches"])

@@ -156,7 +156,7 @@ def measure_deep_svdd(options, seed, images, test_images):
 def measure_mocca(options, seed, images, test_images):
     """Yield the scores of MOCCA for all sets of layers, from one autoencoder."""
     start = time.perf_counter()
-    pretrained = MOCCA(freeze_bn=options.freeze_bn, **shared_params(options, seed))
+    pretrained = MOCCA(batch_norm=options.batch_norm, **shared_params(options, seed))
     pretrained.set_params(n_epochs=0, warm_start=True).fit(images)
     pretrain_seconds = time.perf_counter() - start
     for layers in options.train_layers or [pretrained.layers_]:
@@ -288,7 +288,7 @@ def main():
         "--centers", default="after", choices=["after", "before"],
         help="of which weights layers that were not trained have centers",
     )  # fmt: skip
-    parser.add_argument("--freeze-bn", action="store_true", help="of MOCCA")
+    parser.add_argument("--batch-norm", choices=["train", "frozen"], default="train")
     parser.add_argument("--boundary", default="hard", choices=["hard", "soft"])
     defaults = DeepSVDD().get_params()
     for name in ("pretrain_n_epochs", "n_epochs"):

@@ -14,16 +14,17 @@ _BANKS = {
     },
 }
 _REBUILT = ("_index", "_indices")
-# ... and one class for images and for videos.
+# ... one class for images and for videos, ...
 _OF_VIDEOS = ("clip_length", "clip_stride", "n_clips", "reconstruction_weight")
 _OF_IMAGES = (
-    "architecture", "selectors", "widths", "patch_size", "n_crops", "filter_init",
-    "freeze_bn", "pretrain_n_epochs", "pretrain_learning_rate", "pretrain_weight_decay",
-    "pretrain_milestones",
+    "architecture", "widths", "patch_size", "n_crops", "filter_init", "pretrain_n_epochs",
+    "pretrain_learning_rate", "pretrain_weight_decay", "pretrain_milestones",
 )  # fmt: skip
 # What was two parameters of DataSplitOCC, by the value of its former `batch_norm`. The
 # first files have none, and networks without BatchNorm.
 _BATCH_NORMS = {None: "auto", True: "train", False: "none"}
+# As many pixels a side from which on "auto" was the residual encoder.
+_RESIDUAL_SIZE = 64
 
 
 def current_form(header, arrays):
@@ -43,19 +44,14 @@ def current_form(header, arrays):
     Raises
     ------
     Exception
-        Of any kind, where the header has not the entries that every file has.
+        Of any kind, where the header lacks entries that every file has.
     """
     name, params, values = header["estimator"], header["params"], header["values"]
     params, values, arrays = dict(params), dict(values), dict(arrays)
     if name == "MOCCA":
-        is_video = len(values["image_shape_"]["tuple"]) == 4
-        for other in _OF_IMAGES if is_video else _OF_VIDEOS:
-            params.pop(other, None)
-        if is_video:
-            name = "VideoMOCCA"
-            values.pop("pretrain_loss_curve_", None)
-            if params.get("normalization") == "auto":
-                params["normalization"] = None
+        name = _split_mocca(params, values)
+    if name == "ResNetKNN" and params.get("aggregation", "min") == "min":
+        params["n_neighbors"] = 1
     if name in _BANKS and "_digests" in arrays:
         for index in _REBUILT:
             values.pop(index, None)
@@ -114,3 +110,28 @@ def _current_groups(name, arrays):
         for group, parts in current_names(name, groups).items()
         for rest, array in parts.items()
     }
+
+
+def _split_mocca(params, values):
+    """Change the entries of a MOCCA of 0.1; return the class it has become."""
+    shape = values["image_shape_"]["tuple"]
+    is_video = len(shape) == 4
+    selectors, freeze_bn = params.pop("selectors", True), params.pop("freeze_bn", False)
+    for other in _OF_IMAGES if is_video else _OF_VIDEOS:
+        params.pop(other, None)
+    if is_video:
+        values.pop("pretrain_loss_curve_", None)
+        if params.get("normalization") == "auto":
+            params["normalization"] = None
+        return "VideoMOCCA"
+    params["batch_norm"] = "frozen" if freeze_bn else "train"
+    if not selectors and _was_residual(params, shape):
+        params["architecture"] = "plain_residual"
+    return "MOCCA"
+
+
+def _was_residual(params, shape):
+    """Return whether a MOCCA of 0.1 had the residual encoder, for images of a shape."""
+    if len(shape) == 3 and params["architecture"] == "auto":
+        return (params["patch_size"] or min(shape[:2])) >= _RESIDUAL_SIZE
+    return params["architecture"] == "residual"

@@ -26,6 +26,14 @@ RENAMED = {
         "widths": "channels",
     },
     "FeatureCAE": {"aggregation": "cell_aggregation", "patience": "n_iter_no_change"},
+    "DeepSVDD": {"latent_dim": "embedding_dim", "widths": "channels"},
+    "MOCCA": {
+        "latent_dim": "embedding_dim",
+        "widths": "channels",
+    },
+    "PatchSVDD": {"border": "padding_mode"},
+    "ResNetKNN": {"aggregation": "neighbor_aggregation", "patch_dim": "embedding_dim"},
+    "VideoMOCCA": {"latent_dim": "embedding_dim"},
     "python -m skocc fit": {"--false-alarm-rate": "--max-fpr"},
     "SyntheticSplit": {"share": "fraction"},
     "ThresholdTuner": {
@@ -44,6 +52,10 @@ MERGED = {
     "DataSplitOCC": {
         "freeze_bn": 'batch_norm="frozen" for True, batch_norm="train" for False',
         "spatial_code": 'latent_dim="map" for True',
+    },
+    "MOCCA": {
+        "freeze_bn": 'batch_norm="frozen" for True, batch_norm="train" for False',
+        "selectors": 'architecture="plain_residual" for False',
     },
 }
 
@@ -66,7 +78,9 @@ class RenamedParametersMixin:
         pairs = cls._renamed | RENAMED.get(name, {}) | MERGED.get(name, {})
         cls._renamed = {old: new for old, new in pairs.items() if old not in parameters}
         if "__init__" in vars(cls) and cls._renamed:
-            cls.__init__ = _refusing(cls.__init__, cls.__name__, cls._renamed)
+            checked = _refusing(cls.__init__, cls.__name__, cls._renamed)
+            # Editors would take a plain assignment for the only signature there is.
+            type.__setattr__(cls, "__init__", checked)
 
     def __getattr__(self, name):
         # Python asks here for what is missing, and where a property raises AttributeError.
@@ -121,7 +135,7 @@ def renamed_parameters(function):
 
 
 def current_names(owner, values):
-    """Return a dictionary of parameters or attributes with old names replaced.
+    """Return a dictionary of parameters or attributes with renamed ones replaced.
 
     Parameters
     ----------

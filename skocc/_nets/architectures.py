@@ -92,8 +92,8 @@ def residual_architecture(
     widths = tuple(widths or RESIDUAL_WIDTHS)
     if len(widths) != 4:
         raise ValueError(
-            "widths of the residual encoder are four: of the first convolution and of "
-            f"three blocks. Got {widths!r}. Set for example widths={RESIDUAL_WIDTHS}."
+            "channels of the residual encoder are four: of the first convolution and of "
+            f"three blocks. Got {widths!r}. Set for example channels={RESIDUAL_WIDTHS}."
         )
     if min(height, width) < 3:
         raise ValueError(

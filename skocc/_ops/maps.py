@@ -4,7 +4,7 @@ import numpy as np
 
 
 def patch_scores_to_map(
-    scores, row_starts, column_starts, patch_size, image_size, border="mean"
+    scores, row_starts, column_starts, patch_size, image_size, padding_mode="mean"
 ):
     """Give every pixel the mean score of the patches that cover it.
 
@@ -19,7 +19,7 @@ def patch_scores_to_map(
     patch_size : int
         Side of a patch. The patches cover all pixels.
     image_size : tuple (H, W)
-    border : {"mean", "reflect"}, default="mean"
+    padding_mode : {"mean", "reflect"}, default="mean"
         Pixels near the border are covered by fewer patches, a corner by a single one, so
         that their mean varies more, and the maximum of a map is more often found there.
         "reflect" goes on with the grid beyond the border, with the scores mirrored, so that
@@ -30,20 +30,20 @@ def patch_scores_to_map(
     maps : ndarray of shape (n, H, W)
         In the dtype of the scores.
     """
-    rows = _covering(row_starts, patch_size, image_size[0], border)
-    columns = _covering(column_starts, patch_size, image_size[1], border)
+    rows = _covering(row_starts, patch_size, image_size[0], padding_mode)
+    columns = _covering(column_starts, patch_size, image_size[1], padding_mode)
     # A pixel is covered by all pairs of a row and a column of the grid that cover it, so
     # that the mean over patches is one over rows of means over columns.
     maps = rows @ scores @ columns.T
     return maps.astype(scores.dtype, copy=False)
 
 
-def _covering(starts, patch_size, size, border):
+def _covering(starts, patch_size, size, padding_mode):
     """Return weights (size, windows): for each pixel, equal ones of its windows."""
     starts = np.asarray(starts)
     windows = np.arange(len(starts))
     weights = np.zeros((size, len(starts)))
-    if border == "reflect" and len(starts) > 1:
+    if padding_mode == "reflect" and len(starts) > 1:
         stride = starts[1] - starts[0]
         # Those beyond the border that still reach into the image.
         steps = np.arange(1, min(-(-patch_size // stride), len(starts) + 1))

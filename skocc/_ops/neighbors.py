@@ -88,21 +88,21 @@ def nearest(
 
     MPS has no float64: what is there is searched on the CPU, where the result is too.
     """
-    search = _Search(queries, bank, query_groups, bank_groups, query_block, bank_block)
-    search.check(n_neighbors)
+    query = _Query(queries, bank, query_groups, bank_groups, query_block, bank_block)
+    query.check(n_neighbors)
     if queries.device.type == "mps":
-        search = search.on_cpu()
-    broken = ~search.queries.isfinite().all(dim=1)
-    search = replace(search, queries=search.queries.masked_fill(broken[:, None], 0))
+        query = query.on_cpu()
+    broken = ~query.queries.isfinite().all(dim=1)
+    query = replace(query, queries=query.queries.masked_fill(broken[:, None], 0))
     # Autocast would compute the products in half precision, outside the error bound.
-    with torch.no_grad(), torch.autocast(search.queries.device.type, enabled=False):
-        distances, indices = _search(search, n_neighbors)
+    with torch.no_grad(), torch.autocast(query.queries.device.type, enabled=False):
+        distances, indices = _nearest(query, n_neighbors)
     distances[broken] = torch.nan
     return distances, indices
 
 
 @dataclass(frozen=True)
-class _Search:
+class _Query:
     """What `nearest` is given."""
 
     queries: torch.Tensor
@@ -167,24 +167,24 @@ class _Search:
         return len(self.bank) - int(own.max())
 
 
-def _search(search, n_neighbors):
+def _nearest(query, n_neighbors):
     """Search the fast way first; go on with the queries it leaves uncertain."""
-    frame = _frame(search.queries, search.bank)
-    shape = (len(search.queries), n_neighbors)
-    distances = search.queries.new_empty(shape, dtype=torch.float64)
-    indices = search.queries.new_empty(shape, dtype=torch.int64)
-    left = torch.arange(len(search.queries), device=distances.device)
+    frame = _frame(query.queries, query.bank)
+    shape = (len(query.queries), n_neighbors)
+    distances = query.queries.new_empty(shape, dtype=torch.float64)
+    indices = query.queries.new_empty(shape, dtype=torch.int64)
+    left = torch.arange(len(query.queries), device=distances.device)
     for dtype in (torch.float32, torch.float64):
         if dtype == torch.float32 and not _products_are_full_precision():
             continue
-        part = search.only(left)
+        part = query.only(left)
         distances[left], indices[left], certain = _by_products(
             part, n_neighbors, dtype, *frame
         )
         left = left[~certain]
         if not len(left):
             return distances, indices
-    distances[left], indices[left] = _by_differences(search.only(left), n_neighbors)
+    distances[left], indices[left] = _by_differences(query.only(left), n_neighbors)
     return distances, indices
 
 
@@ -208,9 +208,9 @@ def _frame(queries, bank):
     return center, math.ldexp(1.0, math.frexp(largest)[1] + 1)
 
 
-def _by_products(search, n_neighbors, dtype, center, scale):
+def _by_products(query, n_neighbors, dtype, center, scale):
     """Return distances, indices, and for which queries they are certain."""
-    n_features = search.bank.shape[1]
+    n_features = query.bank.shape[1]
     error = (n_features + 8) * torch.finfo(dtype).eps  # eps is 2 u
 
     def prepare(vectors):
@@ -228,17 +228,17 @@ def _by_products(search, n_neighbors, dtype, center, scale):
         return factor, norms[:, 0]
 
     # In blocks, or the float64 copies would take several times the queries' memory.
-    blocks = search.queries.split(search.query_block)
+    blocks = query.queries.split(query.query_block)
     factors, norms = zip(*map(query_factor, blocks), strict=True)
     norms = torch.cat(norms)
     bounds, candidates = _smallest(
-        search,
-        min(n_neighbors + _N_SPARE, len(search.bank)),
+        query,
+        min(n_neighbors + _N_SPARE, len(query.bank)),
         torch.cat(factors),
         bank_factor,
         lambda left, right: left @ right.T,
     )
-    distances = exact_distances(search.queries, search.bank, candidates)
+    distances = exact_distances(query.queries, query.bank, candidates)
     distances.masked_fill_(bounds.isinf(), torch.inf)  # the query's own group
     distances, order = distances.topk(n_neighbors, largest=False)
     indices = candidates.gather(1, order)
@@ -252,17 +252,17 @@ def _by_products(search, n_neighbors, dtype, center, scale):
     return distances, indices, certain | (last == 0)
 
 
-def _by_differences(search, n_neighbors):
+def _by_differences(query, n_neighbors):
     def distances(left, right):
         return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
 
     return _smallest(
-        search, n_neighbors, search.queries.double(), torch.Tensor.double, distances
+        query, n_neighbors, query.queries.double(), torch.Tensor.double, distances
     )
 
 
 def _smallest(
-    search: _Search,
+    query: _Query,
     n_smallest: int,
     left: torch.Tensor,
     prepare: Callable,
@@ -276,12 +276,12 @@ def _smallest(
     shape = (len(left), n_smallest)
     smallest = left.new_full(shape, torch.inf)
     indices = torch.zeros(shape, dtype=torch.int64, device=left.device)
-    for columns in _blocks(len(search.bank), search.bank_block):
-        right = prepare(search.bank[columns])
-        for rows in _blocks(len(left), search.query_block):
+    for columns in _blocks(len(query.bank), query.bank_block):
+        right = prepare(query.bank[columns])
+        for rows in _blocks(len(left), query.query_block):
             values = compare(left[rows], right)
-            if search.query_groups is not None and search.bank_groups is not None:
-                own = search.query_groups[rows, None] == search.bank_groups[None, columns]
+            if query.query_groups is not None and query.bank_groups is not None:
+                own = query.query_groups[rows, None] == query.bank_groups[None, columns]
                 values.masked_fill_(own, torch.inf)
             found, where = _row_smallest(values, n_smallest)
             found = torch.cat([smallest[rows], found], dim=1)
@@ -413,24 +413,24 @@ class ApproximateIndex:
         A query for which too few candidates of other groups are found is searched exactly.
         """
         bank_groups = None if query_groups is None else self.bank_groups
-        search = _Search(queries, self.bank, query_groups, bank_groups).on_cpu()
-        search.check(n_neighbors)
+        query = _Query(queries, self.bank, query_groups, bank_groups).on_cpu()
+        query.check(n_neighbors)
         n_candidates = min(n_neighbors + _N_SPARE, len(self.bank))
         with _threads_kept():
             candidates, _ = self._index.query(
-                self._centered(search.queries), n_candidates, epsilon
+                self._centered(query.queries), n_candidates, epsilon
             )
         candidates = torch.from_numpy(candidates).long()
-        distances = exact_distances(search.queries, self.bank, candidates)
+        distances = exact_distances(query.queries, self.bank, candidates)
         distances.masked_fill_(candidates < 0, torch.inf)  # none found
         if query_groups is not None:
-            own = self.bank_groups[candidates] == search.query_groups[:, None]
+            own = self.bank_groups[candidates] == query.query_groups[:, None]
             distances.masked_fill_(own, torch.inf)
         distances, order = distances.topk(n_neighbors, largest=False)
         indices = candidates.gather(1, order)
         left = distances[:, -1].isinf()
         if left.any():
-            part = search.only(left)
+            part = query.only(left)
             distances[left], indices[left] = nearest(
                 part.queries,
                 part.bank,

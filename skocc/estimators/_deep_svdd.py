@@ -47,11 +47,11 @@ class DeepSVDD(BaseDetector):
     A network maps images into a space in which the normal ones lie close to a fixed
     center; the distance to the center is the anomaly score. The network first learns to
     reconstruct the images, as the encoder of an autoencoder. The mean of its codes becomes
-    the center, and training goes on with the distance to it as the loss.
+    the center, and training continues with the distance to it as the loss.
 
-    Images of any size are taken by a LeNet without bias terms, plain rows by a fully
-    connected net, and larger pictures, on request, by a pretrained backbone of
-    torchvision. Read more in the :ref:`User Guide <deep_svdd>`.
+    The network is a LeNet without bias terms for images of any size, a fully connected
+    network for plain rows, or, on request, a pretrained backbone of torchvision for larger
+    images. Read more in the :ref:`User Guide <deep_svdd>`.
 
     .. versionadded:: 0.1
 
@@ -64,37 +64,37 @@ class DeepSVDD(BaseDetector):
         Fraction of training images outside the sphere, in (0, 1]. A hard boundary uses it
         for `radius_` only.
     radius_update : {"batch", "epoch"}, default="batch"
-        Whether the radius of a soft boundary follows each batch or each epoch.
+        Whether the radius of a soft boundary is updated after each batch or each epoch.
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radius of a soft boundary.
     backbone : str or torch.nn.Module, default=None
         Name of a classification network of torchvision, such as "resnet18" or
         "mobilenet_v2", used without its classifier and trained in all its layers; or a
         module that maps (b, 3, H, W) to (b, d), which is copied. None: a LeNet, or a fully
-        connected net for plain rows.
+        connected network for plain rows.
     weights : {"imagenet"}, name, path or None, default="imagenet"
-        Where a backbone starts: torchvision's best ImageNet weights, which are its second
-        ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a name
-        that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A module given as `backbone` starts as it is
-        unless this is a path.
-    widths : tuple of int, default=None
-        Channels of the stages of the LeNet, or features of the hidden layers for rows.
+        Initial weights of a backbone: torchvision's best ImageNet weights, which are its
+        second ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a
+        name that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``,
+        ``.pth`` or ``.safetensors``); or random weights. A module given as `backbone`
+        starts as it is unless this is a path.
+    channels : tuple of int, default=None
+        Channels of the stages of the LeNet, or units of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
         for rows.
-    latent_dim : int, default=None
-        Size of the code. None: 32, or 128 for LeNets of three stages and more. A backbone
-        has its own.
+    embedding_dim : int, default=None
+        Size of the embedding. None: 32, or 128 for LeNets of three stages and more. A
+        backbone has its own.
     filter_init : {"dictionary", "random"}, default="dictionary"
-        Where the first layer of a LeNet starts: at a sparse dictionary of image patches,
-        as in the original code, or at random. See Notes for how much it matters.
+        Initial filters of the first layer of a LeNet: a sparse dictionary of image patches,
+        as in the original code, or random ones. See Notes for how much it matters.
     normalization : {"auto", "gcn", "imagenet"} or None, default="auto"
         "gcn" brings each image to the same contrast, and all of them to [0, 1] by two
-        constants of the training images; "imagenet" subtracts the mean colour that
-        backbones of torchvision were trained with. "auto" is "gcn" for a LeNet on images
-        of at least 8 pixels a side, else None.
+        constants of the training images; "imagenet" normalizes the colors as in the
+        training of torchvision's backbones. "auto" is "gcn" for a LeNet on images of at
+        least 8 pixels a side, else None.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 leaves this stage out, as a backbone does.
+        Epochs of the autoencoder; 0 skips this stage, which a backbone never has.
     pretrain_learning_rate : float, default=1e-4
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-4
@@ -132,13 +132,13 @@ class DeepSVDD(BaseDetector):
     verbose : int, default=0
         Whether a progress bar is shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights, with the same center.
+        Whether a second `fit` continues from the fitted weights, with the same center.
 
     Attributes
     ----------
     network_ : torch.nn.Sequential
-        Normalisation and encoder, on the CPU; maps (n, C, H, W) to (n, latent_dim).
-    center_ : ndarray of shape (latent_dim,), float32
+        Normalization and encoder, on the CPU. It maps (n, C, H, W) to (n, embedding_dim).
+    center_ : ndarray of shape (embedding_dim,), float32
         Center of the sphere.
     radius_ : float
         Radius of the sphere: the quantile of the distances after training that leaves the
@@ -168,8 +168,9 @@ class DeepSVDD(BaseDetector):
     Notes
     -----
     The stages are those of [1]_: autoencoder, center, objective. Components of the center
-    below 0.1 are moved to 0.1, keeping their sign. Layers have no bias and BatchNorm no
-    scale or shift, because with either the network could map every image to the center.
+    below 0.1 in size are moved to 0.1, keeping their sign. Layers have no bias and
+    BatchNorm no scale or shift, because with either the network could map every image to
+    the center.
 
     Where the original code in Theano [2]_ and its port to PyTorch [3]_ differ, the network
     (BatchNorm without scale and shift), decoder, decay and schedule are the port's. The
@@ -179,7 +180,7 @@ class DeepSVDD(BaseDetector):
     the reproduction tables of the documentation.
 
     Further departures: a component of the center that is exactly 0 becomes 0.1, where both
-    codes leave it at 0. The constants of contrast normalisation are computed in `fit`,
+    codes leave it at 0. The constants of contrast normalization are computed in `fit`,
     where the port has a table. A last batch of one image is left out of an epoch.
     ``radius_update="epoch"`` is closer to the alternating scheme of [1]_ than "batch",
     which is the port's; after training the radius is set once more, from all training
@@ -229,8 +230,8 @@ class DeepSVDD(BaseDetector):
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "backbone": [None, str, nn.Module],
         "weights": [None, str, os.PathLike],
-        "widths": [None, tuple, list],
-        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "channels": [None, tuple, list],
+        "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
         "filter_init": [StrOptions({"dictionary", "random"})],
         "normalization": [None, StrOptions({"auto", "gcn", "imagenet"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
@@ -257,8 +258,8 @@ class DeepSVDD(BaseDetector):
         warm_up_n_epochs=10,
         backbone=None,
         weights="imagenet",
-        widths=None,
-        latent_dim=None,
+        channels=None,
+        embedding_dim=None,
         filter_init="dictionary",
         normalization="auto",
         pretrain_n_epochs=150,
@@ -285,8 +286,8 @@ class DeepSVDD(BaseDetector):
         self.warm_up_n_epochs = warm_up_n_epochs
         self.backbone = backbone
         self.weights = weights
-        self.widths = widths
-        self.latent_dim = latent_dim
+        self.channels = channels
+        self.embedding_dim = embedding_dim
         self.filter_init = filter_init
         self.normalization = normalization
         self.pretrain_n_epochs = pretrain_n_epochs
@@ -359,7 +360,7 @@ class DeepSVDD(BaseDetector):
         return super().score_samples(X)
 
     def _fit(self, images, run):
-        for name in ("widths", "milestones", "pretrain_milestones"):
+        for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name))
         batches = ImageBatches(
             images, self.batch_size, device=run.device, generator=run.generator
@@ -382,7 +383,7 @@ class DeepSVDD(BaseDetector):
             weight_decay=self.weight_decay,
             milestones=self.milestones,
             verbose=self.verbose,
-            stage="Deep SVDD",
+            stage=type(self).__name__,
         )
         self.network_ = network.cpu().eval()
         self.center_ = center.cpu().numpy()
@@ -397,7 +398,7 @@ class DeepSVDD(BaseDetector):
         return Scores(self._scores_from(distances), spread, distances)
 
     def _build_network(self, weights, images=None):
-        """Return normalisation and encoder; `images` give the constants of the former."""
+        """Return normalization and encoder; `images` give the constants of the former."""
         normalization = self.normalization
         if normalization == "auto":
             is_lenet = self.backbone is None and has_contrast(self.image_shape_)
@@ -432,7 +433,7 @@ class DeepSVDD(BaseDetector):
 
     def _architecture(self):
         build = row_architecture if len(self.image_shape_) == 1 else lenet_architecture
-        return build(self.image_shape_, self.widths, self.latent_dim)
+        return build(self.image_shape_, self.channels, self.embedding_dim)
 
     def _learn_filters(self, network, batches, generator):
         """Start the first layer of a LeNet from a dictionary of image patches."""

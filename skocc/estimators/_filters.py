@@ -1,4 +1,4 @@
-"""First-layer filters learnt from the images, before any training."""
+"""Filters of the first layer, learned from the images before any training."""
 
 import warnings
 from collections.abc import Callable, Iterable
@@ -25,7 +25,7 @@ def dictionary_filters(
     filter_size: int,
     generator: torch.Generator,
 ) -> torch.Tensor | None:
-    """Learn filters of which a few at a time describe any patch of the images.
+    """Learn filters whose sparse combinations describe the patches of the images.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def dictionary_filters(
     shape = maps.shape[1:]
     patches = maps.flatten(1).double().cpu().numpy()
     deviation = patches.std(axis=0)
-    # The spread of rounding errors is not one of images.
+    # A spread of rounding errors says nothing about the images.
     if not np.any(deviation > 1e-6):
         return None
     patches = (patches - patches.mean(axis=0)) / np.where(deviation > 1e-6, deviation, 1)
@@ -80,7 +80,7 @@ def dictionary_filters(
         random_state=seed,
     )
     with numpy_state_kept(), warnings.catch_warnings():
-        # Codes that are not exact serve a starting point as well.
+        # Approximate codes suffice for a starting point.
         warnings.simplefilter("ignore", ConvergenceWarning)
         atoms = learner.fit(patches).components_
     return torch.from_numpy(atoms).float().unflatten(1, shape)

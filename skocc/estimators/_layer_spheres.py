@@ -43,7 +43,7 @@ class LayerSpheres(BaseDetector):
         "radius_update": [StrOptions({"batch", "epoch"})],
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "distance": [StrOptions({"sqeuclidean", "euclidean"})],
-        "latent_dim": [None, Interval(Integral, 1, None, closed="left")],
+        "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
         "milestones": [tuple, list],
     }
     _fitted_attributes = {
@@ -67,9 +67,9 @@ class LayerSpheres(BaseDetector):
         Returns
         -------
         scores : ndarray of shape (n_samples, n_layers), float64
-            A column for each of `layers_`. Their mean is that of `score_samples`, unless a
-            sample is cut into patches or clips: each layer then has a lowest patch or clip
-            of its own.
+            A column for each of `layers_`. Their mean is the score of `score_samples`,
+            unless a sample is cut into patches or clips: each layer then has a lowest patch
+            or clip of its own.
 
         Raises
         ------
@@ -82,7 +82,7 @@ class LayerSpheres(BaseDetector):
         return self._lowest(self._layer_scores(distances), images)
 
     def _fit(self, images, run):
-        for name in ("widths", "milestones", "pretrain_milestones"):
+        for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name, None))
         patches = self._patches()
         batches = self._train_batches(images, patches.n_train_patches, run)
@@ -125,7 +125,7 @@ class LayerSpheres(BaseDetector):
         return self._scores_from(*self._distances(images, device), images)
 
     def _patches(self):
-        """Return how samples are cut into what the network sees."""
+        """Return how samples are cut into the patches that the network takes."""
         return WholeSamples(self.image_shape_)
 
     def _default_layers(self, n_layers):
@@ -228,7 +228,7 @@ class LayerSpheres(BaseDetector):
         return loss_fn
 
     def _features_and_loss(self, network, batch, layers):
-        """Return the features of a batch, and what is added to the loss of the spheres."""
+        """Return the features of a batch, and a term to add to the loss of the spheres."""
         return network.encoder.layer_features(batch, layers), 0.0
 
     def _distances(self, images, device):
@@ -251,6 +251,7 @@ class LayerSpheres(BaseDetector):
 
     def _layer_scores(self, distances):
         """Return scores from squared distances, of any shape (..., n_layers)."""
+        # -d_j, or R_j^2 - d_j for a soft boundary, or the same without squares.
         exponent = 1 if self.distance == "sqeuclidean" else 0.5
         scores = -(distances.astype(np.float64) ** exponent)
         if self.boundary == "hard":

@@ -30,10 +30,10 @@ from skocc.estimators._pretraining import (
     start_from_dictionary,
 )
 
-# Pixels per side from which on the residual encoder is taken by default, the smallest it
+# Fewest pixels per side for which "auto" is the residual encoder, the smallest size that it
 # was published for.
 _RESIDUAL_SIZE = 64
-# Those of the residual encoder that did best in the paper.
+# Layers of the residual encoder that did best in the paper.
 _RESIDUAL_LAYERS = (4, 5, 6)
 
 
@@ -51,24 +51,24 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     r"""Multi-layer one-class classifier: a sphere around normal samples in several layers.
 
     A network first learns to reconstruct normal images, as the encoder of an autoencoder.
-    The mean of what a layer makes of them becomes the center of that layer, and training
-    goes on with the distances to the centers of all chosen layers as the loss. The score
-    is their mean. Each layer sees an image at its own level of detail, and all of them
-    learn what is normal.
+    The mean of the features of a layer becomes the center of that layer, and training
+    continues with the distances to the centers of all chosen layers as the loss. The score
+    is their mean. Each layer describes an image at its own level of detail.
 
-    Small images pass the LeNet of Deep SVDD, larger ones a residual encoder, plain rows a
-    fully connected net. Textures are cut into patches, and have heat maps (`patch_size`).
-    For videos there is :class:`VideoMOCCA`. Read more in the :ref:`User Guide <mocca>`.
+    The network is the LeNet of Deep SVDD for small images, a residual encoder for larger
+    ones, and a fully connected network for plain rows. Textures are cut into patches and
+    have heat maps (`patch_size`). :class:`VideoMOCCA` is the method for videos. Read more
+    in the :ref:`User Guide <mocca>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     layers : tuple of int, default=None
-        Layers that have a sphere, 0 being the first and -1 the last one. Of a LeNet and of
-        the net for rows, these are its convolutions or hidden layers and the code; the
-        residual encoder has eight, see Notes. None: all, or 4 to 6 of
-        the residual encoder. :meth:`layer_scores` helps to choose.
+        Layers that have a sphere, 0 being the first and -1 the last one. The layers of a
+        LeNet and of the network for rows are the convolutions or hidden layers and the
+        embedding; the residual encoder has eight, see Notes. None: all, or 4 to 6 of the
+        residual encoder. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -76,44 +76,43 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Fraction of training images outside of each sphere, in (0, 1]. A hard boundary uses
         it for `radii_` only.
     radius_update : {"batch", "epoch"}, default="batch"
-        Whether the radii of a soft boundary follow each batch or each epoch.
+        Whether the radii of a soft boundary are updated after each batch or each epoch.
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radii of a soft boundary.
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
-        Of which scores are made: squared distances, as in the paper, or distances, as in
-        the code of the paper for larger images. The loss has squared ones.
-    architecture : {"auto", "lenet", "residual"}, default="auto"
-        Encoder of images. "auto" is "residual" for images, or patches, of at least 64
-        pixels a side, else "lenet". Rows have a network of their own.
-    selectors : bool, default=True
-        Whether each layer of the residual encoder passes a small network of its own,
-        instead of being averaged over space. Other networks have none.
-    widths : tuple of int, default=None
+        Whether scores are squared distances, as in the paper, or distances, as in the code
+        of the paper for larger images. The loss always has squared ones.
+    architecture : {"auto", "lenet", "residual", "plain_residual"}, default="auto"
+        Encoder of images. Each layer of the "residual" one passes a small network of its
+        own, a selector; "plain_residual" averages the layers over space instead. "auto" is
+        "residual" for images, or patches, of at least 64 pixels a side, else "lenet". Rows
+        have a network of their own.
+    channels : tuple of int, default=None
         Channels of the stages of the LeNet; of the first convolution and the three blocks
-        of the residual encoder; or features of the hidden layers for rows. None: by the
+        of the residual encoder; or units of the hidden layers for rows. None: by the
         image size, as in :class:`DeepSVDD`; (32, 64, 128, 256); (128, 64).
-    latent_dim : int, default=None
-        Size of the code. None: 128, or 32 for rows and for LeNets of fewer than three
-        stages.
+    embedding_dim : int, default=None
+        Size of the embedding, the output of the last layer before any sigmoid. None: 128,
+        or 32 for rows and for LeNets of fewer than three stages.
     patch_size : int, default=None
-        Side in pixels of the patches that textures are cut into: at random places in
-        training, side by side to be scored. The paper has 64. None: whole images.
+        Side in pixels of the patches of textures. They lie at random places in training and
+        side by side in scoring. The paper has 64. None: whole images.
     n_crops : int, default=8
-        Patches that are drawn from an image in an epoch, a million at most.
+        Number of patches that an epoch draws from each image, a million at most.
     filter_init : {"random", "dictionary"}, default="random"
-        Where the first layer of a LeNet starts: at random, as in the code of the paper, or
-        at a sparse dictionary of image patches, as in :class:`DeepSVDD`.
+        Initial filters of the first layer of a LeNet: random ones, as in the code of the
+        paper, or a sparse dictionary of image patches, as in :class:`DeepSVDD`.
     normalization : {"auto", "gcn", "symmetric", "local_contrast"} or None, default="auto"
-        What happens to whole images first. "gcn" brings each to the same contrast, and all
-        of them to [0, 1] by two constants of the training images; "symmetric" brings [0, 1]
+        Normalization of whole images. "gcn" brings each to the same contrast, and all of
+        them to [0, 1] by two constants of the training images; "symmetric" brings [0, 1]
         to [-1, 1]; "local_contrast" shifts and scales each pixel by mean and deviation of
         those around it, as in :class:`PatchSVDD`. "auto" is "symmetric" for the residual
         encoder, "gcn" for a LeNet on images of at least 8 pixels a side, else None.
-    freeze_bn : bool, default=False
-        Whether BatchNorm keeps the statistics of the autoencoder, as it does in the code of
-        the paper for small images.
+    batch_norm : {"train", "frozen"}, default="train"
+        "train" takes the statistics of each batch; "frozen" keeps those of the
+        autoencoder, as the code of the paper does for small images.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 leaves this stage out.
+        Epochs of the autoencoder; 0 skips this stage.
     pretrain_learning_rate : float, default=1e-3
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-7
@@ -133,7 +132,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     contamination : float or "auto", default=0.1
         Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
         "auto" puts the threshold at the spheres: where squared distances to the centers
-        are in the mean as large as squared radii. One patch of a texture beyond it is
+        are on average as large as squared radii. One patch of a texture beyond it is
         enough, so that "auto" calls many more textures anomalous than `nu` says.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1. None: X of
@@ -152,8 +151,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     verbose : int, default=0
         Whether a progress bar is shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights. `layers` may have changed: a
-        layer keeps its center, and a new one gets one from the fitted weights.
+        Whether a second `fit` continues from the fitted weights. `layers` may have changed:
+        a layer keeps its center, and a new one gets one from the fitted weights.
 
     Attributes
     ----------
@@ -185,7 +184,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     See Also
     --------
-    DeepSVDD : The same with a sphere in the last layer alone.
+    DeepSVDD : The method with a sphere in the last layer alone.
     VideoMOCCA : The method for videos.
     PatchSVDD : Compares patches with those of the training images, at two scales.
 
@@ -199,10 +198,10 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     ``layers=(-1,)`` is :class:`DeepSVDD`, number for number where the parameters agree.
 
     The features of a LeNet are its convolutions before BatchNorm, averaged over space, and
-    the code; those of the net for rows its linear layers before BatchNorm. The layers of
-    the residual encoder are its first convolution (0), a residual block (1), three blocks
-    that halve the map (2 to 4), and two linear ones: the hidden layer after BatchNorm and
-    activation (5), the code (6) and its sigmoid (7).
+    the embedding; those of the network for rows are its linear layers before BatchNorm. The
+    layers of the residual encoder are its first convolution (0), a residual block (1),
+    three blocks that halve the map (2 to 4), and two linear ones: the hidden layer after
+    BatchNorm and activation (5), the embedding (6) and its sigmoid (7).
 
     Where the paper [1]_ and its code [3]_ differ: the loss is the mean over the layers, as
     in the paper, where the code has the sum; neither the hard loss nor its scores are
@@ -227,8 +226,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     takes about six seconds, eight in the autoencoder; one of 500 images of 128 pixels, or
     of 2,000 patches of 64, some 40 seconds, two minutes in the autoencoder. The residual
     encoder has 18 million weights for such images and 5 million for such patches; most of
-    them are in its first linear layer, which grows with the area. It has biases, as
-    published, with which a long training may collapse; so have selectors.
+    them are in its first linear layer, which grows with the area. It and its selectors have
+    biases, as published, with which a long training may collapse.
 
     References
     ----------
@@ -256,7 +255,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     >>> bool(roc_auc_score(is_zero[900:], scores) > 0.95)  # 0.998 +- 0.002, ten seeds
     True
 
-    What each layer, the convolution and the code, is worth alone:
+    The scores of each layer alone, the convolution and the embedding:
 
     >>> detector.layer_scores(images[900:]).shape
     (897, 2)
@@ -264,14 +263,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
-        "architecture": [StrOptions({"auto", "lenet", "residual"})],
-        "selectors": ["boolean"],
-        "widths": [None, tuple, list],
+        "architecture": [StrOptions({"auto", "lenet", "residual", "plain_residual"})],
+        "channels": [None, tuple, list],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_crops": [Interval(Integral, 1, 10**6, closed="both")],
         "filter_init": [StrOptions({"random", "dictionary"})],
         "normalization": [None, StrOptions({"auto", "gcn", "symmetric", "local_contrast"})],
-        "freeze_bn": ["boolean"],
+        "batch_norm": [StrOptions({"train", "frozen"})],
         "pretrain_n_epochs": [Interval(Integral, 0, None, closed="left")],
         "pretrain_learning_rate": LEARNING_RATE,
         "pretrain_weight_decay": WEIGHT_DECAY,
@@ -293,14 +291,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         warm_up_n_epochs=10,
         distance="sqeuclidean",
         architecture="auto",
-        selectors=True,
-        widths=None,
-        latent_dim=None,
+        channels=None,
+        embedding_dim=None,
         patch_size=None,
         n_crops=8,
         filter_init="random",
         normalization="auto",
-        freeze_bn=False,
+        batch_norm="train",
         pretrain_n_epochs=150,
         pretrain_learning_rate=1e-3,
         pretrain_weight_decay=5e-7,
@@ -326,14 +323,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
         self.architecture = architecture
-        self.selectors = selectors
-        self.widths = widths
-        self.latent_dim = latent_dim
+        self.channels = channels
+        self.embedding_dim = embedding_dim
         self.patch_size = patch_size
         self.n_crops = n_crops
         self.filter_init = filter_init
         self.normalization = normalization
-        self.freeze_bn = freeze_bn
+        self.batch_norm = batch_norm
         self.pretrain_n_epochs = pretrain_n_epochs
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
@@ -393,8 +389,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         -------
         scores : ndarray of shape (n_samples,), float64
             Negative squared distance to the center, for a soft boundary plus the squared
-            radius, in the mean over the layers; without squares for
-            ``distance="euclidean"``. With `patch_size`, the lowest of an image's patches.
+            radius, on average over the layers; without squares for
+            ``distance="euclidean"``. With `patch_size`, the lowest score of its patches.
 
         Raises
         ------
@@ -417,9 +413,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Returns
         -------
         maps : ndarray of shape (n_samples, H, W), float32
-            Constant over each patch, the mean where patches overlap. At the size of the
-            images in X, also where `image_size` resizes them before they are scored. Files
-            of different sizes have maps of `image_size`.
+            A patch has one value, and a pixel the mean of the patches that overlap there.
+            The maps have the size of the images in X, also where `image_size` resizes them
+            before they are scored. Files of different sizes have maps of `image_size`.
 
         Raises
         ------
@@ -439,10 +435,10 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         return PatchGrid(self.image_shape_, self.patch_size, self.n_crops)
 
     def _is_residual(self):
-        """Return whether images, or patches, are taken by the residual encoder."""
+        """Return whether the encoder of images, or patches, is a residual one."""
         shape = self._patches().shape
         is_large = len(shape) == 3 and min(shape[:2]) >= _RESIDUAL_SIZE
-        return self.architecture == "residual" or (self.architecture == "auto" and is_large)
+        return is_large if self.architecture == "auto" else self.architecture != "lenet"
 
     def _architecture(self):
         shape = self._patches().shape
@@ -452,12 +448,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
                     f"architecture={self.architecture!r} is for images. Got "
                     f"{_rows(shape)}, or architecture='auto'."
                 )
-            return row_architecture(shape, self.widths, self.latent_dim)
+            return row_architecture(shape, self.channels, self.embedding_dim)
         if self._is_residual():
+            selectors = self.architecture != "plain_residual"
             return residual_architecture(
-                shape, self.widths, self.latent_dim, self.selectors
+                shape, self.channels, self.embedding_dim, selectors
             )
-        return lenet_architecture(shape, self.widths, self.latent_dim)
+        return lenet_architecture(shape, self.channels, self.embedding_dim)
 
     def _default_layers(self, n_layers):
         return (
@@ -512,7 +509,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         )
 
     def _features_and_loss(self, network, batch, layers):
-        if self.freeze_bn:
+        if self.batch_norm == "frozen":
             freeze_batch_norm(network)
         return super()._features_and_loss(network, batch, layers)
 

@@ -1,15 +1,19 @@
-"""Pairs of patches to learn from, and their embeddings.
+"""Pairs of patches for training, their embeddings, and their loss.
 
 Patch SVDD learns from pairs: patches that nearly coincide, and patches with one of their
-eight neighbours. Cut out and encoded one by one (:class:`CutPatches`), as published, they
+eight neighbors. Cut out and encoded one by one (:class:`CutPatches`), as published, they
 cost a pass each. From a crop that is encoded densely (:class:`DensePatches`), any number of
 pairs is picked.
 
-Places of patches are rows and columns of cells: pixels for patches that are cut out, two
-pixels, the stride of the encoder, for those of a dense map.
+The place of a patch is a row and a column of cells. A cell is a pixel for patches that are
+cut out, and two pixels, the stride of the encoder, for those of a dense map.
 """
 
 import torch
+from torch.nn import functional
+
+from skocc._engine.device import sent_to
+from skocc._ops.losses import pairwise_distance_loss
 
 # Row-major, without the center: classes of the position classifier.
 _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1, 1))
@@ -18,7 +22,7 @@ _DIRECTIONS = ((-1, -1), (-1, 0), (-1, 1), (0, -1), (0, 1), (1, -1), (1, 0), (1,
 def random_crops(
     batch: torch.Tensor, crop_size: tuple[int, int], generator: torch.Generator
 ) -> torch.Tensor:
-    """Crop each image at a place of its own.
+    """Crop each image at a random place of its own.
 
     Parameters
     ----------
@@ -46,10 +50,10 @@ def random_crops(
 def photometric_noise(
     batch: torch.Tensor, scale: float, generator: torch.Generator
 ) -> torch.Tensor:
-    """Shift the colours of each image, and add noise to each pixel.
+    """Shift the colors of each image, and add noise to each pixel.
 
-    Without it the position of a patch could be told from colour fringes and from gradients
-    of the light.
+    Without noise, color fringes and gradients of the light would tell the position of a
+    patch.
 
     Parameters
     ----------
@@ -160,12 +164,59 @@ class CutPatches:
         return encoder(patches.contiguous(memory_format=torch.channels_last))
 
 
+def scale_loss(
+    patches: DensePatches | CutPatches,
+    encoder,
+    classifier,
+    image: torch.Tensor,
+    svdd_weight: float,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """Return the loss of Patch SVDD at one scale.
+
+    Parameters
+    ----------
+    patches : DensePatches or CutPatches
+    encoder : PatchEncoder or HierarchicalPatchEncoder
+        That of the scale.
+    classifier : PositionClassifier
+        That of the scale.
+    image : Tensor of shape (n_pairs,), int64
+        Which image each pair is from.
+    svdd_weight : float
+        Weight of the distance of patches that nearly coincide.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    loss : scalar Tensor
+    """
+    patch_size = encoder.patch_size // patches.cell
+    places = (patches.map_size(encoder), patch_size, len(image), generator)
+    anchors, neighbors, positions = position_pairs(*places)
+    # Each patch has noise of its own, or its colors would give the position away.
+    logits = classifier(
+        patches.embed(encoder, image, anchors, view=0),
+        patches.embed(encoder, image, neighbors, view=1),
+    )
+    loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
+    if svdd_weight == 0:
+        return loss
+    anchors, neighbors = close_pairs(*places)
+    distance = pairwise_distance_loss(
+        patches.embed(encoder, image, anchors),
+        patches.embed(encoder, image, neighbors),
+    )
+    return loss + svdd_weight * distance
+
+
 def position_pairs(
     map_size: tuple[int, int], patch_size: int, n_pairs: int, generator: torch.Generator
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Draw patches, each with one of its eight neighbours.
+    """Draw patches, each with one of its eight neighbors.
 
-    The neighbour lies 3/4 of the patch size, and up to a quarter more, in the direction of
+    The neighbor lies 3/4 of the patch size, and up to a quarter more, in the direction of
     its class, so that the two overlap by a quarter at most.
 
     Parameters
@@ -183,12 +234,12 @@ def position_pairs(
     anchors, neighbors : Tensor of shape (n_pairs, 2), int64
         Rows and columns, in cells.
     positions : Tensor of shape (n_pairs,), int64
-        Classes 0 to 7 of the neighbours, row by row from the top left.
+        Classes 0 to 7 of the neighbors, row by row from the top left.
 
     Notes
     -----
-    Anchors are uniform over those whose neighbour lies within the map. Where there are
-    none, in images of less than twice the patch size, the neighbour is clipped to the map,
+    Anchors are uniform over those whose neighbor lies within the map. Where there are
+    none, in images of less than twice the patch size, the neighbor is clipped to the map,
     as the published sampler does with every pair.
     """
     positions = _randint(len(_DIRECTIONS), (n_pairs,), generator)
@@ -229,7 +280,7 @@ def close_pairs(
 
     Notes
     -----
-    A neighbour beyond the map is clipped to it, as in the published sampler, so that a few
+    A neighbor beyond the map is clipped to it, as in the published sampler, so that a few
     pairs at the border are a patch and itself, at distance 0: some hundredths of the pairs
     of small maps, fewer of large ones.
     """

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from torch import nn
-from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
@@ -15,7 +14,6 @@ from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.batches import ImageBatches
-from skocc._engine.device import sent_to
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.training import adam, train
 from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
@@ -24,18 +22,13 @@ from skocc._nets.patch_encoder import (
     PositionClassifier,
     load_encoder_weights,
 )
-from skocc._ops.losses import pairwise_distance_loss
 from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
 from skocc._samples.warnings import warn
 from skocc._samples.windows import window_starts
-from skocc.estimators._patch_pairs import (
-    CutPatches,
-    DensePatches,
-    close_pairs,
-    position_pairs,
-)
+from skocc.estimators._patch_pairs import CutPatches, DensePatches, scale_loss
+from skocc.estimators._patches import check_patch_scales
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.
 _BLOCK_NUMBERS = 2**23
@@ -44,11 +37,11 @@ _BLOCK_NUMBERS = 2**23
 class PatchSVDD(AnomalyMapMixin, BaseDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
-    An encoder learns from normal images alone what patches look like: to tell where the
-    neighbour of a patch is, and to map patches that nearly coincide close to each other.
-    The embeddings of all patches of the training images are kept in banks. An image is
-    scored by the distance of each of its patches to the nearest one there, at two sizes of
-    patches. Read more in the :ref:`User Guide <patch_svdd>`.
+    An encoder learns from normal images to tell the position of a patch's neighbor, and to
+    map patches that nearly coincide close to each other. Memory banks keep the embeddings
+    of the patches of the training images. An image is scored by the distances of its
+    patches to the nearest embeddings in the banks, at two sizes of patches. Read more in
+    the :ref:`User Guide <patch_svdd>`.
 
     .. versionadded:: 0.1
 
@@ -64,7 +57,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     embedding_dim : int, default=64
         Size of an embedding.
     normalization : {"mean", "local_contrast"}, default="mean"
-        What happens to the pixels first. "mean" subtracts the mean image of the training
+        Normalization of the pixels. "mean" subtracts the mean image of the training
         images, as published. "local_contrast" before that shifts and scales each pixel by
         mean and deviation of those around it, with Gaussian weights that are 1/16 of the
         shorter side wide, for images whose light and contrast vary.
@@ -75,21 +68,21 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     train_head : bool, default=False
         Whether the last layer of the position classifiers learns its weights. See Notes.
     noise : float, default=0.02
-        Standard deviation of the noise on each pixel, and of that on the colours of a
+        Standard deviation of the noise on each pixel, and of that on the colors of a
         patch, in units of the pixels.
     sampling : {"dense", "patches"}, default="dense"
-        How patches to learn from are embedded. "dense" encodes a crop of each image once
-        and picks pairs from the map; "patches" cuts them out and encodes each on its own,
-        as published, and takes a small `n_pairs`. See Notes.
+        How the pairs of patches are embedded in training. "dense" encodes a crop of each
+        image once and picks pairs from the map; "patches" cuts them out and encodes each on
+        its own, as published, and takes a small `n_pairs`. See Notes.
     n_pairs : int, default=256
-        Pairs of patches of each kind that are drawn from an image in an epoch.
+        Number of pairs of patches of each kind that an epoch draws from an image.
     weights : path or None, default=None
         File of the state dict of an encoder (``.pt``, ``.pth``, ``.pkl``,
         ``.safetensors``), with the keys of the published checkpoints; with ``n_epochs=0``
         it is used as it is. None: random weights.
     n_neighbors : int, default=1
-        The score of a patch is its mean distance to as many nearest vectors of the bank.
-    border : {"mean", "reflect"}, default="mean"
+        The score of a patch is its mean distance to this many nearest vectors of the bank.
+    padding_mode : {"mean", "reflect"}, default="mean"
         How patches are averaged near the border of an image, where few cover a pixel:
         "mean" over those there are, as published; "reflect" over equally many everywhere,
         the scores beyond the border being those within it, mirrored. With "mean" the border
@@ -102,10 +95,10 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         Bytes that the vectors of both banks take at most. None: all patches are kept. See
         :meth:`bank_bytes`.
     subsampling : {"random", "coreset"}, default="random"
-        Which vectors are kept if they do not fit: any, or by greedy k-centre those that
-        leave no other far from all of them, which takes much longer.
+        Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
+        k-center, which leaves no vector far from all kept ones and takes much longer.
     n_epochs : int, default=20
-        Passes over the images, of which each gives a crop and `n_pairs` pairs.
+        Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
         Step size of Adam at the start; it falls to zero along a cosine.
     weight_decay : float, default=0.0
@@ -130,7 +123,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     verbose : int, default=0
         Whether progress bars are shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights, with the same mean image.
+        Whether a second `fit` continues from the fitted weights, with the same mean image.
 
     Attributes
     ----------
@@ -146,8 +139,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training images, the patches of each compared with those of the
-        others.
+        Leave-one-image-out scores of the training images: the patches of each are compared
+        with those of the other images.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all patches the same
         embedding.
@@ -171,34 +164,34 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
        L = \sum_{s} \mathrm{CE}_s
            + \lambda \, \mathrm{mean} \lVert f_s(p) - f_s(p') \rVert
 
-    with the cross-entropy CE of the position of a neighbour. The map gives each pixel the
+    with the cross-entropy CE of the position of a neighbor. The map gives each pixel the
     mean score of the patches that cover it, for each scale, and multiplies the two; the
     score of an image is the negative of the map's maximum.
 
-    An image that was trained on would find itself in the bank. It is recognised by its
-    pixels, which must be the same, and its own patches are left out, in `fit` and
-    afterwards: the threshold is one for new images, and ``fit(X).predict(X)`` says which
-    training images are unlike the others.
+    A training image would find its own patches in the bank. It is recognized by its
+    pixels, which must be equal, and its own patches are excluded from its neighbors, in
+    `fit` and afterwards: the threshold is one for new images, and ``fit(X).predict(X)``
+    says which training images are unlike the others.
 
     Where paper and code [2]_ differ, the position classifier is the code's: the columns of
     its last layer are divided by their length without a gradient, so that they stay at
     random values. ``train_head=True`` is the perceptron of the paper.
 
     The paper chooses :math:`\lambda` by class and does not publish it: `svdd_weight` is
-    that of the code's commands, 1e-3, where the code itself has 1. It perturbs colours "at
+    that of the code's commands, 1e-3, where the code itself has 1. It perturbs colors "at
     random": the deviation of 0.02 in `noise` is the code's. Its step size is a constant
     1e-4, for 300 epochs.
 
     Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
     size of each image, makes two noisy views of it, encodes both densely, and draws all
-    pairs from the two maps. Offsets are therefore even; the neighbour that nearly coincides
+    pairs from the two maps. Offsets are therefore even; the neighbor that nearly coincides
     is 2 pixels away, and has noise as well. ``sampling="patches"`` cuts out and encodes
     each patch; ``n_pairs=8`` with batches of 8 images gives the 64 pairs of a published
     step. In both, position pairs that would leave the image are not drawn, where the code
     clips them. Step size and number of epochs are made for dense training, as is the start:
     He's distribution, where torch's, which the code uses, maps all patches to nearly the
-    same embedding. Local contrast and ``border="reflect"`` are ours. Pixels at the border
-    belong to patches whatever the size of the image. Resizing is bilinear. The code
+    same embedding. Local contrast and ``padding_mode="reflect"`` are ours. Pixels at the
+    border belong to patches whatever the size of the image. Resizing is bilinear. The code
     searches the bank of small patches approximately, and keeps all vectors; the default
     here keeps a random part. Numbers are in :doc:`the reproduction tables </reproduction>`.
 
@@ -247,7 +240,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         "n_pairs": [Interval(Integral, 1, None, closed="left")],
         "weights": [None, str, os.PathLike],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "border": [StrOptions({"mean", "reflect"})],
+        "padding_mode": [StrOptions({"mean", "reflect"})],
         "search": [StrOptions({"exact", "approximate"})],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
         "subsampling": [StrOptions({"random", "coreset"})],
@@ -274,7 +267,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         n_pairs=256,
         weights=None,
         n_neighbors=1,
-        border="mean",
+        padding_mode="mean",
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
@@ -302,7 +295,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         self.n_pairs = n_pairs
         self.weights = weights
         self.n_neighbors = n_neighbors
-        self.border = border
+        self.padding_mode = padding_mode
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
@@ -403,18 +396,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     def _check_parameters(self, n_images):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         size = self._int_patch_size()
-        if size % 8 or (size > 64 and size & (size - 1)):
-            raise ValueError(
-                "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
-                f"{size}. Use for example patch_size=64."
-            )
-        if self.strides is not None and (
-            len(self.strides) != 2 or not all(isinstance(n, Integral) for n in self.strides)
-        ):
-            raise ValueError(
-                "strides must be two numbers of pixels, for the small and the big patches. "
-                f"Got {self.strides!r}. Set for example strides=(4, 16)."
-            )
+        check_patch_scales(size, self.strides)
         n_kept = min(self._bank_sizes(n_images)[1])
         if n_kept <= self.n_neighbors:
             raise ValueError(
@@ -426,9 +408,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         if self.n_epochs > 0 and side < 1.25 * size:
             warn(
                 f"Patches of {size} pixels fill the images, so that most of a patch's "
-                "neighbours are the patch itself and their positions teach nothing. Got "
+                "neighbors are the patch itself and their positions teach nothing. Got "
                 f"images with a side of {side} pixels. Set a smaller patch_size, or an "
-                f"image_size of at least {7 * size // 4}, where every neighbour fits."
+                f"image_size of at least {7 * size // 4}, where every neighbor fits."
             )
 
     # Sums and products of NumPy's small integers overflow.
@@ -501,8 +483,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         batches = ImageBatches(
             images, self.batch_size, device=run.device, generator=run.generator
         )
-        learnt = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = adam(learnt, self.learning_rate, self.weight_decay)
+        learned = [weight for weight in network.parameters() if weight.requires_grad]
+        optimizer = adam(learned, self.learning_rate, self.weight_decay)
         history = train(
             network,
             self._make_loss(network, run.generator),
@@ -513,18 +495,15 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 optimizer, max(1, self.n_epochs)
             ),
             verbose=self.verbose,
-            stage="Patch SVDD",
+            stage=type(self).__name__,
         )
         return history.loss_curve
 
     def _make_loss(self, network, generator):
         """Return the loss of a batch of images."""
         encoder = network.encoder
-        scales = (
-            (encoder.enc, network.classify_small),
-            (encoder, network.classify_big),
-        )
-        # Room for a patch and its farthest neighbour.
+        scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
+        # Room for a patch and its farthest neighbor.
         crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
 
         def loss_fn(batch):
@@ -535,29 +514,12 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 patches = CutPatches(images, self.noise, generator)
             image = torch.arange(len(batch), device=batch.device)
             image = image.repeat_interleave(int(self.n_pairs))
-            return sum(self._scale_loss(patches, *s, image, generator) for s in scales)
+            return sum(
+                scale_loss(patches, *scale, image, self.svdd_weight, generator)
+                for scale in scales
+            )
 
         return loss_fn
-
-    def _scale_loss(self, patches, encoder, classifier, image, generator):
-        """Return the loss of one scale; `image` says which image each pair is from."""
-        patch_size = encoder.patch_size // patches.cell
-        places = (patches.map_size(encoder), patch_size, len(image), generator)
-        anchors, neighbors, positions = position_pairs(*places)
-        # With noise of their own, or the colours would give the position away.
-        logits = classifier(
-            patches.embed(encoder, image, anchors, view=0),
-            patches.embed(encoder, image, neighbors, view=1),
-        )
-        loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
-        if self.svdd_weight == 0:
-            return loss
-        anchors, neighbors = close_pairs(*places)
-        distance = pairwise_distance_loss(
-            patches.embed(encoder, image, anchors),
-            patches.embed(encoder, image, neighbors),
-        )
-        return loss + self.svdd_weight * distance
 
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""
@@ -589,8 +551,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
             return [to_rows(z) for z in self._embed(network, batch)]
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
+        stage = f"{type(self).__name__}: memory bank"
         return MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage="Banks"),
+            stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
             digests,
             len(images),
             n_vectors,
@@ -623,12 +586,13 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 distances, _ = bank.nearest(to_rows(z), groups, int(self.n_neighbors))
                 scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
                 product = product * patch_scores_to_map(
-                    scores, *grid, side, size, self.border
+                    scores, *grid, side, size, self.padding_mode
                 )
             return torch.from_numpy(reduce(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
+        stage = f"{type(self).__name__}: scores"
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
 
 
 def _default_strides(patch_size):

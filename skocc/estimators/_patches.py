@@ -1,8 +1,10 @@
-"""What of a sample a network looks at: all of it, or patches of an image.
+"""The parts of a sample that a network takes: the whole sample, or patches of an image.
 
-In training, pieces are drawn; to score a sample it is cut into the same pieces every time.
-Both kinds here have the same attributes and methods.
+Training draws patches at random; scoring cuts a sample into the same patches every time.
+Both classes have the same attributes and methods.
 """
+
+from numbers import Integral
 
 import torch
 
@@ -11,7 +13,7 @@ from skocc.estimators._patch_pairs import random_crops
 
 
 class WholeSamples:
-    """Samples that are looked at as they are.
+    """Whole samples: each is its only patch.
 
     Parameters
     ----------
@@ -21,9 +23,9 @@ class WholeSamples:
     Attributes
     ----------
     shape : tuple
-        Of a piece, as that of a sample.
+        Shape of a patch, which is that of a sample.
     n_train_patches, n_score_patches : int
-        Pieces of a sample in training and to score it.
+        Number of patches of a sample in training and in scoring.
     """
 
     n_train_patches = n_score_patches = 1
@@ -41,7 +43,7 @@ class WholeSamples:
 
 
 class PatchGrid:
-    """Square patches: at random places in training, side by side to score an image.
+    """Square patches: at random places in training, side by side in scoring.
 
     Parameters
     ----------
@@ -49,14 +51,14 @@ class PatchGrid:
     patch_size : int
         Side of a patch in pixels, no larger than the images.
     n_train_patches : int
-        Patches that are drawn from an image.
+        Number of patches that training draws from an image.
 
     Attributes
     ----------
     shape : tuple
-        Of a patch: (`patch_size`, `patch_size`, C).
+        Shape of a patch: (`patch_size`, `patch_size`, C).
     n_train_patches, n_score_patches : int
-        Patches of an image in training and to score it.
+        Number of patches of an image in training and in scoring.
     starts : list of two lists of int
         Top rows, and left columns, of the patches that an image is cut into. The last are
         flush with the border, and overlap those before, where the image is no multiple of
@@ -87,3 +89,27 @@ class PatchGrid:
         cuts = [batch[:, :, i : i + side, j : j + side] for i in rows for j in columns]
         patches = torch.stack(cuts, dim=1).flatten(0, 1)
         return patches.contiguous(memory_format=torch.channels_last)
+
+
+def check_patch_scales(patch_size: int, strides: tuple[int, int] | None) -> None:
+    """Raise a ValueError for patches that cannot be compared at two scales.
+
+    Parameters
+    ----------
+    patch_size : int
+        Side of the big patches in pixels.
+    strides : tuple (small, big) or None
+        Pixels from one patch to the next.
+    """
+    if patch_size % 8 or (patch_size > 64 and patch_size & (patch_size - 1)):
+        raise ValueError(
+            "patch_size must be a multiple of 8 up to 64, or 128, 256 and so on. Got "
+            f"{patch_size}. Use for example patch_size=64."
+        )
+    if strides is not None and (
+        len(strides) != 2 or not all(isinstance(n, Integral) for n in strides)
+    ):
+        raise ValueError(
+            "strides must be two numbers of pixels, for the small and the big patches. "
+            f"Got {strides!r}. Set for example strides=(4, 16)."
+        )

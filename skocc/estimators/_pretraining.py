@@ -1,4 +1,4 @@
-"""What comes before a one-class objective: contrast, first filters, an autoencoder."""
+"""Steps before a one-class objective: contrast, first filters, an autoencoder."""
 
 import math
 
@@ -12,10 +12,10 @@ from skocc._nets.normalization import ContrastNormalization, global_contrast_nor
 from skocc._ops.losses import reconstruction_loss
 from skocc.estimators._filters import dictionary_filters
 
-# Pixels per side from which on contrast is normalised by default. Over a handful of
-# pixels it is all there is: two pixels are left with their order.
+# Fewest pixels per side for which contrast is normalized by default. It would leave too
+# little of fewer pixels: of two, only their order.
 _CONTRAST_SIZE = 8
-# Values of images that are normalised at once, 32 MiB in float64.
+# Values of images that are normalized at once, 32 MiB in float64.
 _BLOCK_VALUES = 2**22
 
 
@@ -25,7 +25,7 @@ def has_contrast(sample_shape: tuple[int, ...]) -> bool:
 
 
 def contrast_normalization(images=None) -> ContrastNormalization:
-    """Return the normalisation of contrast with the constants of training images.
+    """Return the normalization of contrast with the constants of training images.
 
     Parameters
     ----------
@@ -36,7 +36,7 @@ def contrast_normalization(images=None) -> ContrastNormalization:
 
 
 def contrast_extremes(images):
-    """Return minimum and maximum over all images after normalisation of each.
+    """Return minimum and maximum over all images after normalization of each.
 
     Parameters
     ----------
@@ -57,7 +57,7 @@ def contrast_extremes(images):
 def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) -> None:
     """Set the weights of a first layer to a dictionary of image patches.
 
-    They are left as they are where all patches are alike.
+    The weights do not change where all patches are alike.
 
     Parameters
     ----------
@@ -65,11 +65,11 @@ def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) 
     normalize, batches, generator
         As in :func:`skocc.estimators._filters.dictionary_filters`.
     """
-    learnt = dictionary_filters(
+    learned = dictionary_filters(
         batches, normalize, len(filters), filters.shape[-1], generator
     )
-    if learnt is not None:
-        filters.data.copy_(learnt)
+    if learned is not None:
+        filters.data.copy_(learned)
 
 
 def pretrain(
@@ -80,8 +80,7 @@ def pretrain(
     Parameters
     ----------
     encoder, decoder : torch.nn.Module
-        The encoder is changed in place, with its running statistics: what it has learnt
-        is in it afterwards.
+        Both are trained in place, the running statistics of the encoder as well.
     prepare : callable
         From a batch to what the encoder takes and the decoder gives.
     batches, stage, **schedule

@@ -29,14 +29,14 @@ from skocc._samples.validation import check_backbone_channels
 
 
 class ResNetKNN(AnomalyMapMixin, BaseDetector):
-    r"""Nearest-neighbour detector with heat maps on the features of a pretrained network.
+    r"""Nearest-neighbor detector with heat maps on the features of a pretrained network.
 
     A network that was trained on ImageNet, and is not trained further, describes each cell
-    of a grid over the image by the activations of some of its layers. The descriptions of
-    all cells of the training images are kept in a bank. An image is scored by how far its
-    most unusual cell is from the nearest vector there. A coreset of the bank, PatchCore's
-    patch features and its weighting are options. Read more in the :ref:`User Guide
-    <resnet_knn>`.
+    of a grid over the image by the activations of some of its layers. A memory bank keeps
+    the features of all cells of the training images. The score of an image is the distance
+    of its most unusual cell to the nearest vector of the bank. A coreset of the bank,
+    PatchCore's patch features and its weighting are options. Read more in the :ref:`User
+    Guide <resnet_knn>`.
 
     .. versionadded:: 0.1
 
@@ -55,37 +55,38 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
     normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean colour is subtracted and the deviation divided by, as when
+        Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
     pooling : {"average", "locally_aware"}, default="average"
-        What the 3 x 3 neighbourhood of a cell adds to it: its mean, or all nine entries,
-        as in PatchCore.
+        Whether the features of a cell are the mean of its 3 x 3 neighborhood, or come from
+        all nine entries, as in PatchCore.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid for ``pooling="average"``. Locally aware
         patches are always brought there bilinearly.
-    patch_dim : int, default=1024
-        Features of a cell for ``pooling="locally_aware"``.
-    n_neighbors : int, default=5
-        Neighbours that ``aggregation="mean"`` averages over.
-    aggregation : {"min", "mean"}, default="min"
-        The score of a cell: its distance to the nearest vector of the bank, or the mean
-        distance to `n_neighbors`.
+    embedding_dim : int, default=1024
+        Size of the features of a cell for ``pooling="locally_aware"``.
+    n_neighbors : int, default=1
+        Number of neighbors that ``neighbor_aggregation="mean"`` averages over. More than
+        one needs "mean".
+    neighbor_aggregation : {"min", "mean"}, default="min"
+        The score of a cell is its distance to the nearest vector of the bank ("min"), or
+        its mean distance to the `n_neighbors` nearest ones ("mean").
     search : {"exact", "approximate"}, default="exact"
         "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
         first graph of a process compiles for a minute or two, also one of few images;
         `verbose` says so.
     subsampling : {"random", "coreset"}, default="random"
-        Which vectors are kept if not all are: any, or by greedy k-centre those that leave
-        no other far from all of them, which takes much longer.
+        Which vectors are kept if not all are: a random subset, or a coreset by greedy
+        k-center, which leaves no vector far from all kept ones and takes much longer.
     bank_fraction : float, default=1.0
         Fraction of the vectors that is kept, in (0, 1].
     max_bank_bytes : int or None, default=2147483648
         Bytes that the bank takes at most; fewer vectors are kept where it would take more.
         None: no limit. See :meth:`bank_bytes`.
     reweighting : int or None, default=None
-        Weight the score of an image by how usual the neighbour is that it is far from,
-        judged by as many vectors of the bank around that neighbour, at least 2. PatchCore
-        as published; None: the score is not weighted, as in its code.
+        Number of bank vectors, at least 2, that the score of an image is weighted by: those
+        around the nearest neighbor of its worst cell tell how usual that neighbor is. The
+        paper of PatchCore weights scores so. None: no weights, as in its code.
     score_normalization : {"median"} or None, default=None
         "median" divides the scores of an image's cells by their median, for images that
         differ from each other as a whole, in light for example, and have small defects:
@@ -129,8 +130,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training images, the cells of each compared with those of the
-        others.
+        Leave-one-image-out scores of the training images: the cells of each are compared
+        with those of the other images.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all cells the same
         features.
@@ -145,7 +146,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     --------
     PatchSVDD : Learns its features from the training images.
     sklearn.neighbors.LocalOutlierFactor : Compares distances with those around the
-        neighbours, for rows.
+        neighbors, for rows.
 
     Notes
     -----
@@ -164,7 +165,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
        w = 1 - \frac{\exp(s / \sqrt d)}{\sum_{b \in N} \exp(\lVert f - b \rVert / \sqrt d)}
 
     with the features f of the cell that attains s, and N the n vectors of the bank nearest
-    to the neighbour found for it, itself among them. Whether it is, [2]_ leaves open; so w
+    to the neighbor found for it, itself among them. Whether it is, [2]_ leaves open; so w
     lies between 0 and 1.
 
     With ``score_normalization="median"`` m is divided by the median of its cells before the
@@ -175,21 +176,21 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     most of their cells are at no distance, and any other is then a large multiple of the
     median.
 
-    The report [1]_ puts its threshold where F1 on the labelled test images is highest. Such
-    labels are not there in `fit`: `contamination` is that of all detectors, and "auto" the
-    mean of the training scores less two deviations.
+    The report [1]_ puts its threshold where F1 on the labeled test images is highest. `fit`
+    has no such labels: `contamination` is that of all detectors, and "auto" the mean of the
+    training scores less two deviations.
 
-    An image of the training set would find itself in the bank. It is recognised by its
-    pixels, which must be the same, and its own cells are left out, in `fit` and afterwards:
-    the threshold is one for new images, and ``fit(X).predict(X)`` says which training
-    images are unlike the others.
+    A training image would find its own cells in the bank. It is recognized by its pixels,
+    which must be equal, and its own cells are excluded from its neighbors, in `fit` and
+    afterwards: the threshold is one for new images, and ``fit(X).predict(X)`` says which
+    training images are unlike the others.
 
-    The source [1]_ states two rules: the mean distance to five neighbours, and the minimum,
+    The source [1]_ states two rules: the mean distance to five neighbors, and the minimum,
     which it calls s*. Its public relatives have the maximum over cells of the minimum,
     which is the default here, and average pooling over 3 x 3 cells without padding. They
     keep a random tenth of the bank; the default here keeps all. Their threshold, the mean
     and two standard deviations, is that of scores to which a training image with all its
-    cells in the bank would add zeros; here it is taken from the honest ones.
+    cells in the bank would add zeros; here it is taken from leave-one-image-out scores.
 
     PatchCore is ``backbone="wide_resnet50_2", normalization="imagenet",
     pooling="locally_aware", subsampling="coreset", bank_fraction=0.1, smoothing=4``, on
@@ -202,13 +203,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     References
     ----------
     .. [1] "Project MVTec Anomaly Detection, Report 2": ResNet50 features with nearest
-       neighbours.
+       neighbors.
     .. [2] K. Roth et al., "Towards total recall in industrial anomaly detection", CVPR
        2022, arXiv:2106.08265. Code: https://github.com/amazon-science/patchcore-inspection.
 
     Examples
     --------
-    Stripes, and stripes with a spot. Random weights do for these, and need no download:
+    Stripes, and stripes with a spot. Random weights suffice here, and need no download:
 
     >>> import numpy as np
     >>> from skocc import ResNetKNN
@@ -239,9 +240,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "normalization": [None, StrOptions({"imagenet"})],
         "pooling": [StrOptions({"average", "locally_aware"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
-        "patch_dim": [Interval(Integral, 1, None, closed="left")],
+        "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
-        "aggregation": [StrOptions({"min", "mean"})],
+        "neighbor_aggregation": [StrOptions({"min", "mean"})],
         "search": [StrOptions({"exact", "approximate"})],
         "subsampling": [StrOptions({"random", "coreset"})],
         "bank_fraction": [Interval(Real, 0, 1, closed="right")],
@@ -267,9 +268,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         normalization=None,
         pooling="average",
         interpolation="average",
-        patch_dim=1024,
-        n_neighbors=5,
-        aggregation="min",
+        embedding_dim=1024,
+        n_neighbors=1,
+        neighbor_aggregation="min",
         search="exact",
         subsampling="random",
         bank_fraction=1.0,
@@ -293,9 +294,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.normalization = normalization
         self.pooling = pooling
         self.interpolation = interpolation
-        self.patch_dim = patch_dim
+        self.embedding_dim = embedding_dim
         self.n_neighbors = n_neighbors
-        self.aggregation = aggregation
+        self.neighbor_aggregation = neighbor_aggregation
         self.search = search
         self.subsampling = subsampling
         self.bank_fraction = bank_fraction
@@ -337,8 +338,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         Raises
         ------
         ValueError
-            X or a parameter is not usable, among them layers that the backbone has not;
-            the message says what to do.
+            X or a parameter is not usable, among them layers that the backbone does
+            not have; the message says what to do.
         """
         return super().fit(X, y)
 
@@ -389,6 +390,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _fit(self, images, run):
         check_backbone_channels(self.image_shape_)
+        self._check_aggregation()
         self.network_ = self._build_network(self.weights)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
@@ -396,6 +398,15 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self._check_neighbors()
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_.spread())
+
+    def _check_aggregation(self):
+        """Raise a ValueError for neighbors that the minimum would not use."""
+        if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
+            raise ValueError(
+                "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
+                f"n_neighbors={self.n_neighbors}. Set n_neighbors=1, or "
+                "neighbor_aggregation='mean'."
+            )
 
     def _check_neighbors(self):
         """Raise a ValueError for a bank in which some training image finds too few."""
@@ -408,13 +419,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             )
 
     def _n_neighbors(self):
-        return int(self.n_neighbors) if self.aggregation == "mean" else 1
+        return int(self.n_neighbors) if self.neighbor_aggregation == "mean" else 1
 
     def _build_network(self, weights):
         if self.pooling == "average":
             join = JoinedMaps(self.interpolation)
         else:
-            join = LocallyAwarePatches(self.patch_dim)
+            join = LocallyAwarePatches(self.embedding_dim)
         return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
 
     def _empty_network(self, attribute):
@@ -426,6 +437,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         if list(self.grid_shape_) != grid_shape:
             raise ValueError(f"grid_shape_={self.grid_shape_}, of a grid of {grid_shape}")
+        self._check_aggregation()
         self._check_neighbors()
         return {"d": n_features}
 
@@ -442,7 +454,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
-        digests = []
+        digests, name = [], type(self).__name__
 
         def embed(batch):
             digests.extend(image_digests(batch))
@@ -450,7 +462,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         (bank,) = MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage="Bank"),
+            stream_batches(
+                network, batches, embed, verbose=self.verbose, stage=f"{name}: memory bank"
+            ),
             digests,
             len(images),
             [n_vectors],
@@ -485,7 +499,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             return reduce(cells, rows, neighbors[:, 0], numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage="Scores")
+        stage = f"{type(self).__name__}: scores"
+        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
 
     def _image_scores(self, cells, rows, nearest, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""

@@ -1,7 +1,7 @@
 """Center and radius of a sphere in an embedding space, or of one in each of several.
 
-A function `features`, from a batch to a list of tensors (b, d_j), stands for the network:
-one tensor for each sphere.
+The network is given as a function `features` from a batch to a list of tensors (b, d_j),
+one for each sphere.
 """
 
 from collections.abc import Callable, Iterable
@@ -16,7 +16,7 @@ from skocc._ops.losses import hard_boundary_loss, soft_boundary_loss, squared_di
 def away_from_zero(center: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
     """Move components near zero to ``+-margin``, keeping their sign.
 
-    A component of zero can be met by weights of zero, whatever the input.
+    A network with weights of zero reaches a component of zero whatever the input.
 
     Parameters
     ----------
@@ -31,8 +31,8 @@ def away_from_zero(center: torch.Tensor, margin: float = 0.1) -> torch.Tensor:
 
     Notes
     -----
-    An exact zero becomes ``+margin``. The reference codes leave it at zero, the one value
-    the rule is there to avoid.
+    An exact zero becomes ``+margin``. The reference codes leave it at zero, the very value
+    that the rule is meant to avoid.
     """
     least = center.new_tensor(margin)
     moved = torch.where(center < 0, -least, least)
@@ -148,7 +148,7 @@ class HardBoundary:
 class SoftBoundary:
     """The soft-boundary loss together with the radius it keeps up to date.
 
-    The radius is no parameter of the optimiser. It starts at 0 and stays there while the
+    The optimizer does not train the radius. It starts at 0 and stays there while the
     network warms up; afterwards it is the ``1 - nu`` quantile of the distances.
 
     Parameters
@@ -163,9 +163,9 @@ class SoftBoundary:
         Quantile of each batch, after its step; or of all distances of an epoch, when it
         ends.
     radius : float, default=0.0
-        Where to start.
+        Initial radius.
     device : torch.device, default=None
-        Where the radius lives.
+        Device of the radius.
 
     Attributes
     ----------
@@ -217,9 +217,9 @@ def make_boundary(
     nu, n_batches, warm_up_n_epochs, update, device
         As of `SoftBoundary`.
     n_epochs_done : int, default=0
-        Epochs of earlier fits. The warm-up goes on where they left it.
+        Epochs of earlier fits. The warm-up continues after them.
     radius : float, default=0.0
-        That of an earlier fit, which a boundary starts from that is warm already.
+        Radius of an earlier fit. A boundary whose warm-up is over starts from it.
     """
     if boundary == "hard":
         return HardBoundary()
@@ -234,8 +234,8 @@ def final_radius(distances: np.ndarray, nu: float) -> float:
     Parameters
     ----------
     distances : ndarray of shape (n,)
-        Squared distances of all training images, in eval mode. The radius that a soft
-        boundary has followed is that of a batch, which may be small, in train mode.
+        Squared distances of all training images, in eval mode. The radius of a soft
+        boundary, in contrast, is that of a batch in train mode, which may be small.
     nu : float in (0, 1]
         Fraction outside, to within an image.
     """

@@ -31,11 +31,11 @@ _ROUNDING = 1e-5
 class VideoMOCCA(LayerSpheres):
     r"""Multi-layer one-class classifier of videos: spheres around normal clips.
 
-    Videos are cut into clips, which pass a network that sees the past. It learns to
-    reconstruct them, and at the same time to keep what several layers make of them close to
-    the center of each layer. The score of a clip is the mean of the distances to the
-    centers, that of a video the score of its worst clip; :meth:`score_frames` scores every
-    frame. Read more in the :ref:`User Guide <video>`.
+    Videos are cut into clips. A causal network learns to reconstruct the clips and, at the
+    same time, to keep the features of several layers close to the center of each layer. The
+    score of a clip is the mean of the distances to the centers, and the score of a video is
+    that of its worst clip; :meth:`score_frames` scores every frame. Read more in the
+    :ref:`User Guide <video>`.
 
     .. versionadded:: 0.1
 
@@ -51,26 +51,25 @@ class VideoMOCCA(LayerSpheres):
         Fraction of training clips outside of each sphere, in (0, 1]. A hard boundary uses
         it for `radii_` only.
     radius_update : {"batch", "epoch"}, default="batch"
-        Whether the radii of a soft boundary follow each batch or each epoch.
+        Whether the radii of a soft boundary are updated after each batch or each epoch.
     warm_up_n_epochs : int, default=5
         Epochs before the first update of the radii of a soft boundary.
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
-        Of which scores are made: squared distances, as in the paper, or distances, as in
-        the code of the paper. The loss has squared ones.
-    latent_dim : int, default=None
-        Size of the code of each time step. None: 1024.
+        Whether scores are squared distances, as in the paper, or distances, as in the code
+        of the paper. The loss always has squared ones.
+    embedding_dim : int, default=None
+        Size of the embedding of each time step. None: 1024.
     clip_length : int or None, default=16
-        Frames of the clips that videos are cut into. None: X holds clips already, all of
-        one length.
+        Number of frames of a clip. None: X holds clips already, all of one length.
     clip_stride : int, default=1
         Frames from one clip of a video to the next, at most `clip_length`.
     n_clips : int, default=None
-        Clips that are drawn in an epoch, with replacement. The code of the paper has
+        Number of clips that an epoch draws, with replacement. The code of the paper has
         10,000. None: every clip once, in a new order.
     reconstruction_weight : float, default=1.0
         Weight of the reconstruction of clips in their loss, beside the spheres.
     normalization : {"gcn", "symmetric"} or None, default=None
-        What happens to clips first. "gcn" brings each to the same contrast, and all of them
+        Normalization of the clips. "gcn" brings each to the same contrast, and all of them
         to [0, 1] by two constants of the training clips; "symmetric" brings [0, 1] to
         [-1, 1].
     n_epochs : int, default=150
@@ -103,8 +102,8 @@ class VideoMOCCA(LayerSpheres):
     verbose : int, default=0
         Whether a progress bar is shown.
     warm_start : bool, default=False
-        Whether a second `fit` goes on from the fitted weights. `layers` may have changed: a
-        layer keeps its center, and a new one gets one from the fitted weights.
+        Whether a second `fit` continues from the fitted weights. `layers` may have changed:
+        a layer keeps its center, and a new one gets one from the fitted weights.
 
     Attributes
     ----------
@@ -145,10 +144,10 @@ class VideoMOCCA(LayerSpheres):
 
     The layers of the network for videos are five blocks of causal convolutions in space and
     time, averaged over space (0 to 4), and for each time step a hidden layer (5) and the
-    code (6). An LSTM for each layer makes 100 features of its sequence. Encoder and decoder
-    are trained together from random weights, on the sum of both losses; the centers are
-    those of the untrained network. The reconstruction error of a clip is a sum over its
-    pixels, so that it is the larger term by far, as in the code of the paper.
+    embedding (6). An LSTM for each layer makes 100 features of its sequence. Encoder and
+    decoder are trained together from random weights, on the sum of both losses; the centers
+    are those of the untrained network. The reconstruction error of a clip is a sum over its
+    pixels and by far the larger term, as in the code of the paper.
 
     The code of the paper [2]_ can have selectors before the LSTMs, and its published
     command does; here, as in the paper, the LSTMs take their place. A frame's score becomes
@@ -161,8 +160,8 @@ class VideoMOCCA(LayerSpheres):
     :class:`~skocc.feature_extraction.BackgroundRemoval`) and ``clip_length=16,
     n_clips=10_000``.
 
-    Time is linear in clips and epochs. An image in the place of a video is one of a single
-    frame, for ``clip_length=1``.
+    Time is linear in clips and epochs. An image in the place of a video counts as a video
+    of one frame, for ``clip_length=1``.
 
     References
     ----------
@@ -184,7 +183,7 @@ class VideoMOCCA(LayerSpheres):
     ...     return video
     >>> videos = [make_video(start, step=1) for start in range(0, 24, 3)]
     >>> detector = VideoMOCCA(
-    ...     clip_length=4, latent_dim=16, n_epochs=4, batch_size=10, random_state=0
+    ...     clip_length=4, embedding_dim=16, n_epochs=4, batch_size=10, random_state=0
     ... )
     >>> _ = detector.fit(videos)
     >>> detector.score_samples(videos[:3]).shape
@@ -213,7 +212,7 @@ class VideoMOCCA(LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=5,
         distance="sqeuclidean",
-        latent_dim=None,
+        embedding_dim=None,
         clip_length=16,
         clip_stride=1,
         n_clips=None,
@@ -239,7 +238,7 @@ class VideoMOCCA(LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
-        self.latent_dim = latent_dim
+        self.embedding_dim = embedding_dim
         self.clip_length = clip_length
         self.clip_stride = clip_stride
         self.n_clips = n_clips
@@ -322,11 +321,11 @@ class VideoMOCCA(LayerSpheres):
         normalize : {"clips", "video"} or None, default="clips"
             Whether distances and reconstruction errors are brought to [0, 1], and added: by
             the extremes within the clips that hold a frame, as in the paper (Eq. 8), or
-            within the whole video, as in its code. "clips" says where a frame stands among
-            those around it: of an event that is longer than clips it finds beginning and
-            end. "video" ranks all frames of a video, or of several that all hold anomalies,
-            and is the better choice for that: see Notes. None: distances only, in the unit
-            of `score_samples`.
+            within the whole video, as in its code. "clips" compares a frame with those
+            around it: of an event that is longer than a clip, it finds the beginning and
+            the end. "video" ranks all frames of a video, or of several that all hold
+            anomalies, and is the better choice for that: see Notes. None: distances only,
+            in the unit of `score_samples`.
 
         Returns
         -------
@@ -352,7 +351,7 @@ class VideoMOCCA(LayerSpheres):
             distances, errors = self._distances_and_errors(clips, device)
         else:
             distances = self._distances(clips, device)[0][:, 0]
-        # High where a clip is far from the centers, as the errors are.
+        # Distances, like errors, are high for anomalous clips.
         distances = -self._layer_scores(distances).mean(axis=1)
 
         frames = clips.starts, clips.shape[1]
@@ -387,7 +386,7 @@ class VideoMOCCA(LayerSpheres):
         return clips
 
     def _architecture(self):
-        return video_architecture(self.image_shape_, self.latent_dim)
+        return video_architecture(self.image_shape_, self.embedding_dim)
 
     def _train_batches(self, images, n_patches, run):
         return self._batches(

@@ -125,8 +125,8 @@ def test_gradients_of_the_objective_reach_every_layer(digits):
 @pytest.mark.parametrize(
     ("params", "changed"),
     [
-        ({}, {"widths": (4,)}),
-        ({}, {"latent_dim": 7}),
+        ({}, {"channels": (4,)}),
+        ({}, {"embedding_dim": 7}),
         ({}, {"filter_init": "dictionary"}),
         ({}, {"normalization": None}),
         ({}, {"pretrain_n_epochs": 1}),
@@ -156,7 +156,7 @@ def test_every_parameter_changes_the_scores(params, changed, digits):
 
 def test_nets_by_kind_of_input(digits, rgb):
     rows = digits[0].reshape(len(digits[0]), -1)
-    on_rows = quick(DeepSVDD, widths=(20, 10), latent_dim=5).fit(rows)
+    on_rows = quick(DeepSVDD, channels=(20, 10), embedding_dim=5).fit(rows)
     assert isinstance(on_rows.network_.encoder, MLP)
     assert on_rows.center_.shape == (5,)
     assert on_rows.image_shape_ == (64,)
@@ -218,7 +218,7 @@ def test_backbone_takes_grey_images_and_resizes_small_ones(digits):
         ({"nu": 1.5}, "nu"),
         ({"boundary": "fuzzy"}, "boundary"),
         ({"pretrain_n_epochs": -1}, "pretrain_n_epochs"),
-        ({"widths": (8, -4)}, r"widths must hold positive integers.*Pass for example"),
+        ({"channels": (8, -4)}, r"channels must hold positive integers.*Pass for example"),
         ({"milestones": ("5",)}, r"milestones must hold positive integers"),
         ({"backbone": "resnet18"}, r"at least 32 x 32 pixels.*Set image_size=64"),
         ({"normalization": "imagenet"}, "Got backbone=None. Set backbone"),
@@ -242,8 +242,13 @@ def test_fewer_images_than_a_batch_and_trailing_batches_of_one(digits):
     quick(DeepSVDD, batch_size=10).fit(digits[0][:11])
 
 
+def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
+    quick(DeepSVDD, verbose=1).fit(digits[0])
+    assert progress_labels() == {"DeepSVDD: autoencoder", "DeepSVDD"}
+
+
 def test_learning_rate_too_high_stops_with_advice(digits):
-    with pytest.raises(FloatingPointError, match=r"Deep SVDD.*Lower the learning rate"):
+    with pytest.raises(FloatingPointError, match=r"DeepSVDD .*Lower the learning rate"):
         quick(DeepSVDD, learning_rate=1e25, n_epochs=50, milestones=()).fit(digits[0])
 
 

@@ -11,7 +11,7 @@ from skocc._nets.residual_encoder import ResidualEncoder
 from tests.quick import quick
 
 # A residual encoder that trains in milliseconds.
-RESIDUAL = {"architecture": "residual", "widths": (2, 3, 4, 5), "latent_dim": 6}
+RESIDUAL = {"architecture": "residual", "channels": (2, 3, 4, 5), "embedding_dim": 6}
 TEXTURE = {"patch_size": 8, "n_crops": 4, "batch_size": 16}
 
 
@@ -89,7 +89,7 @@ def test_scores_by_hand(boundary, distance, digits):
 
 def test_the_loss_is_the_mean_over_the_layers(digits):
     params = {"pretrain_n_epochs": 0, "n_epochs": 1, "learning_rate": 1e-12}
-    params |= {"boundary": "hard", "batch_size": 200, "freeze_bn": True}
+    params |= {"boundary": "hard", "batch_size": 200, "batch_norm": "frozen"}
     detector = quick(MOCCA, **params).fit(digits[0])
     # One batch holds all images, and the step hardly moves the weights.
     assert detector.loss_curve_ == [pytest.approx(-detector.train_scores_.mean(), rel=1e-4)]
@@ -100,7 +100,7 @@ def test_the_loss_is_the_mean_over_the_layers(digits):
     [(None, (0, 1, 2)), ((2, 0), (0, 2)), ((-1,), (2,)), ([1, -3], (0, 1))],
 )
 def test_any_layers_in_ascending_order(layers, used, rows):
-    detector = quick(MOCCA, layers=layers, widths=(9, 7), latent_dim=5).fit(rows)
+    detector = quick(MOCCA, layers=layers, channels=(9, 7), embedding_dim=5).fit(rows)
     assert isinstance(detector.network_["encoder"], MLP)
     assert detector.layers_ == used
     assert [len(center) for center in detector.centers_] == [(9, 7, 5)[j] for j in used]
@@ -155,13 +155,13 @@ def test_gradients_reach_the_layers_with_spheres_and_those_before(digits):
         ({}, {"boundary": "hard"}),
         ({}, {"distance": "euclidean"}),
         ({}, {"architecture": "residual"}),
-        ({}, {"widths": (4,)}),
-        ({}, {"latent_dim": 7}),
+        ({}, {"channels": (4,)}),
+        ({}, {"embedding_dim": 7}),
         ({}, {"filter_init": "dictionary"}),
         ({}, {"normalization": None}),
         ({}, {"normalization": "symmetric"}),
         ({}, {"normalization": "local_contrast"}),
-        ({}, {"freeze_bn": True}),
+        ({}, {"batch_norm": "frozen"}),
         ({}, {"pretrain_n_epochs": 1}),
         ({}, {"pretrain_learning_rate": 1e-2}),
         ({}, {"pretrain_weight_decay": 1.0}),
@@ -172,8 +172,8 @@ def test_gradients_reach_the_layers_with_spheres_and_those_before(digits):
         ({}, {"milestones": (1,)}),
         ({}, {"batch_size": 20}),
         ({}, {"image_size": 10}),
-        (RESIDUAL, {"selectors": False}),
-        (RESIDUAL, {"widths": (2, 3, 4, 6)}),
+        (RESIDUAL, {"architecture": "plain_residual"}),
+        (RESIDUAL, {"channels": (2, 3, 4, 6)}),
         ({"patch_size": 4}, {"patch_size": 5}),
         ({"patch_size": 4}, {"n_crops": 2}),
         ({"n_epochs": 4}, {"nu": 0.3}),
@@ -212,7 +212,7 @@ def test_soft_boundaries_leave_about_nu_outside(radius_update, digits):
 
 
 def test_frozen_batch_norm_keeps_the_statistics_of_the_autoencoder(digits):
-    params = {"n_epochs": 0}, {"freeze_bn": True}, {}
+    params = {"n_epochs": 0}, {"batch_norm": "frozen"}, {}
     start, frozen, free = (
         quick(MOCCA, **p).fit(digits[0]).network_.state_dict() for p in params
     )
@@ -227,20 +227,22 @@ def test_architecture_by_the_size_of_the_pieces(digits):
         detector = quick(MOCCA, pretrain_n_epochs=0, n_epochs=0, **params)
         return type(detector.fit(digits[0][:4]).network_["encoder"])
 
-    tiny = {"widths": (1, 1, 1, 1), "latent_dim": 2}
+    tiny = {"channels": (1, 1, 1, 1), "embedding_dim": 2}
     assert kind() is LeNetEncoder
     assert kind(image_size=64, **tiny) is ResidualEncoder
     assert kind(image_size=(64, 63), **tiny) is LeNetEncoder
     assert kind(image_size=64, patch_size=32, **tiny) is LeNetEncoder
     assert kind(image_size=64, architecture="lenet", **tiny) is LeNetEncoder
     assert kind(architecture="residual", **tiny) is ResidualEncoder
+    assert kind(architecture="plain_residual", **tiny) is ResidualEncoder
 
 
-@pytest.mark.parametrize("selectors", [True, False])
-def test_residual_encoder(selectors, digits):
-    detector = quick(MOCCA, selectors=selectors, **RESIDUAL).fit(digits[0])
+@pytest.mark.parametrize("architecture", ["residual", "plain_residual"])
+def test_residual_encoder(architecture, digits):
+    params = RESIDUAL | {"architecture": architecture}
+    detector = quick(MOCCA, **params).fit(digits[0])
     assert detector.layers_ == (4, 5, 6)
-    sizes = [128] * 3 if selectors else [5, 256, 6]
+    sizes = [128] * 3 if architecture == "residual" else [5, 256, 6]
     assert [len(center) for center in detector.centers_] == sizes
     d = squared_distances(detector, normalized(detector, digits[1][:9]))
     np.testing.assert_allclose(
@@ -377,9 +379,13 @@ def test_a_warm_start_goes_on_with_the_warm_up(all_digits):
         ({"layers": ("1",)}, "layers must hold numbers"),
         ({"nu": 0}, "nu"),
         ({"distance": "cosine"}, "distance"),
-        ({"widths": (8, -4)}, r"widths must hold positive integers.*Pass for example"),
+        ({"channels": (8, -4)}, r"channels must hold positive integers.*Pass for example"),
         ({"milestones": (0,)}, "milestones must hold positive integers"),
-        ({"architecture": "residual", "widths": (4,)}, "are four.*Set for example widths"),
+        (
+            {"architecture": "residual", "channels": (4,)},
+            "are four.*Set for example channels",
+        ),
+        ({"architecture": "plain_residual", "channels": (4,)}, "are four"),
         ({"patch_size": 9}, r"Patches of 9 pixels do not fit.*smaller patches"),
         (
             {"architecture": "residual", "patch_size": 2},
@@ -403,6 +409,11 @@ def test_bad_parameters(params, message, digits):
 def test_rows_are_no_images(params, message, rows):
     with pytest.raises(ValueError, match=message):
         quick(MOCCA, **params).fit(rows)
+
+
+def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
+    quick(MOCCA, verbose=1).fit(digits[0])
+    assert progress_labels() == {"MOCCA: autoencoder", "MOCCA"}
 
 
 def test_learning_rate_too_high_stops_with_advice(digits):
@@ -463,17 +474,16 @@ def test_golden_lenet(data_dir, boundary):
 
 @pytest.mark.data
 @pytest.mark.parametrize("boundary", ["hard", "soft"])
-@pytest.mark.parametrize("selectors", [True, False])
-def test_golden_residual_encoder(data_dir, boundary, selectors):
+@pytest.mark.parametrize("architecture", ["residual", "plain_residual"])
+def test_golden_residual_encoder(data_dir, boundary, architecture):
     arrays = golden(data_dir, "mvtec_encoder")
-    kind = "sel" if selectors else "pool"
+    kind = "sel" if architecture == "residual" else "pool"
     detector = MOCCA(
-        architecture="residual",
+        architecture=architecture,
         layers=tuple(range(8)),
         boundary=boundary,
         distance="euclidean",
-        selectors=selectors,
-        latent_dim=int(arrays["code_length"]),
+        embedding_dim=int(arrays["code_length"]),
         nu=float(arrays["nu"]),
     )
     fit_golden(detector, arrays, arrays["images"])

@@ -64,7 +64,7 @@ def test_map_of_a_new_image(images, n_neighbors):
     )
 
 
-def test_training_image_is_judged_by_the_others(images, fitted):
+def test_training_images_are_scored_against_the_others(images, fitted):
     z = embeddings(fitted, images)
     others = [np.concatenate(np.delete(part, 4, axis=0)) for part in z]
     expected = -by_hand(fitted, images[4], others).max()
@@ -152,8 +152,8 @@ def test_light_makes_no_difference_to_local_contrast(images):
     torch.testing.assert_close(center.mean, batch.mean(dim=0), rtol=0, atol=1e-6)
 
 
-def test_border_is_that_of_the_map(images, fitted):
-    reflected = make(border="reflect").fit(images)
+def test_padding_mode_is_that_of_the_map(images, fitted):
+    reflected = make(padding_mode="reflect").fit(images)
     maps, plain = reflected.anomaly_map(images), fitted.anomaly_map(images)
     assert np.abs(maps - plain)[:, :4].max() > 1e-3 * plain.max()
     # Rows 15 to 24 and columns 15 to 20 are covered by as many patches as anywhere.
@@ -179,7 +179,7 @@ def test_what_cannot_be_used_is_said_before_training(images, params, message, mo
 
 
 @pytest.mark.parametrize(("sampling", "n_pairs"), [("dense", 64), ("patches", 16)])
-def test_position_can_be_learnt(sampling, n_pairs):
+def test_position_can_be_learned(sampling, n_pairs):
     """A gradient of light tells where a neighbour is; its classes are then predictable."""
     ramp = np.add.outer(np.arange(48), 3 * np.arange(48)) / 200
     images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10
@@ -199,6 +199,12 @@ def test_svdd_weight_draws_close_patches_together(images):
         return np.linalg.norm(np.diff(small, axis=1), axis=2).mean()
 
     assert spread(10.0) < 0.7 * spread(0.0)
+
+
+def test_progress_bars_are_called_by_class_and_stage(images, progress_labels):
+    make(verbose=1).fit(images)
+    labels = {"PatchSVDD", "PatchSVDD: memory bank", "PatchSVDD: scores"}
+    assert progress_labels() == labels
 
 
 @pytest.mark.data

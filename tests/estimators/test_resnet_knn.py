@@ -67,14 +67,13 @@ def test_bank_holds_every_cell_in_order(fitted, images):
     np.testing.assert_array_equal(fitted.bank_.images, np.repeat(np.arange(8), N_CELLS))
 
 
-@pytest.mark.parametrize("aggregation", ["min", "mean"])
-def test_score_and_map_of_a_new_image(make, images, aggregation):
-    detector = make(aggregation=aggregation, n_neighbors=3).fit(images[:8])
-    bank = np.concatenate(features(detector, images[:8]))
-    n_averaged = 3 if aggregation == "mean" else 1
+@pytest.mark.parametrize(("aggregation", "n_neighbors"), [("min", 1), ("mean", 3)])
+def test_score_and_map_of_a_new_image(make, images, aggregation, n_neighbors):
+    detector = make(neighbor_aggregation=aggregation, n_neighbors=n_neighbors)
+    bank = np.concatenate(features(detector.fit(images[:8]), images[:8]))
     for image in images[8:10]:
         (vectors,) = features(detector, image[None])
-        nearest = np.sort(distances_to(bank, vectors), axis=1)[:, :n_averaged]
+        nearest = np.sort(distances_to(bank, vectors), axis=1)[:, :n_neighbors]
         cells = nearest.mean(axis=1)
         # The largest value of the map before it is brought to the size of the image.
         score = detector.score_samples(image[None])[0]
@@ -86,7 +85,7 @@ def test_score_and_map_of_a_new_image(make, images, aggregation):
         np.testing.assert_allclose(found[0], expected[0, 0], rtol=1e-4, atol=1e-6)
 
 
-def test_training_image_is_judged_by_the_others(make, fitted, images):
+def test_training_images_are_scored_against_the_others(make, fitted, images):
     vectors = features(fitted, images[:8])
     others = np.concatenate(np.delete(vectors, 3, axis=0))
     expected = -distances_to(others, vectors[3]).min(axis=1).max()
@@ -113,12 +112,10 @@ def test_more_images_in_the_bank_never_lower_a_score(make, fitted, images):
 
 
 def test_mean_of_one_neighbor_is_the_minimum(make, fitted, images):
-    mean = make(aggregation="mean", n_neighbors=1).fit(images[:8])
+    mean = make(neighbor_aggregation="mean", n_neighbors=1).fit(images[:8])
     np.testing.assert_array_equal(mean.score_samples(images), fitted.score_samples(images))
-    five = make(aggregation="mean").fit(images[:8])
+    five = make(neighbor_aggregation="mean", n_neighbors=5).fit(images[:8])
     assert (five.score_samples(images) < fitted.score_samples(images)).all()
-    many = make(n_neighbors=300).fit(images[:8])
-    np.testing.assert_array_equal(many.score_samples(images), fitted.score_samples(images))
 
 
 def test_scores_survive_a_rotation_of_the_features(backbone, make, images):
@@ -241,7 +238,7 @@ def test_bank_bytes_of_the_default_network():
 def test_pooling_interpolation_and_normalization(make, fitted, images):
     scores = fitted.score_samples(images)
     for params, n_features in [
-        ({"pooling": "locally_aware", "patch_dim": 20}, 20),
+        ({"pooling": "locally_aware", "embedding_dim": 20}, 20),
         ({"interpolation": "bilinear"}, 14),
         ({"normalization": "imagenet"}, 14),
         ({"layers": ("2",)}, 8),
@@ -270,7 +267,14 @@ def test_map_has_the_size_of_the_images(make, images):
     ("params", "message"),
     [
         ({"layers": ("1", "layer2")}, "'layer2', which this Sequential has not.*'0', '1'"),
-        ({"n_neighbors": 999, "aggregation": "mean"}, "needs 999 vectors.*n_neighbors=1"),
+        (
+            {"n_neighbors": 999, "neighbor_aggregation": "mean"},
+            "needs 999 vectors.*n_neighbors=1",
+        ),
+        (
+            {"n_neighbors": 2},
+            "nearest neighbor alone. Got n_neighbors=2. Set n_neighbors=1, or neighbor_agg",
+        ),
         ({"max_bank_bytes": 14 * 4}, "Got a bank of 1, 0 beside some image"),
         (
             {"image_shape": (40, 18, 2)},
@@ -284,6 +288,11 @@ def test_what_cannot_be_used(make, images, params, message):
     X = images.reshape(12, -1) if "image_shape" in params else images
     with pytest.raises(ValueError, match=message):
         make(**params).fit(X)
+
+
+def test_progress_bars_are_called_by_class_and_stage(make, images, progress_labels):
+    make(verbose=1).fit(images)
+    assert progress_labels() == {"ResNetKNN: memory bank", "ResNetKNN: scores"}
 
 
 def test_images_too_small_for_the_backbone(images):
@@ -308,8 +317,9 @@ def count_images(monkeypatch):
     return counts
 
 
+MEAN = {"neighbor_aggregation": "mean"}
 GRID = {
-    "aggregation": ["min", "mean"],
+    "n_neighbors": [1, 5],
     "bank_fraction": [0.1, 0.5, 1.0],
     "interpolation": ["average", "bilinear"],
 }
@@ -321,7 +331,7 @@ def mean_score(detector, X, y=None):
 
 def test_a_search_computes_features_once(make, images, tmp_path, monkeypatch):
     counts = count_images(monkeypatch)
-    search = GridSearchCV(make(memory=tmp_path), GRID, cv=3, scoring=mean_score)
+    search = GridSearchCV(make(memory=tmp_path, **MEAN), GRID, cv=3, scoring=mean_score)
     found = search.fit(images).cv_results_["mean_test_score"]
     assert len(found) == 12
     assert sum(counts) == len(images)
@@ -337,8 +347,10 @@ def test_a_search_computes_features_once(make, images, tmp_path, monkeypatch):
 @pytest.mark.slow
 def test_a_search_in_processes_shares_the_features(make, images, tmp_path):
     memory = joblib.Memory(tmp_path, verbose=0)
-    search = GridSearchCV(make(memory=memory), GRID, cv=3, scoring=mean_score, n_jobs=2)
+    search = GridSearchCV(
+        make(memory=memory, **MEAN), GRID, cv=3, scoring=mean_score, n_jobs=2
+    )
     parallel = search.fit(images).cv_results_["mean_test_score"]
     assert len(list(tmp_path.rglob("features.safetensors"))) == len(images)
-    alone = GridSearchCV(make(), GRID, cv=3, scoring=mean_score).fit(images)
+    alone = GridSearchCV(make(**MEAN), GRID, cv=3, scoring=mean_score).fit(images)
     np.testing.assert_allclose(parallel, alone.cv_results_["mean_test_score"], rtol=1e-5)

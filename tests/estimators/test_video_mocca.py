@@ -27,7 +27,7 @@ WINDOWS = [
 def quick(**params):
     small = {
         "clip_length": 4,
-        "latent_dim": 8,
+        "embedding_dim": 8,
         "n_epochs": 2,
         "warm_up_n_epochs": 0,
         "batch_size": 10,

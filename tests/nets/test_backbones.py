@@ -382,9 +382,9 @@ short = {"n_epochs": 2, "device": "cpu", "random_state": 0, "batch_size": 10}
 for n in (1, 2, 3, 5, 7):
     widths = (n, n + 1, n + 2, n + 3)
     two = {**short, "pretrain_n_epochs": 2}
-    skocc.MOCCA(architecture="residual", widths=widths, **two).fit(X)
-    skocc.MOCCA(architecture="lenet", widths=widths[:3], **two).fit(X)
-    skocc.DeepSVDD(widths=widths[:3], **two).fit(X)
+    skocc.MOCCA(architecture="residual", channels=widths, **two).fit(X)
+    skocc.MOCCA(architecture="lenet", channels=widths[:3], **two).fit(X)
+    skocc.DeepSVDD(channels=widths[:3], **two).fit(X)
     skocc.ConvAE(base_channels=n, augmentation=False, **short).fit(X)
     skocc.DataSplitOCC(channels=(*widths, n), embedding_dim=3, **two).fit(X)
     skocc.PatchSVDD(patch_size=16, embedding_dim=n, n_pairs=4, **short).fit(X)

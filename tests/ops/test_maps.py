@@ -39,7 +39,7 @@ def test_every_pixel_has_the_mean_of_the_patches_that_cover_it(
 def test_reflection_by_hand():
     scores = np.array([[[0.0, 1.0, 5.0]]])
     # Columns start at 0, 2, 4, and mirrored at -2 and 6: two patches cover each pixel.
-    maps = patch_scores_to_map(scores, [0], [0, 2, 4], 4, (4, 8), border="reflect")
+    maps = patch_scores_to_map(scores, [0], [0, 2, 4], 4, (4, 8), padding_mode="reflect")
     np.testing.assert_allclose(maps[0], [[0, 0, 0.5, 0.5, 3, 3, 5, 5]] * 4)
 
 
@@ -48,9 +48,7 @@ def test_reflection_averages_equally_many_patches(size, patch_size, stride):
     starts = window_starts(size, patch_size, stride)
     scores = np.random.default_rng(0).standard_normal((2000, len(starts), len(starts)))
     args = (scores, starts, starts, patch_size, (size, size))
-    plain, reflected = (
-        patch_scores_to_map(*args, border) for border in ("mean", "reflect")
-    )
+    plain, reflected = (patch_scores_to_map(*args, mode) for mode in ("mean", "reflect"))
     constant = patch_scores_to_map(np.ones_like(scores[:1]), *args[1:], "reflect")
     np.testing.assert_allclose(constant, 1)
     assert reflected[:, 0, 0].std() < 0.8 * plain[:, 0, 0].std()

@@ -3,12 +3,7 @@ import pytest
 import torch
 
 from skocc._ops import neighbors
-from skocc._ops.neighbors import (
-    ApproximateIndex,
-    bank_bytes,
-    exact_distances,
-    nearest,
-)
+from skocc._ops.neighbors import ApproximateIndex, bank_bytes, exact_distances, nearest
 
 
 def brute_force(queries, bank, n_neighbors, query_groups=None, bank_groups=None):
@@ -80,11 +75,11 @@ def test_bound_is_below_the_distance(kind, monkeypatch):
 
     search_all = neighbors._smallest
     monkeypatch.setattr(neighbors, "_smallest", record)
-    search = neighbors._Search(queries, bank, None, None)
+    searched = neighbors._Query(queries, bank, None, None)
     true = torch.stack([(bank.double() - query.double()).norm(dim=1) for query in queries])
     own = ((queries.double() - center) / scale).square().sum(dim=1, keepdim=True)
     for dtype in (torch.float32, torch.float64):
-        neighbors._by_products(search, 1, dtype, center, scale)
+        neighbors._by_products(searched, 1, dtype, center, scale)
         bounds = 2 * matrices.pop().double() + own
         slack = 1e4 * torch.finfo(dtype).tiny + 1e-13 * own
         assert (bounds <= (true / scale).square() + slack).all()
