@@ -66,7 +66,7 @@ class VersionWarning(InconsistentVersionWarning):
             f"This {self.estimator_name} was written by skocc "
             f"{self.original_sklearn_version!r}, and this is skocc "
             f"{self.current_sklearn_version}: scores may differ, or methods fail. Install "
-            "the version that wrote it, or fit and save again."
+            "that version, or fit and save again."
         )
 
 
