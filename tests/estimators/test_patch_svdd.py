@@ -99,7 +99,7 @@ def test_banks_keep_to_the_budget(images, fitted):
             len(fitted.bank_small_) / len(fitted.bank_big_), rel=0.1
         )
     assert len(make(max_bank_bytes=None).fit(images).bank_big_) == len(fitted.bank_big_)
-    with pytest.raises(ValueError, match=r"Got a budget of 100 bytes.*at least 512"):
+    with pytest.raises(ValueError, match=r"Got a limit of 100 bytes.*at least 512"):
         make(max_bank_bytes=100).fit(images)
 
 

@@ -82,7 +82,7 @@ def test_bound_is_below_the_distance(kind, monkeypatch):
 
     search_all = neighbors._smallest
     monkeypatch.setattr(neighbors, "_smallest", record)
-    search = neighbors._Search(queries, bank, None, None)
+    search = neighbors._SearchInput(queries, bank, None, None)
     true = torch.stack([(bank.double() - query.double()).norm(dim=1) for query in queries])
     own = ((queries.double() - center) / scale).square().sum(dim=1, keepdim=True)
     for dtype in (torch.float32, torch.float64):
