@@ -55,7 +55,7 @@ def test_weights_from_a_file(tmp_path, suffix):
     [
         ("resnet19", None, "no classification network.*Use for example 'resnet18'"),
         ("fcn_resnet50", None, "no classification network"),
-        ("resnet18", "missing.pt", "missing.pt' is no file. Pass None, the path"),
+        ("resnet18", "missing.pt", "missing.pt' is not a file. Pass None, the path"),
     ],
 )
 def test_bad_names_and_paths(backbone, weights, message):
@@ -272,7 +272,7 @@ def test_counting_features_leaves_modes_and_statistics_alone():
     ("module", "message"),
     [
         (nn.Linear(7, 2), r"cannot turn samples of shape \(1, 5, 5\) into vectors.*Pass a"),
-        (nn.Conv2d(1, 2, 3), r"it gives a tensor of shape \(1, 2, 3, 3\)"),
+        (nn.Conv2d(1, 2, 3), r"it returns a tensor of shape \(1, 2, 3, 3\)"),
     ],
 )
 def test_modules_that_do_not_fit(module, message):
@@ -295,7 +295,7 @@ def test_named_weights_of_torchvision(monkeypatch, tmp_path):
     BackboneEncoder("mobilenet_v2", "IMAGENET1K_V1")
     BackboneEncoder("mobilenet_v2", "imagenet")
     assert asked == ["IMAGENET1K_V1", "DEFAULT"]
-    with pytest.raises(ValueError, match=r"'IMAGENET1K_V9' is no file.*'IMAGENET1K_V1'"):
+    with pytest.raises(ValueError, match=r"'IMAGENET1K_V9' is not a file.*'IMAGENET1K_V1'"):
         BackboneEncoder("mobilenet_v2", "IMAGENET1K_V9")
     monkeypatch.chdir(tmp_path)
     torch.save(get_model("resnet18").state_dict(), "IMAGENET1K_V1")

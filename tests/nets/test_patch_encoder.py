@@ -163,12 +163,12 @@ def test_load_encoder_weights(encoder, tmp_path, form):
 def test_load_encoder_weights_is_strict(encoder, tmp_path):
     weights = dict(encoder.state_dict())
     del weights["conv2.bias"]
-    message = r"(?s)no state dict of a Hier.*Missing key.*conv2.bias.*Pass encoder.state_d"
+    message = r"(?s)not a state dict of a Hier.*Missing key.*conv2.bias.*Pass encoder.state_d"
     with pytest.raises(ValueError, match=message):
         load_encoder_weights(HierarchicalPatchEncoder(), weights)
     with pytest.raises(ValueError, match="size mismatch"):
         load_encoder_weights(HierarchicalPatchEncoder(8), encoder.state_dict())
-    with pytest.raises(ValueError, match=r"is no file\. Pass"):
+    with pytest.raises(ValueError, match=r"is not a file\. Pass"):
         load_encoder_weights(HierarchicalPatchEncoder(), tmp_path / "missing.pt")
 
 
