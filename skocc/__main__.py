@@ -70,6 +70,12 @@ def _parser():
     )
     parser.add_argument("--version", action="version", version=f"skocc {skocc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
+    _add_fit(commands)
+    _add_score(commands)
+    return parser
+
+
+def _add_fit(commands):
     fit = commands.add_parser("fit", help="train a detector on a folder of normal images")
     fit.add_argument(
         "folder",
@@ -101,6 +107,19 @@ def _parser():
     fit.add_argument(
         "--output", type=_path, required=True, help="safetensors file to write"
     )
+    _add_threshold(fit)
+    fit.add_argument(
+        "--seed",
+        type=int,
+        default=0,
+        help="of the training and of what is held out (default: 0)",
+    )
+    for old, new in RENAMED["python -m skocc fit"].items():
+        fit.add_argument(old, type=_renamed_to(new), help=argparse.SUPPRESS)
+    fit.set_defaults(run=_fit)
+
+
+def _add_threshold(fit):
     fit.add_argument(
         "--max-fpr",
         type=float,
@@ -116,15 +135,9 @@ def _parser():
         metavar="FRACTION",
         help="of the images, held out from training for the threshold (default: 0.2)",
     )
-    fit.add_argument(
-        "--seed",
-        type=int,
-        default=0,
-        help="of the training and of what is held out (default: 0)",
-    )
-    for old, new in RENAMED["python -m skocc fit"].items():
-        fit.add_argument(old, type=_renamed_to(new), help=argparse.SUPPRESS)
-    fit.set_defaults(run=_fit)
+
+
+def _add_score(commands):
     score = commands.add_parser(
         "score", help="score a folder of images", description=_ESCAPES
     )
@@ -134,7 +147,6 @@ def _parser():
     score.add_argument("folder", type=_path, help="images, also in folders within it")
     score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
     score.set_defaults(run=_score)
-    return parser
 
 
 def _fit(options):

@@ -17,9 +17,9 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 import skocc
+from skocc._base import versions
 from skocc._base.fitted import Fitted, FittedMixin, warn_about_version
 from skocc._base.old_files import current_form
-from skocc._base.versions import installed_versions
 from skocc._engine.whole_files import read_tensors, write_tensors
 from skocc._samples.validation import check_fitted_shape
 
@@ -222,7 +222,7 @@ def _take_apart(estimator):
             for name, value in params.items()
         },
         "values": values,
-        "versions": installed_versions() | {"skocc": skocc.__version__},
+        "versions": versions.installed_versions() | {"skocc": versions.__version__},
     }
     return header, arrays
 
@@ -242,16 +242,16 @@ def _read(path):
 
 def _check_origin(header, arrays):
     """Return the version of skocc that wrote a file, once it is known to be whole."""
-    number, versions = header.get("format"), header.get("versions")
-    if not isinstance(versions, dict) or not re.fullmatch(r"[1-9]\d{0,5}", str(number)):
+    number, written_by = header.get("format"), header.get("versions")
+    if not isinstance(written_by, dict) or not re.fullmatch(r"[1-9]\d{0,5}", str(number)):
         raise ValueError("its header has no format or no versions")
-    version = versions.get("skocc")
+    version = written_by.get("skocc")
     if not isinstance(version, str | None):
         raise ValueError("its header has no version of skocc")
     if int(number) > _FORMAT:
         raise ValueError(
             f"it was written by skocc {version} in format {number}, and skocc "
-            f"{skocc.__version__} reads formats up to {_FORMAT}: install that version"
+            f"{versions.__version__} reads formats up to {_FORMAT}: install that version"
         )
     if number != "1" and header.pop("digest", None) != _digest(header, arrays):
         raise ValueError("it was damaged since it was written, its digest says")
@@ -325,14 +325,14 @@ def _with_parameters(header):
     if public_class is None:
         raise ValueError(
             f"it was written by skocc {version} as {name!r}, which skocc "
-            f"{skocc.__version__} cannot read"
+            f"{versions.__version__} cannot read"
         )
     params, known = header["params"], public_class().get_params(deep=False).keys()
     # Those that an earlier version did not have yet keep their defaults.
     if unknown := params.keys() - known:
         raise ValueError(
             f"it was written by skocc {version} with parameters {sorted(unknown)[:5]}, "
-            f"which a {name} of skocc {skocc.__version__} has not"
+            f"which a {name} of skocc {versions.__version__} has not"
         )
     params = {
         key: None if key in _OF_THE_PROGRAM else _decode(value)

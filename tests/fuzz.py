@@ -56,8 +56,8 @@ from skocc.__main__ import main as command_line
 from skocc._engine.feature_cache import cached
 from skocc._persistence import _put_together  # noqa: F401
 from skocc._samples.sources import FileImages
+from tests.engine.test_feature_cache import Counting, batch_of, entries
 from tests.quick import ESTIMATORS, quick
-from tests.test_feature_cache import Counting, batch_of, entries
 from tests.test_model_files import CLASSES, ModelFile
 
 SECONDS = 120

@@ -18,6 +18,7 @@ from torch import nn
 
 import skocc._engine
 import skocc._nets
+import skocc._ops
 from skocc._engine import (
     ambient,
     batches,
@@ -28,6 +29,7 @@ from skocc._engine import (
     memory,
     seeding,
     training,
+    whole_files,
 )
 from skocc._nets import (
     alexnet,
@@ -44,7 +46,7 @@ from skocc._nets import (
     residual_encoder,
     video_encoder,
 )
-from skocc._ops import losses, neighbors
+from skocc._ops import coreset, losses, maps, neighbors, tensors
 from skocc._ops import memory_bank as banks
 from skocc._samples.sources import ArrayImages
 from skocc.estimators import _augmentation as augmentation
@@ -71,15 +73,11 @@ pytestmark = [
 MODULES = [
     *(
         importlib.import_module(info.name)
-        for package in (skocc._nets, skocc._engine)
+        for package in (skocc._nets, skocc._engine, skocc._ops)
         for info in pkgutil.iter_modules(package.__path__, f"{package.__name__}.")
     ),
     augmentation,
-    banks,
-    feature_cache,
     filters,
-    losses,
-    neighbors,
     patch_pairs,
     patches,
     pretraining,
@@ -108,7 +106,12 @@ WITHOUT_TENSORS = {
     mlp.dense_layers,
     mlp.initialize_glorot,
     neighbors.bank_bytes,
-    neighbors.random_subset,
+    coreset.random_subset,
+    tensors.tensor_view,
+    maps.patch_scores_to_map,
+    whole_files.read_tensors,
+    whole_files.replacing,
+    whole_files.write_tensors,
     pretraining.has_contrast,
     seeding.may_draw,
     seeding.numpy_state_kept,
@@ -599,7 +602,7 @@ CASES = {
     neighbors.exact_distances: lambda: neighbors.exact_distances(
         rand(3, 2), rand(5, 2), torch.zeros(3, 4, dtype=torch.int64, device=CUDA)
     ),
-    neighbors.greedy_coreset: lambda: neighbors.greedy_coreset(
+    coreset.greedy_coreset: lambda: coreset.greedy_coreset(
         rand(9, 5), 4, generator(), n_projections=3
     ),
     normalization.global_contrast_normalize: lambda: (

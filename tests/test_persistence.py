@@ -18,6 +18,7 @@ from sklearn.exceptions import InconsistentVersionWarning, NotFittedError
 from sklearn.pipeline import make_pipeline
 
 import skocc
+from skocc._base import versions
 from tests.quick import ESTIMATORS, quick
 
 
@@ -149,7 +150,7 @@ def with_values(**values):
 
 @pytest.fixture
 def same_version(monkeypatch):
-    monkeypatch.setattr(skocc, "__version__", "0.1.0")
+    monkeypatch.setattr(versions, "__version__", "0.1.0")
 
 
 @pytest.mark.usefixtures("same_version")
@@ -293,7 +294,7 @@ def test_what_is_no_header(tmp_path, text, message):
 
 def test_another_version_warns(fitted, tmp_path, monkeypatch):
     path = tmp_path / "a.safetensors"
-    monkeypatch.setattr(skocc, "__version__", "0.0.9")
+    monkeypatch.setattr(versions, "__version__", "0.0.9")
     skocc.save(fitted, path)
     skocc.load(path)
     monkeypatch.undo()

@@ -23,7 +23,8 @@ import time
 
 import torch
 
-from skocc._nets.patch_encoder import HierarchicalPatchEncoder, window_starts
+from skocc._nets.patch_encoder import HierarchicalPatchEncoder
+from skocc._samples.windows import window_starts
 
 STRIDE_SMALL, STRIDE_BIG = 4, 16
 

@@ -25,10 +25,11 @@ from tiles import add_arguments, add_row, measure
 
 from skocc import PatchSVDD
 from skocc._nets.normalization import LocalContrastNormalization
-from skocc._nets.patch_encoder import window_starts
+from skocc._ops.coreset import random_subset
 from skocc._ops.maps import patch_scores_to_map
-from skocc._ops.neighbors import bank_bytes, nearest, random_subset
+from skocc._ops.neighbors import bank_bytes, nearest
 from skocc._samples.sources import FileImages
+from skocc._samples.windows import window_starts
 
 # What was chosen for these tiles, whose light varies and whose defects are small.
 TILES = {

@@ -80,20 +80,21 @@ class BaseDetector(FittedMixin, OutlierMixin, BaseEstimator):
     """Base class of detectors: a subclass implements `_fit` and `_score`.
 
     A subclass has keyword-only parameters that `__init__` assigns, including those of
-    ``DETECTOR_CONSTRAINTS`` and `device`. It declares the attributes that `_fit` sets in
-    ``_fitted_attributes``. It implements
+    ``DETECTOR_CONSTRAINTS`` and `device`. It implements
 
     ``_fit(images, run)``
         Learn from an image source in memory or on the device, and set the fitted
         attributes. Networks must be on the CPU and in eval mode. Random numbers come from
         private streams, through `run.generator` and torch's functions. If `_fit` raises an
-        error, `fit` restores all attributes.
+        error, `fit` restores all attributes. Therefore `_fit` must not change an attribute
+        in place: in a warm start, it trains a copy.
     ``_score(images, device)``
-        Return `Scores` of an image source.
+        Return `Scores` of an image source, computed with the network from `_on_device` on
+        batches in the precision of `_dtype`.
     ``_auto_offset(train_scores)``
         Return the threshold for ``contamination="auto"``. This method is optional.
-    ``_empty_network(attribute)``, ``_check_loaded()``
-        For model files: see :class:`~skocc._base.fitted.FittedMixin`.
+    ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
+        Required only by `skocc.save`: see :class:`~skocc._base.fitted.FittedMixin`.
     """
 
     # Whether (n, d) may be plain rows, and the minimum number of training samples.

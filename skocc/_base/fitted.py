@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sklearn.exceptions import InconsistentVersionWarning
 
-from skocc._base.versions import __version__
+from skocc._base import versions
 from skocc._samples.warnings import warn
 
 
@@ -72,11 +72,11 @@ class VersionWarning(InconsistentVersionWarning):
 
 def warn_about_version(name, version):
     """Warn if an estimator was saved by another version of skocc."""
-    if version not in (None, __version__):
+    if version not in (None, versions.__version__):
         warn(
             VersionWarning(
                 estimator_name=name,
-                current_sklearn_version=__version__,
+                current_sklearn_version=versions.__version__,
                 original_sklearn_version=version,
             )
         )
@@ -85,13 +85,15 @@ def warn_about_version(name, version):
 class FittedMixin:
     """Mixin for estimators that can be stored in model files and pickles.
 
-    The estimator declares in ``_fitted_attributes`` every attribute that `fit` sets.
+    For model files, the estimator declares in ``_fitted_attributes`` every attribute that
+    `fit` sets, and ``_empty_network(attribute)`` builds each declared network, before its
+    weights are loaded. Pickles need neither.
     """
 
     _fitted_attributes = IMAGE_ATTRIBUTES
 
     def __getstate__(self):
-        return {**super().__getstate__(), "_skocc_version": __version__}
+        return {**super().__getstate__(), "_skocc_version": versions.__version__}
 
     def __setstate__(self, state):
         state = dict(state)

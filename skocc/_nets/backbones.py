@@ -286,18 +286,7 @@ class _LayerTracer(fx.Tracer):
 
 def _trace(model, layers):
     """Return a module that maps images to the layers' outputs and computes nothing else."""
-    names = [name for name, _ in model.named_modules() if name]
-    if not layers:
-        raise ValueError(
-            f"layers must name a layer at least. Got {layers!r}. Use names of modules of "
-            f"this {type(model).__name__}, among them {_some_of(names)}."
-        )
-    for name in layers:
-        if name not in names:
-            raise ValueError(
-                f"layers names {name!r}, which this {type(model).__name__} has not. Use "
-                f"names of its modules, among them {_some_of(names)}."
-            )
+    _check_layers(model, layers)
     for module in model.modules():
         if getattr(module, "inplace", False):
             module.inplace = False
@@ -310,17 +299,7 @@ def _trace(model, layers):
             f"{str(error)[:300]}. Pass a module whose forward takes one batch of images "
             "and does not branch on what is in a tensor, or a network of torchvision."
         ) from error
-    nodes = []
-    for name in layers:
-        value = tracer.values.get(name)
-        if not isinstance(value, fx.Proxy):
-            usable = [n for n, v in tracer.values.items() if isinstance(v, fx.Proxy)]
-            raise ValueError(
-                f"layers names {name!r}, which gives no single tensor when this "
-                f"{type(model).__name__} is used. Name a layer within or beside it, among "
-                f"{_some_of(usable)}."
-            )
-        nodes.append(value.node)
+    nodes = _output_nodes(model, layers, tracer.values)
     for node in reversed(graph.nodes):  # all behind the last layer, from the end
         if node in nodes:
             break
@@ -334,6 +313,38 @@ def _trace(model, layers):
     body.delete_all_unused_submodules()
     body.recompile()
     return body
+
+
+def _check_layers(model, layers):
+    """Raise a ValueError unless `layers` names modules of the model."""
+    names = [name for name, _ in model.named_modules() if name]
+    if not layers:
+        raise ValueError(
+            f"layers must name at least one layer. Got {layers!r}. Use names of modules of "
+            f"this {type(model).__name__}, among them {_some_of(names)}."
+        )
+    for name in layers:
+        if name not in names:
+            raise ValueError(
+                f"layers names {name!r}, which this {type(model).__name__} does not have. "
+                f"Use names of its modules, among them {_some_of(names)}."
+            )
+
+
+def _output_nodes(model, layers, values):
+    """Return the nodes of a graph that compute the outputs of the layers."""
+    nodes = []
+    for name in layers:
+        value = values.get(name)
+        if not isinstance(value, fx.Proxy):
+            usable = [n for n, v in values.items() if isinstance(v, fx.Proxy)]
+            raise ValueError(
+                f"layers names {name!r}, which does not return a single tensor when this "
+                f"{type(model).__name__} is used. Choose a layer within or near it, among "
+                f"{_some_of(usable)}."
+            )
+        nodes.append(value.node)
+    return nodes
 
 
 def _some_of(names):

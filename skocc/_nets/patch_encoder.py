@@ -285,6 +285,12 @@ class HierarchicalPatchEncoder(nn.Module):
 def _grid(images, patch_size, stride):
     """Return the starts of window rows and columns, the last aligned with the end."""
     lasts = [size - patch_size for size in images.shape[2:]]
+    if min(lasts) < 0:
+        raise ValueError(
+            f"Patches of {patch_size} pixels do not fit into images of "
+            f"{' x '.join(map(str, images.shape[2:]))} pixels. Use larger images, or "
+            "smaller patches."
+        )
     return [sorted({*range(0, last, stride), last}) for last in lasts]
 
 

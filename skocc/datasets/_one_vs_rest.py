@@ -109,15 +109,8 @@ def one_vs_rest(
     (55, 1614)
     """
     images, labels = _check_images_and_labels("images", images, "labels", labels)
-    wanted = as_array("normal", normal).ravel()
+    wanted = _check_normal(normal, labels)
     is_normal = _are_in(labels, wanted)
-    if not (len(wanted) and all(_are_in(labels, [label]).any() for label in wanted)):
-        held = list(dict.fromkeys(labels.tolist()))
-        raise ValueError(
-            f"normal must be a label, or a list of labels, of images to train on. Got "
-            f"normal={normal!r} and labels {held[:20]}. Pass one of these, of the "
-            "same type."
-        )
     if test_images is not None:
         test_images, test_labels = _check_images_and_labels(
             "test_images", test_images, "test_labels", test_labels
@@ -129,18 +122,7 @@ def one_vs_rest(
             "neither to have images split."
         )
     else:
-        if is_normal.sum() < 2:
-            raise ValueError(
-                "At least two normal images are needed to hold one out. Got one of "
-                f"normal={normal!r}. Pass more, or test_images."
-            )
-        train, held_out = train_test_split(
-            np.flatnonzero(is_normal),
-            test_size=test_size,
-            random_state=random_state,
-        )
-        train = np.sort(train)
-        test = np.sort(np.concatenate([held_out, np.flatnonzero(~is_normal)]))
+        train, test = _hold_out(is_normal, normal, test_size, random_state)
         test_images, test_labels = safe_indexing(images, test), labels[test]
     return Bunch(
         train_images=safe_indexing(images, train),
@@ -224,6 +206,33 @@ def fetch_one_vs_rest(
         load(root, train=part, download=download_if_missing) for part in (True, False)
     )
     return one_vs_rest(train, None, normal, test_images=test)
+
+
+def _check_normal(normal, labels):
+    """Return the normal labels as an array, once all of them are among `labels`."""
+    wanted = as_array("normal", normal).ravel()
+    if not (len(wanted) and all(_are_in(labels, [label]).any() for label in wanted)):
+        held = list(dict.fromkeys(labels.tolist()))
+        raise ValueError(
+            f"normal must be a label, or a list of labels, of images to train on. Got "
+            f"normal={normal!r} and labels {held[:20]}. Pass one of these, of the "
+            "same type."
+        )
+    return wanted
+
+
+def _hold_out(is_normal, normal, test_size, random_state):
+    """Return what to train on, and what to test on: normal ones held out and all others."""
+    if is_normal.sum() < 2:
+        raise ValueError(
+            "At least two normal images are needed to hold one out. Got one of "
+            f"normal={normal!r}. Pass more, or test_images."
+        )
+    train, held_out = train_test_split(
+        np.flatnonzero(is_normal), test_size=test_size, random_state=random_state
+    )
+    test = np.concatenate([held_out, np.flatnonzero(~is_normal)])
+    return np.sort(train), np.sort(test)
 
 
 def _are_in(labels, normal):

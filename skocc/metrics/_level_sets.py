@@ -103,6 +103,7 @@ def mass_volume_auc(
     True
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
+    volume = float(volume)
     try:
         low, high = map(float, mass_range)
     except (TypeError, ValueError):
@@ -194,6 +195,7 @@ def excess_mass_auc(
     True
     """
     normal, uniform = _check_scores(scores_normal, scores_uniform, volume)
+    volume = float(volume)
     thresholds = np.unique(normal)[::-1]
     masses = _fraction_at_least(normal, thresholds)
     volumes = volume * _fraction_at_least(uniform, thresholds)
@@ -221,8 +223,11 @@ def _check_scores(scores_normal, scores_uniform, volume):
                 f"detector.score_samples(X) for {name} samples X."
             )
         checked.append(np.sort(np.where(np.isnan(scores), -np.inf, scores)))
-    # Quotients of masses and volumes must not overflow.
-    if not 1e-290 < volume < 1e290:
+    # Quotients of masses and volumes must not overflow. The comparison of a float32 with
+    # these bounds overflows.
+    with np.errstate(over="ignore"):
+        is_usable = 1e-290 < volume < 1e290
+    if not is_usable:
         raise ValueError(
             "volume must be positive and finite, from 1e-290 to 1e290. Got "
             f"{volume!r}. Pass the volume of the uniform samples' region, or 1.0."

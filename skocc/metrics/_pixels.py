@@ -185,6 +185,7 @@ def aupro(
         n_regions += n_found
     _check_both(len(values), len(normal))
     thresholds, overlaps = _overlaps(values, sizes, n_regions)
+    max_fpr = float(max_fpr)  # of a float32, the quotient would be one as well
     return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
 
 

@@ -179,34 +179,39 @@ def classical_detectors(
             steps.append(("pca", PCA(n_components)))
         return Pipeline([*steps, ("detector", detector)], memory=memory)
 
+    detectors, grids = _detectors(random_state), _grids(n_samples)
+    return {name: (pipeline(detectors[name]), grids[name]) for name in detectors}
+
+
+def _detectors(random_state):
+    """Return the four detectors, by the names of their classes."""
+    detectors = [
+        OneClassSVM(nu=0.001, tol=1e-6),
+        IsolationForest(contamination=0.01, random_state=random_state),
+        LocalOutlierFactor(contamination=0.01, novelty=True),
+        EllipticEnvelope(contamination=0.01, random_state=random_state),
+    ]
+    return {type(detector).__name__: detector for detector in detectors}
+
+
+def _grids(n_samples):
+    """Return the grid of each detector, without points that coincide for `n_samples`."""
     return {
-        "OneClassSVM": (
-            pipeline(OneClassSVM(nu=0.001, tol=1e-6)),
-            [
-                {"detector__kernel": ["rbf"], "detector__gamma": ["scale", "auto"]},
-                {"detector__kernel": ["linear"]},
-                {"detector__kernel": ["poly"], "detector__degree": [2, 3]},
-            ],
-        ),
-        "IsolationForest": (
-            pipeline(IsolationForest(contamination=0.01, random_state=random_state)),
-            {
-                "detector__n_estimators": [100, 200, 300, 400],
-                "detector__max_samples": _max_samples(n_samples),
-                "detector__max_features": [0.9, 1.0],
-            },
-        ),
-        "LocalOutlierFactor": (
-            pipeline(LocalOutlierFactor(contamination=0.01, novelty=True)),
-            {"detector__n_neighbors": _n_neighbors(n_samples)},
-        ),
-        "EllipticEnvelope": (
-            pipeline(EllipticEnvelope(contamination=0.01, random_state=random_state)),
-            {
-                "detector__support_fraction": [0.9, 1.0],
-                "detector__assume_centered": [True, False],
-            },
-        ),
+        "OneClassSVM": [
+            {"detector__kernel": ["rbf"], "detector__gamma": ["scale", "auto"]},
+            {"detector__kernel": ["linear"]},
+            {"detector__kernel": ["poly"], "detector__degree": [2, 3]},
+        ],
+        "IsolationForest": {
+            "detector__n_estimators": [100, 200, 300, 400],
+            "detector__max_samples": _max_samples(n_samples),
+            "detector__max_features": [0.9, 1.0],
+        },
+        "LocalOutlierFactor": {"detector__n_neighbors": _n_neighbors(n_samples)},
+        "EllipticEnvelope": {
+            "detector__support_fraction": [0.9, 1.0],
+            "detector__assume_centered": [True, False],
+        },
     }
 
 

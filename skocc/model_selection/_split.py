@@ -588,13 +588,7 @@ def two_protocol_split(
         )
     X_train, X_test = _as_array(X_train), _as_array(X_test)
     test_kinds, _ = _encode_labels(X_test, y_test, None)
-    are_files = [X.dtype == object for X in (X_train, X_test)]
-    if X_train.shape[1:] != X_test.shape[1:] or are_files[0] != are_files[1]:
-        raise ValueError(
-            "X_train and X_test must hold samples of one kind and shape. Got "
-            f"{X_train.shape} of {X_train.dtype} and {X_test.shape} of {X_test.dtype}. "
-            "Resize the images of one, or pass both as paths."
-        )
+    _check_one_kind(X_train, X_test)
     n_train, n = len(X_train), len(X_train) + len(X_test)
     X = np.concatenate([X_train, X_test])
     kinds = np.concatenate([np.zeros(n_train, dtype=int), test_kinds])
@@ -606,22 +600,10 @@ def two_protocol_split(
     rng = check_random_state(random_state)
     if protocol == "original":
         train = np.arange(n_train)
-        parts = _stratified_parts(test_kinds, None, 5, True, rng)
-        _check_parts(parts, test_kinds)
-        parts = [n_train + part for part in parts]
-        folds, test = parts[:3], np.sort(np.concatenate(parts[3:]))
+        folds, test = _divided_test_part(test_kinds, n_train, rng)
     else:
-        order = rng.permutation(n_train)
-        train, held_out = np.sort(order[: 6 * n_train // 10]), order[6 * n_train // 10 :]
+        train, folds = _divided_training_part(n_train, rng)
         test = np.arange(n_train, n)
-        third = len(held_out) // 3
-        folds = np.split(held_out, [third, 2 * third])
-        if third < 2:
-            raise ValueError(
-                "Each of three folds needs a normal image and one to make an anomaly from. "
-                f"Got {n_train} training images, of which {len(held_out)} are for "
-                "validation. Pass at least 13."
-            )
         turned = np.concatenate([f[: min(round(0.75 * len(f)), len(f) - 1)] for f in folds])
         X[turned] = _anomalies_of(X[turned], make_anomalies, rng)
         kinds[turned] = 1
@@ -633,6 +615,39 @@ def two_protocol_split(
         test=test,
         cv=[(train, np.sort(fold)) for fold in folds],
     )
+
+
+def _check_one_kind(X_train, X_test):
+    """Raise an error unless both hold files, or arrays of one shape."""
+    are_files = [X.dtype == object for X in (X_train, X_test)]
+    if X_train.shape[1:] != X_test.shape[1:] or are_files[0] != are_files[1]:
+        raise ValueError(
+            "X_train and X_test must hold samples of one kind and shape. Got "
+            f"{X_train.shape} of {X_train.dtype} and {X_test.shape} of {X_test.dtype}. "
+            "Resize the images of one, or pass both as paths."
+        )
+
+
+def _divided_test_part(test_kinds, n_train, rng):
+    """Return three folds and the test part of the original protocol, as indices of X."""
+    parts = _stratified_parts(test_kinds, None, 5, True, rng)
+    _check_parts(parts, test_kinds)
+    parts = [n_train + part for part in parts]
+    return parts[:3], np.sort(np.concatenate(parts[3:]))
+
+
+def _divided_training_part(n_train, rng):
+    """Return what to train on and three folds of the synthetic protocol, as indices."""
+    order = rng.permutation(n_train)
+    train, held_out = np.sort(order[: 6 * n_train // 10]), order[6 * n_train // 10 :]
+    third = len(held_out) // 3
+    if third < 2:
+        raise ValueError(
+            "Each of three folds needs a normal image and one to make an anomaly from. "
+            f"Got {n_train} training images, of which {len(held_out)} are for "
+            "validation. Pass at least 13."
+        )
+    return train, np.split(held_out, [third, 2 * third])
 
 
 def _encode_labels(X, y, groups):

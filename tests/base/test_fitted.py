@@ -14,6 +14,7 @@ from sklearn.exceptions import InconsistentVersionWarning
 
 import skocc
 import skocc.feature_extraction
+from skocc._base import versions
 from skocc._base.fitted import FittedMixin
 from skocc._ops.tensors import tensor_view
 from tests.quick import ESTIMATORS, quick
@@ -65,7 +66,7 @@ def test_pickles_of_another_version_warn(estimator_class, digits, monkeypatch):
     estimator = make(estimator_class).fit(digits[0][:20])
     expected = results(estimator, digits[1][:5])
     with monkeypatch.context() as patch:
-        patch.setattr(skocc, "__version__", "0.0.9")
+        patch.setattr(versions, "__version__", "0.0.9")
         old = pickle.dumps(estimator)
     name = estimator_class.__name__
     with pytest.warns(

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skocc import MOCCA
+from skocc import VideoMOCCA
 from skocc.datasets import load_video_folders
 
 
@@ -88,11 +88,11 @@ def test_ucsd_file_comes_first(ucsd):
     assert anomalous(load_video_folders(ucsd, "ucsd")) == [[1, 2, 3, 6, 7, 11], [9]]
 
 
-def test_mocca_takes_them(ucsd):
+def test_video_mocca_takes_them(ucsd):
     videos = load_video_folders(ucsd, "ucsd")
-    detector = MOCCA(
-        clip_length=8, clip_stride=8, image_size=16, n_epochs=0, pretrain_n_epochs=0,
-        batch_size=4, device="cpu", random_state=0,
+    detector = VideoMOCCA(
+        clip_length=8, clip_stride=8, image_size=16, n_epochs=0, batch_size=4,
+        device="cpu", random_state=0,
     )  # fmt: skip
     detector.fit(videos.train_videos)
     assert detector.score_samples(videos.test_videos).shape == (2,)

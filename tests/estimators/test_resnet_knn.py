@@ -269,7 +269,7 @@ def test_map_has_the_size_of_the_images(make, images):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": ("1", "layer2")}, "'layer2', which this Sequential has not.*'0', '1'"),
+        ({"layers": ("1", "layer2")}, "'layer2', which this Sequential does not.*'0', '1'"),
         ({"n_neighbors": 999, "aggregation": "mean"}, "needs 999 vectors.*n_neighbors=1"),
         ({"max_bank_bytes": 14 * 4}, "Got a bank of 1, 0 beside some image"),
         (

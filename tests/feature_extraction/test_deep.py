@@ -175,7 +175,7 @@ def test_good_for_other_detectors(image_files):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": ("stage9",)}, "'stage9', which this ShuffleNetV2 has not"),
+        ({"layers": ("stage9",)}, "'stage9', which this ShuffleNetV2 does not"),
         ({"layers": "stage2"}, "'layers' parameter"),
         ({"weights": "missing.pt"}, "missing.pt' is not a file"),
         ({"device": "abacus"}, "not the name of a device"),

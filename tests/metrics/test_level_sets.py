@@ -100,3 +100,15 @@ def test_what_is_refused(area):
 def test_masses_that_are_refused(mass_range):
     with pytest.raises(ValueError, match="mass_range must be two fractions"):
         mass_volume_auc([1.0], [1.0], mass_range=mass_range)
+
+
+@pytest.mark.parametrize("number", [np.float32, np.float16, np.int8, int])
+@pytest.mark.parametrize("metric", [mass_volume_auc, excess_mass_auc])
+def test_a_volume_may_be_any_number(metric, number):
+    scores = np.random.default_rng(0).normal(size=50)
+    area = metric(scores, scores - 1, volume=number(2))
+    assert area == metric(scores, scores - 1, volume=2.0)
+    assert type(area) is float
+    for extreme in (10**400, np.float32("inf"), np.float32(0)):
+        with pytest.raises(ValueError, match="volume must be positive and finite"):
+            metric(scores, scores - 1, volume=extreme)

@@ -168,3 +168,12 @@ def test_values_that_float32_has_not_rank_as_infinite(metric):
 def test_maps_that_are_none_are_named():
     with pytest.raises(ValueError, match=r"^maps must be an array of real numbers"):
         pixel_auroc([np.ones((2, 2), bool)], [[["a", "b"], ["c", "d"]]])
+
+
+def test_a_rate_of_float32_gives_a_float():
+    masks = np.zeros((2, 4, 4), dtype=bool)
+    masks[0, :2, :2] = True
+    maps = np.random.default_rng(0).random(masks.shape)
+    area = aupro(masks, maps, max_fpr=np.float32(0.25))
+    assert type(area) is float
+    assert area == aupro(masks, maps, max_fpr=0.25)

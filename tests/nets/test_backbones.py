@@ -185,12 +185,14 @@ def test_networks_beside_the_convolutional_ones():
 
 def test_layer_names_and_modules_that_cannot_be_used():
     with pytest.raises(
-        ValueError, match=r"'layer9', which this ResNet has not.*'layer1', .*'layer1.0'"
+        ValueError, match=r"'layer9', which this ResNet does not.*'layer1', .*'layer1.0'"
     ):
         FeatureMaps("resnet18", ["layer9"], weights=None)
-    with pytest.raises(ValueError, match=r"'unused', which gives no single tensor.*'act'"):
+    with pytest.raises(
+        ValueError, match=r"'unused', which does not return a single.*'act'"
+    ):
         FeatureMaps(Branches(), ["unused"])
-    with pytest.raises(ValueError, match="'pair', which gives no single tensor"):
+    with pytest.raises(ValueError, match="'pair', which does not return a single"):
         FeatureMaps(Branches(), ["pair"])
 
     class Moody(nn.Conv2d):
