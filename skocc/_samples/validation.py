@@ -257,8 +257,8 @@ def check_image_shape(image_shape):
     )
     if not valid:
         raise ValueError(
-            "image_shape must be (H, W) or (H, W, C) in pixels and channels, with at most "
-            f"one entry of -1. Got {image_shape!r}. Set for example "
+            "image_shape must be (H, W) or (H, W, C) in pixels and channels, at most "
+            f"one entry being -1. Got {image_shape!r}. Set for example "
             "image_shape=(28, 28)."
         )
     return tuple(int(n) for n in (shape if len(shape) == 3 else (*shape, 1)))

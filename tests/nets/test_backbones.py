@@ -53,8 +53,8 @@ def test_weights_from_a_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("backbone", "weights", "message"),
     [
-        ("resnet19", None, "no classification network.*Use for example 'resnet18'"),
-        ("fcn_resnet50", None, "no classification network"),
+        ("resnet19", None, "not a classification network.*Use for example 'resnet18'"),
+        ("fcn_resnet50", None, "not a classification network"),
         ("resnet18", "missing.pt", "missing.pt' is not a file. Pass None, the path"),
     ],
 )
@@ -177,7 +177,7 @@ def test_layers_stay_in_eval_mode_through_copies():
 
 def test_networks_beside_the_convolutional_ones():
     maps = FeatureMaps("vit_b_32", ["encoder.layers.encoder_layer_1"], weights=None)
-    with pytest.raises(ValueError, match=r"gives \(50, 768\) for an image. Name layers"):
+    with pytest.raises(ValueError, match=r"returns \(50, 768\) for an image. Choose"):
         maps.shapes(224, 224)
     with pytest.raises(ValueError, match=r"cannot take images of 32 x 32.*image_size=224"):
         maps.shapes(32, 32)

@@ -88,8 +88,8 @@ def test_windows_reach_the_border(size, patch_size, stride, starts):
     ("size", "stride", "message"),
     [
         (63, 16, "64 pixels do not fit .* side of 63 pixels. Use larger images"),
-        (99, 65, "stride=65 .* left out. Use for example stride=16"),
-        (99, 0, "stride=0 .* at least 1"),
+        (99, 65, "left out. Got stride=65 .* Set for example stride=16"),
+        (99, 0, "between 1 and .* Got stride=0"),
     ],
 )
 def test_impossible_windows(size, stride, message):

@@ -281,7 +281,7 @@ def test_image_shapes_of_more_pixels_than_integers_count():
             "Rows of 120 values cannot be read",
         ),
         (GREY, {"image_shape": (12, 10)}, r"images of shape \(10, 12, 1\).*image_shape is"),
-        (GREY, {"image_shape": (0, 3)}, "at most one entry of -1"),
+        (GREY, {"image_shape": (0, 3)}, "at most one entry being -1"),
         (GREY, {"image_size": (1, 2, 3)}, "one number of pixels or"),
     ],
 )
