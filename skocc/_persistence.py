@@ -1,8 +1,8 @@
-"""Saving fitted estimators in a file that holds data only.
+"""Model files: fitted estimators saved as files that contain only data.
 
-A pickle can run code when it is read. The files written here are safetensors: numbers,
-and a header of JSON, from which a public estimator of skocc is put together again. Nothing
-in a file is believed: what may be there is what the estimator's class declares.
+A pickle can run code when it is read. Model files are safetensors files: they contain
+numbers and a JSON header, from which `load` rebuilds a public estimator of skocc. The
+content of a file is not trusted: it may contain only what the estimator's class declares.
 """
 
 import hashlib
@@ -23,14 +23,14 @@ from skocc._base.old_files import current_form
 from skocc._engine.whole_files import read_tensors, write_tensors
 from skocc._samples.validation import check_fitted_shape
 
-# 1 and 2 are of skocc 0.1, and 1 has no digest.
+# Formats 1 and 2 are those of skocc 0.1; format 1 has no digest.
 _FORMAT = 3
-# Parameters of a running program, which say nothing of a model: neither saved nor loaded.
+# Parameters of the running program, not of the model: neither saved nor loaded.
 _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
-# Entries of a tuple or list that is a parameter, and digits of an int: beyond all use.
+# Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
-# Bytes of a network that are not in the file but follow from sizes, such as tables of
-# weights for each pixel: as many as this, or this many times the file.
+# Limit on the bytes of a network that are not in the file but follow from sizes, such as
+# tables of weights for each pixel: the larger of a number and a multiple of the file.
 _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 
 
@@ -40,21 +40,21 @@ def save(estimator, path: str | os.PathLike) -> None:
     Parameters
     ----------
     estimator : estimator of skocc
-        Fitted, on whatever device. `memory`, `checkpoint_dir` and `n_jobs` belong to the
-        running program and are not saved: they are None after :func:`load`.
+        Fitted estimator, on any device. `memory`, `checkpoint_dir` and `n_jobs` belong to
+        the running program and are not saved: they are None after :func:`load`.
     path : str or Path
-        File to write. One that is there is replaced at the end, and keeps its permissions;
-        a symbolic link stays one, and what it points to is replaced.
+        File to write. An existing file is replaced at the end, and keeps its permissions.
+        A symbolic link is kept, and its target is replaced.
 
     Raises
     ------
     ValueError
         A parameter cannot be written as data, such as a module given as `backbone`, or was
-        changed after `fit` to one that the fitted networks do not belong to. Use
+        changed after `fit` so that it does not match the fitted networks. Use
         ``joblib.dump`` for these.
     OSError
-        The file cannot be written, which `filename` of the error names; what was there is
-        as it was.
+        The file cannot be written; an existing file is unchanged. The error's `filename` is
+        the path.
     sklearn.exceptions.NotFittedError
         The estimator is not fitted.
 
@@ -64,13 +64,13 @@ def save(estimator, path: str | os.PathLike) -> None:
 
     Notes
     -----
-    Pickle and joblib work on every estimator too. A file of `save` is the one to exchange:
-    reading it runs no code of its own.
+    Every estimator can also be stored with pickle or joblib. To exchange models, use
+    `save`: reading its files runs no code from the file.
 
-    Whenever the process or the machine stops, the file is the old one or the new one. A
-    process that is killed may leave a file behind whose name starts with ``.skocc-`` or
+    If the process or the machine stops, the file is either the old one or the complete new
+    one. A process that is killed may leave a file whose name starts with ``.skocc-`` or
     ``.tmp``. The same model gives the same bytes in the same environment. Saving takes as
-    much memory as the model, beside it.
+    much additional memory as the model.
 
     Examples
     --------
@@ -113,20 +113,20 @@ def load(path: str | os.PathLike) -> Any:
     Parameters
     ----------
     path : str or Path
-        A file of `save`, of this or an earlier skocc, written on a machine with or without
-        a GPU.
+        File that `save` has written, with this or an earlier version of skocc, on a machine
+        with or without a GPU.
 
     Returns
     -------
     estimator : estimator of skocc
-        Fitted, with its networks on the CPU. `memory`, `checkpoint_dir` and `n_jobs` are
-        None.
+        Fitted estimator, with its networks on the CPU. `memory`, `checkpoint_dir` and
+        `n_jobs` are None.
 
     Raises
     ------
     ValueError
-        There is no such file, it is not one of `save`, is not whole, or a newer skocc
-        wrote it. The error names the file.
+        The file does not exist, was not written by `save`, is damaged, or was written by a
+        newer skocc. The error names the file.
     ImportError
         The model has a network of torchvision, which cannot be imported.
 
@@ -141,12 +141,12 @@ def load(path: str | os.PathLike) -> Any:
 
     Notes
     -----
-    A file may come from anywhere. Nothing else is read or written, no code of the file is
-    run, and nothing that it names is imported or downloaded. It may hold an estimator that
-    skocc exports, parameters that its `fit` takes, and the attributes that `fit` sets, in
-    types and shapes that go together; else there is a ValueError, before more memory is
-    taken than a few times the size of the file. What it holds also has a digest, by which
-    damage is noticed; it does not say who wrote the file.
+    A file may come from an untrusted source. `load` reads and writes nothing else, runs no
+    code from the file, and imports or downloads nothing that the file names. The file must
+    contain an estimator that skocc exports, parameters that its `fit` accepts, and the
+    attributes that `fit` sets, with matching types and shapes. Otherwise a ValueError is
+    raised before memory of more than a few times the size of the file is allocated. The
+    file has a digest, which reveals damage but does not prove who wrote the file.
     """
     import torch
 
@@ -157,13 +157,13 @@ def load(path: str | os.PathLike) -> Any:
         if int(header["format"]) < 3:
             header, arrays = current_form(header, arrays)
         estimator = _put_together(header, arrays)
-        with torch.inference_mode(False):  # else what is read could not be trained
+        with torch.inference_mode(False):  # else the networks could not be trained
             _fill(estimator, arrays)
     except ImportError:
         raise
-    # Errors of what a file makes of networks and constraints are of all kinds.
+    # Networks and constraints raise errors of any kind for invalid values in a file.
     except Exception as error:
-        # Without the error itself: text of the file in it would reach a terminal raw.
+        # Without the error itself, which would print unescaped text of the file.
         raise ValueError(
             f"{path!r} cannot be read as a model: {_shown(error)}. Pass a file written by "
             "skocc.save, or copy it anew; pickles are read by joblib.load."
@@ -173,9 +173,9 @@ def load(path: str | os.PathLike) -> Any:
 
 
 def _public_class(name):
-    """Return the public estimator of a name, None where there is none."""
-    # The name may come from a file: it is looked up among those that are exported, and
-    # what another folder exports is not even imported.
+    """Return the public estimator of a name, or None if there is none."""
+    # The name may come from a file. It is looked up only among the exported names, and
+    # other folders are not imported.
     if str(skocc._MODULES.get(name)).startswith("skocc.estimators."):
         value, folder = getattr(skocc, name), "skocc.estimators."
     elif name in skocc.feature_extraction.__all__:
@@ -228,7 +228,7 @@ def _take_apart(estimator):
 
 
 def _read(path):
-    """Return the header of a file, and the arrays."""
+    """Return the header and the arrays of a file."""
     metadata, arrays = read_tensors(path)
     if "skocc" not in metadata:
         raise ValueError("it holds tensors but no estimator")
@@ -241,7 +241,7 @@ def _read(path):
 
 
 def _check_origin(header, arrays):
-    """Return the version of skocc that wrote a file, once it is known to be whole."""
+    """Return the version of skocc that wrote a file, or raise an error if it is damaged."""
     number, written_by = header.get("format"), header.get("versions")
     if not isinstance(written_by, dict) or not re.fullmatch(r"[1-9]\d{0,5}", str(number)):
         raise ValueError("its header has no format or no versions")
@@ -259,7 +259,7 @@ def _check_origin(header, arrays):
 
 
 def _digest(header, arrays):
-    """Return a digest of all that a file says."""
+    """Return a digest of the header and the arrays."""
     digest = hashlib.blake2b(json.dumps(header, sort_keys=True).encode(), digest_size=16)
     for name, array in sorted(arrays.items()):
         digest.update(repr((name, array.dtype.name, array.shape)).encode())
@@ -268,9 +268,9 @@ def _digest(header, arrays):
 
 
 def _put_together(header, arrays):
-    """Return the estimator, with networks of the device "meta", once all fits together.
+    """Return the estimator with networks on the device "meta", or raise an error.
 
-    The arrays are not copied.
+    The attributes must match each other. The arrays are not copied.
     """
     import torch
 
@@ -328,7 +328,7 @@ def _with_parameters(header):
             f"{versions.__version__} cannot read"
         )
     params, known = header["params"], public_class().get_params(deep=False).keys()
-    # Those that an earlier version did not have yet keep their defaults.
+    # Parameters that an earlier version did not have keep their defaults.
     if unknown := params.keys() - known:
         raise ValueError(
             f"it was written by skocc {version} with parameters {sorted(unknown)[:5]}, "
@@ -361,7 +361,7 @@ def _ungroup(name, arrays, kind):
 
 
 def _bank_kinds(kind):
-    """Return what the parts of a memory bank are like."""
+    """Return the declarations of the parts of a memory bank."""
     n_vectors, n_features = kind.axes
     return {
         "vectors": Fitted("float32", (n_vectors, n_features)),
@@ -371,7 +371,7 @@ def _bank_kinds(kind):
 
 
 def _bank_of(name, arrays, kind):
-    """Return the memory bank of which a file has the arrays."""
+    """Return the memory bank made from the arrays of a file."""
     from skocc._ops.memory_bank import MemoryBank
 
     kinds = _bank_kinds(kind)
@@ -385,7 +385,7 @@ def _bank_of(name, arrays, kind):
 
 
 def _check_arrays(estimator):
-    """Return the sizes of axes that have a name, and raise an error where two differ."""
+    """Return the sizes of named axes, and raise an error if two of them differ."""
     sizes, arrays = {}, []
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)
@@ -407,7 +407,7 @@ def _check_arrays(estimator):
 
 
 def _check_sizes(estimator, sizes, expected):
-    """Raise an error where arrays have other sizes than the networks give."""
+    """Raise an error if the sizes of arrays do not match those of the networks."""
     for axis, size in expected.items():
         if isinstance(size, int) and sizes.get(axis, size) != size:
             raise ValueError(f"arrays have a size {axis} of {sizes[axis]}, not {size}")
@@ -420,7 +420,7 @@ def _check_sizes(estimator, sizes, expected):
 
 
 def _check_state(name, expected, found):
-    """Raise an error unless arrays are the state of a network."""
+    """Raise an error unless the arrays match the state of a network."""
     if expected.keys() != found.keys():
         raise ValueError(
             f"{name} has other tensors than its network, among them "
@@ -437,7 +437,7 @@ def _check_state(name, expected, found):
 
 
 def _fill(estimator, arrays):
-    """Give networks their values, and the estimator copies of the arrays."""
+    """Load the weights of the networks, and copy the arrays of the estimator."""
     import torch
 
     from skocc._engine.ambient import own_settings
@@ -462,7 +462,7 @@ def _fill(estimator, arrays):
                 if key.startswith(prefix)
             }
             if _other_bytes(value):
-                # What is not in the file is made of the sizes, as in fit.
+                # Tensors that are not in the file are computed from the sizes, as in fit.
                 with own_settings(), seeded(0, torch.device("cpu")):
                     value = estimator._empty_network(name).eval()
                 setattr(estimator, name, value)
@@ -470,14 +470,14 @@ def _fill(estimator, arrays):
 
 
 def _aligned(array):
-    """Return a copy as a tensor, which torch puts where its own computations do."""
+    """Return a copy as a tensor in memory that torch allocates, and so aligns."""
     import torch
 
     return torch.from_numpy(array).clone()
 
 
 def _other_bytes(network):
-    """Return the bytes of tensors that are no part of the state of a network."""
+    """Return the bytes of tensors that are not part of the state of a network."""
     known = network.state_dict().keys()
     return sum(b.nbytes for name, b in network.named_buffers() if name not in known)
 
@@ -517,7 +517,7 @@ def _decode(value, depth=0):
 
 
 def _decode_attribute(name, value, kind):
-    """Return a fitted attribute that is not an array, once it is of its kind."""
+    """Return a fitted attribute that is not an array, or raise an error."""
     if kind == "text" and isinstance(value, dict) and value.keys() == {"text"}:
         value = value["text"]
         if _is_list_of(lambda item: isinstance(item, str), value):
@@ -566,7 +566,7 @@ def _short_int(text):
 
 
 def _shown(error):
-    """Return the text of an error for a message, without what could steer a terminal."""
+    """Return the text of an error for a message, with unprintable characters escaped."""
     text = str(error)[:300]
     if type(error) is not ValueError:
         text = f"{type(error).__name__}: {text}"

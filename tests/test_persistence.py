@@ -412,15 +412,15 @@ def test_tables_that_follow_from_sizes_are_bounded(digits, tmp_path, monkeypatch
 def test_pipes_folders_and_missing_files(fitted, tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path, message in [
-        (tmp_path / "pipe", "it is no regular file"),
-        (tmp_path, "it is no regular file"),
+        (tmp_path / "pipe", "it is not a regular file"),
+        (tmp_path, "it is not a regular file"),
         (tmp_path / "no" / "file", "No such file"),
         ("a\0b", "null"),
     ]:
         with pytest.raises(ValueError, match=message) as raised:
             skocc.load(path)
         assert str(raised.value).startswith(repr(os.fspath(path)))
-    with pytest.raises(OSError, match=r"device or a pipe.*Name another place") as raised:
+    with pytest.raises(OSError, match=r"device or a pipe.*Name another path") as raised:
         skocc.save(fitted, tmp_path / "pipe")
     assert raised.value.filename == str(tmp_path / "pipe")
 

@@ -1,4 +1,5 @@
-"""What estimators are made of: the base detector, thresholds, heat maps, constraints.
+"""Base classes and helpers that several estimators share.
 
-What a single method needs does not belong here.
+They are the base detector, heat maps, parameter constraints, fitted attributes and
+versions. Code that a single method needs does not belong here.
 """

@@ -1,10 +1,10 @@
-"""Constraints of parameters that several classes have, in scikit-learn's form."""
+"""Parameter constraints that several classes share, in scikit-learn's format."""
 
 from numbers import Integral, Real
 
 from skocc._base.private_sklearn import Interval, StrOptions
 
-# Of everything that takes images.
+# For every class that accepts images.
 IMAGE_CONSTRAINTS = {
     "batch_size": [Interval(Integral, 2, None, closed="left")],
     "image_shape": [None, tuple, list],
@@ -14,15 +14,16 @@ IMAGE_CONSTRAINTS = {
     "verbose": ["verbose"],
 }
 _CONTAMINATION = Interval(Real, 0, 0.5, closed="right")
-# Of detectors, also those that train nothing.
+# For every detector, including those that train no network.
 DETECTOR_CONSTRAINTS = {**IMAGE_CONSTRAINTS, "contamination": [_CONTAMINATION]}
-# For methods with a threshold rule of their own, `_auto_offset`.
+# For methods that have their own threshold rule, `_auto_offset`.
 CONTAMINATION_OR_AUTO = [StrOptions({"auto"}), _CONTAMINATION]
-# Beyond that the first step of Adam, ten times as large, overflows float32.
+# With a larger value, the first step of Adam, which is ten times as large, overflows
+# float32.
 _LARGEST = 1e37
 LEARNING_RATE = [Interval(Real, 0, _LARGEST, closed="right")]
 WEIGHT_DECAY = [Interval(Real, 0, _LARGEST, closed="both")]
-# Of detectors that train a network.
+# For detectors that train a network.
 TRAINING_CONSTRAINTS = {
     **DETECTOR_CONSTRAINTS,
     "n_epochs": [Interval(Integral, 0, None, closed="left")],

@@ -20,30 +20,30 @@ from skocc._samples.sources import ImageSource
 from skocc._samples.validation import warn_about_anomalies
 from skocc._samples.warnings import warn
 
-# Relative difference up to which scores are ties.
+# Scores whose relative difference is at most this are ties.
 _TIE = 1e-6
 
 
 class CollapseWarning(UserWarning):
     """The fitted network gives (nearly) the same output for every training image.
 
-    A one-class objective is minimized by a network that ignores its input. Such a network
-    ranks nothing, however small its loss.
+    A network that ignores its input minimizes a one-class objective. Such a network cannot
+    rank images, however small its loss is.
     """
 
 
 class Scores(NamedTuple):
-    """Scores of images, and what shows whether the network says anything.
+    """Scores of images, and the evidence of whether the network has collapsed.
 
     Attributes
     ----------
     scores : ndarray of shape (n,)
         Higher is more normal.
     spread : float, default=None
-        Mean standard deviation of the features of these images, relative to their size.
-        Needed of training images only.
+        Mean standard deviation of the features of these images, relative to the magnitude
+        of the features. Only training images need it.
     values : ndarray of shape (n,), default=None
-        What the scores are made of before a constant is added. None: the scores.
+        The scores before a constant is added. None means that nothing is added.
     """
 
     scores: np.ndarray
@@ -58,15 +58,16 @@ class Run:
     Attributes
     ----------
     device : torch.device
-        Where to train.
+        Device to train on.
     generator : torch.Generator
-        On the CPU, for the order of batches and whatever else is drawn.
+        Generator on the CPU for the order of batches and all other random numbers.
     is_warm : bool
-        Whether to go on from the fitted networks.
+        Whether training continues from the fitted networks.
     source : image source
         The images as they were read.
     scores : Scores or None
-        Of the training images, where `_fit` has computed them; else `fit` does.
+        Scores of the training images, if `_fit` has computed them. If None, `fit` computes
+        them.
     """
 
     device: torch.device
@@ -77,30 +78,31 @@ class Run:
 
 
 class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstimator):
-    """Base class of detectors, which do two things of their own: `_fit` and `_score`.
+    """Base class of detectors: a subclass implements `_fit` and `_score`.
 
-    A method has keyword-only parameters that `__init__` assigns, among them those of
+    A subclass has keyword-only parameters that `__init__` assigns, including those of
     ``DETECTOR_CONSTRAINTS`` and `device`. It implements
 
     ``_fit(images, run)``
-        Learn from an image source in memory or on the device, and set attributes, networks
-        being on the CPU and in eval mode. It runs with random numbers of its own
-        (`run.generator`, and torch's functions). Whatever it sets is undone if it raises an
-        error, so it changes nothing in place: in a warm start it trains a copy.
+        Learn from an image source in memory or on the device, and set the fitted
+        attributes. Networks must be on the CPU and in eval mode. Random numbers come from
+        private streams, through `run.generator` and torch's functions. If `_fit` raises an
+        error, `fit` restores all attributes. Therefore `_fit` must not change an attribute
+        in place: in a warm start, it trains a copy.
     ``_score(images, device)``
-        Return `Scores` of an image source, by the network from `_on_device` and on batches
-        in the precision of `_dtype`.
+        Return `Scores` of an image source, computed with the network from `_on_device` on
+        batches in the precision of `_dtype`.
     ``_auto_offset(train_scores)``
-        Optional: the threshold for ``contamination="auto"``.
+        Return the threshold for ``contamination="auto"``. This method is optional.
     ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
-        For `skocc.save` only: see :class:`~skocc._base.fitted.FittedMixin`.
+        Required only by `skocc.save`: see :class:`~skocc._base.fitted.FittedMixin`.
     """
 
-    # Whether (n, d) may be plain rows, and the fewest samples to learn from.
+    # Whether (n, d) may be plain rows, and the minimum number of training samples.
     _accepts_rows = False
     _min_samples = 2
-    # Spread below which the network says nothing. Features of a random network may differ
-    # by 1e-3 of their size, and still rank images.
+    # Spread below which the network counts as collapsed. Features of a random network may
+    # differ by 1e-3 of their magnitude and still rank images.
     _min_spread = 1e-3
 
     @fit_context(prefer_skip_nested_validation=True)
@@ -152,7 +154,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         return _plain(self._score(images, self._scoring_device()).scores)
 
     def decision_function(self, X):
-        """Signed score: the score minus the threshold.
+        """Return the score minus the threshold.
 
         Parameters
         ----------
@@ -189,8 +191,8 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         Parameters
         ----------
         contamination : float in (0, 0.5] or "auto"
-            Fraction of the training images that the new threshold calls anomalous, or
-            the rule of the method's source, where it has one.
+            Fraction of the training images that the new threshold labels as anomalous.
+            "auto" uses the rule of the method's paper, if there is one.
 
         Returns
         -------
@@ -200,7 +202,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         Raises
         ------
         ValueError
-            `contamination` is out of range, or "auto" where the method has no rule.
+            `contamination` is out of range, or "auto" for a method that has no rule.
         """
         check_is_fitted(self)
         previous = self.contamination
@@ -220,7 +222,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         return tags
 
     def _read(self, X, *, reset, min_samples=1):
-        """Return X as an image source, and remember its shape or compare it."""
+        """Return X as an image source, and store its shape or compare it."""
         return validate_images(
             self, X, reset=reset, rows=self._accepts_rows, min_samples=min_samples
         )
@@ -237,7 +239,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         return on_device(network, device, self._dtype(device))
 
     def _add_curves(self, run, **curves):
-        """Set curves of losses, after those of earlier fits in a warm start."""
+        """Set loss curves; in a warm start, append them to those of earlier fits."""
         for name, curve in curves.items():
             before = getattr(self, name) if run.is_warm else []
             setattr(self, name, [*before, *curve])
@@ -252,11 +254,11 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         self.offset_ = _below_ties(float(offset), self.train_scores_)
 
     def _set_collapsed(self, result):
-        """Set `collapsed_`, and warn where the fitted network says nothing."""
-        # A difference of nearly equal numbers has no size to compare with.
+        """Set `collapsed_`, and warn if the fitted network has collapsed."""
+        # A constant may have been added to the scores, which hides their own magnitude.
         values = self.train_scores_ if result.values is None else result.values
         spread = np.inf if result.spread is None else result.spread
-        # Equal images differ by the rounding that differs with the size of a batch.
+        # Scores of equal images differ by rounding, which depends on the batch size.
         constant = np.ptp(values) <= 1e-5 * np.max(np.abs(values)) or spread <= 1e-7
         self.collapsed_ = bool(constant or spread < self._min_spread)
         if self.collapsed_:
@@ -268,32 +270,32 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
             )
             warn(
                 f"{type(self).__name__} has collapsed: {what}. Either the images are "
-                "identical, or the network has learned to ignore its input. Check X; "
-                "train for fewer epochs, with a smaller learning_rate, or with an "
-                "autoencoder stage before.",
+                "identical, or the network has learned to ignore its input. Check X, "
+                "train for fewer epochs or with a lower learning_rate, or pretrain an "
+                "autoencoder first.",
                 CollapseWarning,
             )
 
 
 def check_finite(scores):
-    """Raise a FloatingPointError for scores of training images that are not finite.
+    """Raise a FloatingPointError if scores of training images are not finite.
 
-    The last step of a training can be the one that goes wrong, after the last loss.
+    Training checks the losses, but the last step can diverge after the last loss.
     """
     n_bad = np.count_nonzero(~np.isfinite(scores))
     if n_bad:
         raise FloatingPointError(
             "The fitted model gives training images scores that are not finite. Got "
-            f"{n_bad} of {len(scores)}. Lower the learning rate, or bring X to a range "
+            f"{n_bad} of {len(scores)}. Lower the learning rate, or scale X to a range "
             "near [0, 1]."
         )
 
 
 def _below_ties(offset, scores):
-    """Return the threshold, moved below scores that are as large up to rounding.
+    """Return the threshold, moved below the scores that equal it up to rounding.
 
-    Scores differ in their last digits with the batch they are computed in. Ties at the
-    threshold count as normal, and no label of a training image hangs on these digits.
+    The last digits of a score depend on the batch in which it is computed. Ties at the
+    threshold count as normal, so no label of a training image depends on these digits.
     """
     margin = _TIE * np.max(np.abs(scores))
     ties = scores[np.abs(scores - offset) <= margin]
@@ -301,5 +303,5 @@ def _below_ties(offset, scores):
 
 
 def _plain(scores):
-    """Return scores as float64, 0.0 in place of -0.0."""
+    """Return scores as float64, with 0.0 in place of -0.0."""
     return np.asarray(scores, dtype=np.float64) + 0.0

@@ -1,4 +1,4 @@
-"""What `fit` sets on an estimator, declared, and the version that a pickle is from."""
+"""Declarations of fitted attributes, and the version check of pickles."""
 
 from typing import NamedTuple
 
@@ -9,26 +9,29 @@ from skocc._samples.warnings import warn
 
 
 class Fitted(NamedTuple):
-    """What an attribute that `fit` sets is like: a model file may hold nothing else.
+    """Declaration of an attribute that `fit` sets.
+
+    A model file may contain only attributes that its class declares.
 
     Attributes
     ----------
     kind : str
-        "network", a module that ``_empty_network`` builds; "float", which is finite;
-        "bool"; "count", an int of at least 0; "integers", a tuple; "losses", a list of
-        floats, and "loss lists", a list of these; "text", an array; "bank", a memory bank
-        whose vectors have `axes`. Or, with `axes`, the dtype of an array.
+        The type of the attribute: "network", a module that ``_empty_network`` builds;
+        "float", a finite number; "bool"; "count", an int of at least 0; "integers", a tuple
+        of int; "losses", a list of floats; "loss lists", a list of such lists; "text", an
+        array of text; "bank", a memory bank whose vectors have `axes`. For any other array,
+        `kind` is the dtype.
     axes : tuple of str and int, default=()
         Sizes of the axes of an array, all at least 1. A name stands for the same size in
-        all attributes; ``_check_loaded`` may say which.
+        all attributes; ``_check_loaded`` may determine that size.
     is_list : bool, default=False
-        Whether it is a list of such arrays.
+        Whether the attribute is a list of such arrays.
     below : str, default=None
-        Name of a size; values of the array go from 0 to less than this.
+        Name of a size. The values of the array are at least 0 and less than this size.
     finite : bool, default=True
         Whether an array of floats must be finite.
     optional, nullable : bool, default=False
-        Whether it may be missing, or None.
+        Whether the attribute may be missing, or None.
     """
 
     kind: str
@@ -40,13 +43,13 @@ class Fitted(NamedTuple):
     nullable: bool = False
 
 
-# Of everything that takes images.
+# For every class that accepts images.
 IMAGE_ATTRIBUTES = {
     "image_shape_": Fitted("integers"),
     "n_features_in_": Fitted("count", optional=True),
     "feature_names_in_": Fitted("text", optional=True),
 }
-# Of detectors: what `fit` of the base class sets.
+# For every detector: the attributes that `fit` of the base class sets.
 DETECTOR_ATTRIBUTES = {
     **IMAGE_ATTRIBUTES,
     "offset_": Fitted("float"),
@@ -56,7 +59,7 @@ DETECTOR_ATTRIBUTES = {
 
 
 class VersionWarning(InconsistentVersionWarning):
-    """An estimator comes from another version of skocc, and may not work as it did."""
+    """The estimator was saved by another version of skocc, and may behave differently."""
 
     def __str__(self):
         return (
@@ -68,7 +71,7 @@ class VersionWarning(InconsistentVersionWarning):
 
 
 def warn_about_version(name, version):
-    """Warn where an estimator is from another version of skocc than this."""
+    """Warn if an estimator was saved by another version of skocc."""
     if version not in (None, versions.__version__):
         warn(
             VersionWarning(
@@ -80,11 +83,11 @@ def warn_about_version(name, version):
 
 
 class FittedMixin:
-    """Estimators that model files and pickles can hold.
+    """Mixin for estimators that can be stored in model files and pickles.
 
-    For model files the estimator declares in ``_fitted_attributes`` all that `fit` sets,
-    and ``_empty_network(attribute)`` builds what is declared a network, before its weights
-    are loaded. Pickles need neither.
+    For model files, the estimator declares in ``_fitted_attributes`` every attribute that
+    `fit` sets, and ``_empty_network(attribute)`` builds each declared network, before its
+    weights are loaded. Pickles need neither.
     """
 
     _fitted_attributes = IMAGE_ATTRIBUTES
@@ -94,15 +97,16 @@ class FittedMixin:
 
     def __setstate__(self, state):
         state = dict(state)
-        version = state.pop("_skocc_version", None)  # None: of 0.1 or a development version
+        version = state.pop("_skocc_version", None)  # None: 0.1 or a development version
         warn_about_version(type(self).__name__, version)
         super().__setstate__(state)
 
     def _check_loaded(self):
-        """Return the sizes that names in ``_fitted_attributes`` stand for.
+        """Return the sizes for which the names in ``_fitted_attributes`` stand.
 
-        Called before the networks are given their weights: their tensors are on the device
-        "meta", and have a shape and no values. All attributes have been set by then, each
-        of the kind that is declared. Raises any error for what does not go together.
+        `load` calls this method before it loads the weights: the tensors of the networks
+        are on the device "meta", and have a shape but no values. All attributes have been
+        set, each with its declared kind. The method raises an error of any kind if the
+        attributes do not match each other.
         """
         return {}

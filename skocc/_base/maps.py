@@ -1,4 +1,4 @@
-"""Heat maps at the size of the images."""
+"""Mixin for detectors that return heat maps at the size of the images."""
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -8,10 +8,10 @@ from skocc._samples.sources import resize_array
 
 
 class AnomalyMapMixin:
-    """Heat maps for detectors that say where an image is anomalous.
+    """Mixin for detectors that locate anomalies within an image.
 
-    The detector implements ``_anomaly_map(images, device)``, from an image source to maps
-    (n, H, W) of the size the images have in ``image_shape_``.
+    The detector implements ``_anomaly_map(images, device)``, which returns the maps
+    (n, H, W) of an image source, at the size that ``image_shape_`` gives.
     """
 
     @isolated
@@ -26,13 +26,14 @@ class AnomalyMapMixin:
         Returns
         -------
         maps : ndarray of shape (n_samples, H, W), float32
-            At the size of the images in X, also where `image_size` resizes them before
-            they are scored. Files of different sizes have maps of `image_size`.
+            Maps at the size of the images in X, even if `image_size` resizes the images
+            before they are scored. If the images differ in size, the maps have the size
+            `image_size`.
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, or its shape differs from that in `fit`.
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)

@@ -1,11 +1,13 @@
-"""Model files of earlier versions, brought to the form of this one.
+"""Conversion of model files of earlier versions to the format of this version.
 
-Names that a class has changed are in one table, ``RENAMED``. Here is what it cannot say.
+The table ``RENAMED`` lists the names that have changed. This file makes the changes that
+such a table cannot express.
 """
 
 from skocc._base.renamed import current_names
 
-# Formats 1 and 2, of skocc 0.1: bank and recognition in attributes of their own, ...
+# In formats 1 and 2, of skocc 0.1, the vectors and image numbers of a memory bank were
+# separate attributes, and one class handled both images and videos.
 _BANKS = {
     "ResNetKNN": {"bank_": ("bank_", "_bank_images")},
     "PatchSVDD": {
@@ -14,7 +16,6 @@ _BANKS = {
     },
 }
 _REBUILT = ("_index", "_indices")
-# ... one class for images and for videos, ...
 _OF_VIDEOS = ("clip_length", "clip_stride", "n_clips", "reconstruction_weight")
 _OF_IMAGES = (
     "architecture", "widths", "patch_size", "n_crops", "filter_init", "pretrain_n_epochs",
@@ -33,18 +34,19 @@ def current_form(header, arrays):
     Parameters
     ----------
     header : dict
-        Of a file that is whole, with whatever in it.
+        Header of a complete file; its content is not trusted.
     arrays : dict of str to ndarray
+        The arrays of the file.
 
     Returns
     -------
     header, arrays : dict
-        New ones; the arrays are not copied.
+        New dictionaries; the arrays are not copied.
 
     Raises
     ------
     Exception
-        Of any kind, where the header lacks entries that every file has.
+        The header lacks entries that every file has. The error can be of any kind.
     """
     name, params, values = header["estimator"], header["params"], header["values"]
     params, values, arrays = dict(params), dict(values), dict(arrays)

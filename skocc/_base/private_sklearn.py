@@ -1,7 +1,8 @@
-"""The only file that imports scikit-learn's private names.
+"""The only file that imports private names of scikit-learn.
 
-Everything here is used by scikit-learn's own estimators and recommended by its project
-template, but carries no promise of stability. A rename upstream is fixed in this file.
+scikit-learn's own estimators use all of these names, and its project template recommends
+them, but they are not guaranteed to be stable. If scikit-learn renames one, only this file
+has to change.
 """
 
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from sklearn.utils._param_validation import HasMethods, Interval, StrOptions
 from sklearn.utils.validation import _estimator_has as estimator_has
 from sklearn.utils.validation import _num_samples as num_samples
 
-# scikit-learn has no types: what its decorators return would have none either.
+# scikit-learn has no type hints, so a function that it decorates would lose its own.
 if TYPE_CHECKING:
     _Function = TypeVar("_Function", bound=Callable)
 

@@ -1,4 +1,4 @@
-"""What an estimator does with X before anything else: read, then remember or compare."""
+"""Validation of X in `fit` and in later calls, and the rollback of a failed fit."""
 
 from contextlib import contextmanager
 
@@ -11,21 +11,21 @@ from skocc._samples.validation import check_like, read_images
 def validate_images(
     estimator, X, *, reset, rows=False, mixed_sizes=False, min_samples=1
 ) -> ReadImages:
-    """Read X as images, and remember their shape or compare it with that of `fit`.
+    """Read X as images, and store their shape or compare it with that of `fit`.
 
     Parameters
     ----------
     estimator : estimator
-        Its ``image_shape``, ``image_size`` and ``intensity_range``, where it has one, say
-        how to read.
+        Its parameters ``image_shape``, ``image_size`` and, if it exists,
+        ``intensity_range`` determine how X is read.
     X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     reset : bool
-        Whether this is a fit (remember) or a later call (compare).
+        Whether this is a fit, which stores the shape, or a later call, which compares it.
     rows, mixed_sizes, min_samples
-        As in :func:`~skocc._samples.validation.read_images`. For images that differ in
-        size, H and W of ``image_shape_`` are -1, later images may have any size, and there
-        is no ``n_features_in_``.
+        As in :func:`~skocc._samples.validation.read_images`. If the images differ in size,
+        H and W of ``image_shape_`` are -1, later images may have any size, and
+        ``n_features_in_`` is not set.
 
     Returns
     -------
@@ -34,7 +34,7 @@ def validate_images(
     Raises
     ------
     ValueError
-        X is not usable, or has another shape than in `fit`.
+        X is invalid, or its shape differs from that in `fit`.
     """
     images = read_images(
         X,
@@ -57,12 +57,12 @@ def remember(estimator, X, images: ReadImages) -> None:
     Parameters
     ----------
     estimator : estimator
-    X
-        What was read.
+    X : array, tensor, list, Series, DataFrame or Dataset
+        The input.
     images : image source
-        What it was read as.
+        The images read from X.
     """
-    # What an earlier fit on a table knew says nothing about these images.
+    # Attributes of an earlier fit on a table do not describe these images.
     for name in ("n_features_in_", "feature_names_in_"):
         if hasattr(estimator, name):
             delattr(estimator, name)
@@ -74,7 +74,7 @@ def remember(estimator, X, images: ReadImages) -> None:
 
 
 def compare(estimator, X, images: ReadImages) -> None:
-    """Raise a ValueError unless X has the shape, and the names, that `fit` remembered.
+    """Raise a ValueError unless X has the shape and the column names stored by `fit`.
 
     Parameters
     ----------
@@ -88,12 +88,12 @@ def compare(estimator, X, images: ReadImages) -> None:
 
 @contextmanager
 def unchanged_on_error(estimator):
-    """Put all attributes back if the block fails: a failed fit leaves nothing half done.
+    """Restore all attributes if the block fails, so that a failed fit changes nothing.
 
     Parameters
     ----------
     estimator : estimator
-        Its attributes may be replaced in the block, not changed in place.
+        The block may replace its attributes, but must not change them in place.
     """
     attributes = dict(vars(estimator))
     try:

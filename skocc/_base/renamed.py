@@ -1,15 +1,14 @@
-"""Names that are no longer used, and the names that took their place.
+"""Renamed parameters and attributes: an old name raises an error that names the new one.
 
-An old name raises an error that names the new one. This file is the only place that knows
-old names: a new pair is one entry of ``RENAMED``.
+This file is the only place that lists old names. A new pair is one entry of ``RENAMED``.
 """
 
 import functools
 import inspect
 
-# Old to new names: of parameters and attributes of a class, of parameters of a function, of
-# names of a module, of options of a command. An entry of a class also holds for its
-# subclasses.
+# Each entry maps old names to new ones: the parameters and attributes of a class, the
+# parameters of a function, the names in a module, or the options of a command. An entry for
+# a class also applies to its subclasses.
 RENAMED = {
     "ConvAE": {
         "crop": "border",
@@ -61,12 +60,12 @@ MERGED = {
 
 
 class RenamedParametersMixin:
-    """Name the new parameter or attribute where an old one is used.
+    """Raise an error that names the new parameter or attribute if an old one is used.
 
-    The pairs are those of ``RENAMED`` and ``MERGED`` for the class and its bases, without
-    names that the class has parameters of: an old name may have a new meaning. It stands
-    before scikit-learn's ``BaseEstimator``. Of a class without ``set_params``, decorate
-    ``__init__`` by ``renamed_parameters`` instead.
+    The pairs are those of ``RENAMED`` and ``MERGED`` for the class and its bases, except
+    old names that are parameters of the class. List this mixin before scikit-learn's
+    ``BaseEstimator``. If a class has no ``set_params``, decorate its ``__init__`` with
+    ``renamed_parameters`` instead.
     """
 
     _renamed: dict[str, str] = {}
@@ -78,21 +77,21 @@ class RenamedParametersMixin:
         pairs = cls._renamed | RENAMED.get(name, {}) | MERGED.get(name, {})
         cls._renamed = {old: new for old, new in pairs.items() if old not in parameters}
         if "__init__" in vars(cls) and cls._renamed:
-            checked = _refusing(cls.__init__, cls.__name__, cls._renamed)
+            checked = _check_names(cls.__init__, cls.__name__, cls._renamed)
             # Editors would take a plain assignment for the only signature there is.
             type.__setattr__(cls, "__init__", checked)
 
     def __getattr__(self, name):
-        # Python asks here for what is missing, and where a property raises AttributeError.
+        # Python calls this if an attribute is missing or a property raises AttributeError.
         if name in self._renamed:
             raise AttributeError(_message(type(self).__name__, name, self._renamed[name]))
-        return super().__getattribute__(name)  # the error as without this method
+        return super().__getattribute__(name)  # raises the usual error
 
     def set_params(self, **params):
         """Set the parameters of this estimator.
 
-        Works on simple estimators as well as on nested ones, such as a Pipeline, whose
-        parameters are ``<component>__<parameter>``.
+        This works on simple estimators and on nested ones such as a Pipeline, whose
+        parameters are named ``<component>__<parameter>``.
 
         Parameters
         ----------
@@ -107,7 +106,7 @@ class RenamedParametersMixin:
         Raises
         ------
         ValueError
-            There is no such parameter, or it was renamed.
+            A parameter does not exist, or was renamed.
         """
         for name in params:
             old, separator, rest = name.partition("__")
@@ -118,12 +117,13 @@ class RenamedParametersMixin:
 
 
 def renamed_parameters(function):
-    """Raise a TypeError that names the new parameter where an old one is passed.
+    """Decorate a function to raise a TypeError that names the new parameter for an old one.
 
     Parameters
     ----------
     function : function
-        ``RENAMED`` has an entry of its name, or for an ``__init__`` of that of its class.
+        ``RENAMED`` has an entry for its name, or, if it is an ``__init__``, for the name of
+        its class.
 
     Returns
     -------
@@ -131,7 +131,7 @@ def renamed_parameters(function):
         With the same signature.
     """
     owner = function.__qualname__.removesuffix(".__init__").split(".")[-1]
-    return _refusing(function, owner, RENAMED[owner])
+    return _check_names(function, owner, RENAMED[owner])
 
 
 def current_names(owner, values):
@@ -142,19 +142,19 @@ def current_names(owner, values):
     owner : str
         Name of the class or function.
     values : dict
-        From names, old or new, to anything.
+        Old or new names, and any values.
 
     Returns
     -------
     values : dict
-        In the same order.
+        New names and the same values, in the same order.
     """
     renamed = RENAMED.get(owner, {})
     return {renamed.get(name, name): value for name, value in values.items()}
 
 
 def missing_name(module, name):
-    """Return the AttributeError of a module for a name that it does not have.
+    """Return the AttributeError of a module for a missing name.
 
     Parameters
     ----------
@@ -163,14 +163,14 @@ def missing_name(module, name):
     Returns
     -------
     error : AttributeError
-        Names the new name, if `name` is an old one.
+        If `name` is an old name, the message gives the new one.
     """
     if new := RENAMED.get(module, {}).get(name):
         return AttributeError(_message(module, name, new))
     return AttributeError(f"module {module!r} has no attribute {name!r}")
 
 
-def _refusing(function, owner, renamed):
+def _check_names(function, owner, renamed):
     @functools.wraps(function)
     def checked(*args, **kwargs):
         for name in kwargs.keys() & renamed.keys():

@@ -1,4 +1,4 @@
-"""What is installed, for bug reports and saved models."""
+"""Versions of skocc and its dependencies, for bug reports and saved models."""
 
 import platform
 import sys
@@ -23,7 +23,7 @@ _PACKAGES = (
 
 
 def installed_versions() -> dict[str, str | None]:
-    """Return the version of each run-time dependency, None where it is missing."""
+    """Return the version of each run-time dependency, or None if it is not installed."""
     versions: dict[str, str | None] = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -34,12 +34,12 @@ def installed_versions() -> dict[str, str | None]:
 
 
 def show_versions(file: TextIO | None = None) -> None:
-    """Write the versions of skocc, its dependencies and the GPUs that torch sees.
+    """Write the versions of skocc and its dependencies, and the GPUs that torch finds.
 
     Parameters
     ----------
     file : text file, default=None
-        Where to write; standard output if None.
+        File to write to. None means standard output.
 
     Examples
     --------

@@ -1,5 +1,5 @@
-"""Moves batches: sources to tensors, the one training loop, the one inference loop.
+"""The engine: batches of tensors, the training loop, the inference loop, devices and seeds.
 
-Nothing here knows a method, a network or a loss. What only one method needs stays with
-that method.
+Nothing here depends on a method, a network or a loss. Code that only one method needs
+stays with that method.
 """

@@ -1,8 +1,8 @@
-"""What a process has set for torch, kept out of fits and scores.
+"""Isolation of fits and scores from the process's settings for torch and NumPy.
 
-A user may have chosen another default dtype or device, switched gradients off, be within
-``torch.autocast``, or have forked the process. None of it is about our networks, whose
-numbers must be those of a process that has set nothing.
+A user may have chosen another default dtype or device, disabled gradients, entered
+``torch.autocast``, or forked the process. These settings must not affect skocc's networks,
+whose results must equal those of a process with torch's default settings.
 """
 
 import os
@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from skocc._engine.memory import memory_errors_named
 from skocc._samples.warnings import warn
 
-# Makers of tensors whose dtype is the default one unless it is given, ...
+# Functions that make tensors of the default dtype unless another is given.
 _FLOAT_MAKERS = frozenset(
     getattr(torch, name)
     for name in (
@@ -27,12 +27,12 @@ _FLOAT_MAKERS = frozenset(
         "kaiser_window",
     )
 )  # fmt: skip
-# ... those whose dtype follows from numbers, floats giving the default one, ...
+# Functions that infer the dtype from their arguments, where floats give the default dtype.
 _INFERRING_MAKERS = frozenset(
     (torch.tensor, torch.as_tensor, torch.asarray, torch.full, torch.arange,
      torch.range, torch.scalar_tensor)
 )  # fmt: skip
-# ... and those of integers, which have a device only.
+# Functions that make tensors of integers, which depend only on the default device.
 _INTEGER_MAKERS = frozenset(
     (torch.randint, torch.randperm, torch.tril_indices, torch.triu_indices)
 )
@@ -58,10 +58,10 @@ def is_forked() -> bool:
 
 
 class _PlainDefaults(TorchFunctionMode):
-    """Makes tensors float32 and on the CPU where their maker names nothing else.
+    """Mode in which new tensors are float32 and on the CPU by default.
 
-    As a mode of the thread: ``torch.set_default_dtype`` is one of the whole process, and
-    would change what other threads compute.
+    The mode applies to one thread. ``torch.set_default_dtype`` applies to the whole process
+    and would change the results of other threads.
     """
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
@@ -81,26 +81,26 @@ class _PlainDefaults(TorchFunctionMode):
         made = func(*args, **kwargs)
         if func in _INTEGER_MAKERS or has_values or not made.is_floating_point():
             return made
-        return func(*args, **as_float)  # anew: the default may have fewer digits
+        return func(*args, **as_float)  # made again: the default may have fewer digits
 
 
 @contextmanager
 def own_settings() -> Iterator[None]:
-    """Compute as in a process that has set nothing for torch.
+    """Run the block with torch's default settings.
 
-    In the block the default dtype is float32 and the default device the CPU; gradients are
-    on, and neither inference mode nor autocast is; NumPy neither warns nor raises for
-    numbers that overflow. All of these are the thread's, so that other threads of the
-    process see no change. A forked process computes with one thread.
+    In the block, the default dtype is float32 and the default device is the CPU. Gradients
+    are enabled, and inference mode and autocast are disabled. NumPy neither warns nor
+    raises if numbers overflow. All of these settings belong to the thread, so other threads
+    of the process see no change. A forked process computes with one thread.
 
     Notes
     -----
-    What is left as the process has it: the number of threads, deterministic algorithms, and
-    ``torch.set_float32_matmul_precision``, a wish for speed of the whole process.
+    Some settings of the process stay in effect: the number of threads, deterministic
+    algorithms, and ``torch.set_float32_matmul_precision``, which the user sets for speed.
     """
     _leave_threads_of_parent()
     with ExitStack() as stack:
-        # Numbers that overflow end in an error of ours that says what to do.
+        # skocc raises its own error, which says what to do, if results are not finite.
         stack.enter_context(np.errstate(all="ignore"))
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
@@ -114,7 +114,7 @@ def own_settings() -> Iterator[None]:
 def isolated(function: _Function) -> _Function:
     """Decorate a function to run in a block of :func:`own_settings`.
 
-    Where memory runs out, it raises a MemoryError that says what to do.
+    If memory runs out, the function raises a MemoryError that says what to do.
     """
 
     @wraps(function)
@@ -126,9 +126,9 @@ def isolated(function: _Function) -> _Function:
 
 
 def without_modes() -> AbstractContextManager:
-    """Return a context without modes such as those here, where none of them is needed.
+    """Return a context that disables function modes unless the default dtype requires them.
 
-    A mode sees every operation, which takes longer than some of them.
+    A mode intercepts every operation, which takes longer than some of the operations.
     """
     if torch.get_default_dtype() != torch.float32:
         return nullcontext()
@@ -136,13 +136,13 @@ def without_modes() -> AbstractContextManager:
 
 
 def _has_other_defaults():
-    # A default device is a mode as well, set by torch.set_default_device or a context.
+    # torch.set_default_device and device contexts are modes as well.
     has_mode = torch._C._len_torch_function_stack() > 0
     return has_mode or torch.get_default_dtype() != torch.float32
 
 
 def _autocast_devices():
-    """Return the kinds of devices that autocast is on for."""
+    """Return the kinds of devices for which autocast is enabled."""
     kinds = ["cpu"]
     kinds += ["cuda"] if torch.cuda.is_available() else []
     kinds += ["mps"] if torch.backends.mps.is_available() else []
@@ -152,15 +152,15 @@ def _autocast_devices():
 def _leave_threads_of_parent():
     """Compute with one thread in a forked process.
 
-    The threads that OpenMP had started in the parent are missing in the child, which would
-    wait for them without end.
+    The threads that OpenMP has started in the parent do not exist in the child, which would
+    wait for them forever.
     """
     if _is_forked and torch.get_num_threads() > 1:
         n_threads = torch.get_num_threads()
         torch.set_num_threads(1)
         warn(
-            f"This process was forked from one that has loaded torch, whose {n_threads} "
-            "threads it cannot use; torch computes with one thread here. Start processes "
-            "by 'spawn' or 'forkserver' to have more, or call torch.set_num_threads(1) "
-            "first where one is enough."
+            f"This process was forked from one that has loaded torch, and cannot use its "
+            f"{n_threads} threads; torch computes with one thread here. To use more, start "
+            "processes with 'spawn' or 'forkserver'. If one thread is enough, call "
+            "torch.set_num_threads(1) before the fork."
         )

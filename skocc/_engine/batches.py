@@ -1,4 +1,4 @@
-"""Batches of images that arrive on the device."""
+"""Batches of images on the device, and sources that keep their samples there."""
 
 import math
 from concurrent.futures import ThreadPoolExecutor
@@ -9,23 +9,23 @@ import torch
 from skocc._engine.device import sent_to
 from skocc._samples.sources import ImageSource
 
-# Share of the free GPU memory that the images may take; the rest is for activations.
-_RESIDENT_SHARE = 0.4
-# Images, and bytes, that are loaded at a time.
+# Fraction of the free GPU memory that images may take; the rest is for activations.
+_RESIDENT_FRACTION = 0.4
+# Maximum number of images, and of bytes, that are loaded at a time.
 _LOAD_SIZE, _LOAD_BYTES = 256, 2**28
 
 
 class ResidentMaps:
-    """What a stream of maps gives, held on a device as a source.
+    """Source that keeps the maps of a stream on a device.
 
     Parameters
     ----------
     maps : iterable of Tensor of shape (b, C, h, w)
-        All of one shape but for b.
+        Blocks of maps that have the same shape except for b.
     n_samples : int
-        Sum of the b.
+        Total number of maps.
     device : torch.device
-        Where the maps are kept, as float32.
+        Device on which the maps are kept, as float32.
     """
 
     is_lazy, original_size = False, None
@@ -46,24 +46,24 @@ class ResidentMaps:
 
     def load(self, indices) -> torch.Tensor:
         """Return the samples at `indices` as a tensor (b, H, W, C) on the device."""
-        return _taken(self._values, indices)
+        return _select(self._values, indices)
 
 
-def _taken(values, indices):
+def _select(values, indices):
     if isinstance(indices, slice):
         return values[indices]
     return values[sent_to(torch.as_tensor(indices), values.device)]
 
 
 class ResidentImages:
-    """An image source held on a device, so that an epoch copies nothing.
+    """Image source that is kept on a device, so that an epoch copies nothing.
 
     Parameters
     ----------
     images : image source
-        Read once, in blocks: at no time is more than a block in host memory.
+        Source that is read once, in blocks, so that host memory holds only one block.
     device : torch.device
-        Where the pixels are kept, in the source's own dtype.
+        Device on which the pixels are kept, in the dtype of the source.
     """
 
     is_lazy = False
@@ -86,11 +86,11 @@ class ResidentImages:
 
     def load(self, indices) -> torch.Tensor:
         """Return the samples at `indices` as a tensor (b, ...) on the device."""
-        return _taken(self._values, indices)
+        return _select(self._values, indices)
 
 
 class Subset:
-    """Some of the images of a source.
+    """Source of some of the images of another source.
 
     Parameters
     ----------
@@ -105,21 +105,21 @@ class Subset:
 
     @property
     def original_size(self):
-        """That of the source."""
+        """The size of the images before they were resized, as in the source."""
         return self._images.original_size
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def load(self, indices):
-        """Return the samples at `indices` of the subset, as the source gives them."""
+        """Return the samples at `indices` of the subset, as the source returns them."""
         return self._images.load(self._indices[indices])
 
 
 def keep_on_device(images: ImageSource, device: torch.device) -> ImageSource:
-    """Return `images` as a source on `device` where it fits, else unchanged.
+    """Return `images` as a source on `device` if they fit there, else unchanged.
 
-    On a GPU this saves decoding files, and copying arrays, once an epoch.
+    On a GPU, this avoids decoding files and copying arrays in every epoch.
     """
     if len(images) > 0 and _fits(images.shape, images.dtype.itemsize, device):
         return ResidentImages(images, device)
@@ -127,15 +127,15 @@ def keep_on_device(images: ImageSource, device: torch.device) -> ImageSource:
 
 
 def hold_maps(maps, shape: tuple[int, int, int, int], device: torch.device):
-    """Return a source of what a stream of maps gives, on `device` or in host memory.
+    """Return a source of the maps of a stream, on `device` or in host memory.
 
     Parameters
     ----------
     maps : iterable of Tensor of shape (b, C, h, w)
     shape : tuple (n, C, h, w)
-        Of all of them together.
+        Shape of all maps together.
     device : torch.device
-        Taken if it is a GPU with room for them.
+        Device that is used if it is a GPU with enough free memory.
     """
     place = device if _fits(shape, 4, device) else torch.device("cpu")
     return ResidentMaps(maps, shape[0], place)
@@ -146,7 +146,7 @@ def _fits(shape, itemsize, device):
     if device.type != "cuda":
         return False
     free, _ = torch.cuda.mem_get_info(device)
-    return itemsize * math.prod(shape) < _RESIDENT_SHARE * free
+    return itemsize * math.prod(shape) < _RESIDENT_FRACTION * free
 
 
 class ImageBatches:
@@ -155,23 +155,25 @@ class ImageBatches:
     Parameters
     ----------
     images : image source
-        Integers are divided by their range; floats are left alone.
+        Images to batch. Integers are divided by their range; floats are not scaled.
     batch_size : int
-        Images per batch. The last batch is smaller.
+        Number of images per batch. The last batch may be smaller.
     device : torch.device
-        Where the batches arrive.
+        Device of the batches.
     generator : torch.Generator, default=None
-        Each pass is a new permutation drawn from it, and a last batch of a single image
-        is dropped, because BatchNorm cannot train on one. None: all images, in order.
+        Generator from which each pass draws a new permutation. A last batch of a single
+        image is then dropped, because BatchNorm cannot train on one image. None means all
+        images, in order.
     convert : bool, default=True
-        False gives the samples as the source holds them, (b, H, W, C).
+        Whether to convert the samples. If False, batches have the layout and dtype of the
+        source, (b, H, W, C).
     n_passes : int, default=1
-        How often an iteration goes over the images, each time in another order.
+        Number of passes over the images in one iteration, each in another order.
     n_drawn : int, default=None
-        Images of a pass, drawn with replacement by the generator. None: every one once.
+        Number of images that a pass draws with replacement. None means every image once.
     targets : Tensor of shape (n,), default=None
-        What comes with the images: batches are then pairs (images, targets). None: images
-        alone.
+        Targets of the images: batches are then pairs (images, targets). None means that
+        batches contain only images.
     """
 
     def __init__(
@@ -199,7 +201,7 @@ class ImageBatches:
         return self._n_passes * self._n_batches()
 
     def _n_batches(self):
-        """Return the batches of one pass."""
+        """Return the number of batches in one pass."""
         n, size = self._n_drawn or len(self._images), self._batch_size
         if self._generator is not None and n > 1 and n % size == 1:
             return n // size
@@ -219,7 +221,7 @@ class ImageBatches:
                 yield tensor, sent_to(self._targets[selection], self._device)
 
     def _selections(self):
-        """Return the indices of each batch of a pass, as a slice or an integer array."""
+        """Return the indices of each batch of a pass, as slices or integer arrays."""
         n, size = len(self._images), self._batch_size
         starts = range(0, size * self._n_batches(), size)
         if self._generator is None:
@@ -231,7 +233,7 @@ class ImageBatches:
         return [order[start : start + size] for start in starts]
 
     def _load_ahead(self, selections):
-        """Decode the next batch in a thread while the present one is in use."""
+        """Decode the next batch in a thread while the current one is in use."""
         with ThreadPoolExecutor(max_workers=1) as pool:
             ahead = None
             for selection in selections:
@@ -244,8 +246,8 @@ class ImageBatches:
 
     def _to_tensor(self, batch) -> torch.Tensor:
         if isinstance(batch, np.ndarray):
-            # One layout in memory, whatever the source's: rounding depends on it. NumPy
-            # leaves any stride to an axis of length one, torch takes it at its word.
+            # Always the same memory layout, because rounding depends on it. NumPy may give
+            # an axis of length one any stride, and torch uses that stride.
             flat = torch.from_numpy(np.ascontiguousarray(batch)).flatten()
             batch = flat.view(batch.shape)
         tensor = sent_to(batch, self._device)
@@ -253,30 +255,32 @@ class ImageBatches:
             return tensor
         is_integer = tensor.dtype == torch.uint8
         if tensor.dim() > 2:
-            # (b, H, W, C) -> (b, C, H, W) without moving a pixel. The result is in torch's
-            # channels_last layout, in which convolutions take two thirds of the time. Clips
-            # (b, T, H, W, C) likewise.
+            # (b, H, W, C) -> (b, C, H, W) without a copy, and likewise for clips
+            # (b, T, H, W, C). The result has torch's channels_last layout, in which
+            # convolutions take two thirds of the time.
             tensor = tensor.movedim(-1, 1)
         tensor = tensor.float()
-        # By a tensor: on a GPU a number would be turned into its reciprocal, which rounds
-        # otherwise, and an image would not be recognised on another device.
+        # The divisor is a tensor: on a GPU, torch multiplies by the reciprocal of a number,
+        # which rounds differently, so that an image would not be recognized on another
+        # device.
         return tensor.div_(tensor.new_full((), 255.0)) if is_integer else tensor
 
 
 class InTurn:
-    """Batches of several kinds in turn: one of the first, one of the second, and so on.
+    """Batches of several kinds that alternate: one of the first, one of the second, ...
 
-    An iteration goes once over the kind with the most batches. The others start again, in
-    another order if they are shuffled, as often as it takes.
+    An iteration makes one pass over the kind with the most batches. The other kinds start
+    again when they end, in a new order if they are shuffled.
 
     Parameters
     ----------
     *kinds : re-iterables with a length
-        Batches of each kind, at least one.
+        Batches of each kind, at least one batch per kind.
 
     Attributes
     ----------
     n_kinds : int
+        Number of kinds.
     """
 
     def __init__(self, *kinds):
@@ -287,7 +291,7 @@ class InTurn:
         return self.n_kinds * max(map(len, self._kinds))
 
     def __iter__(self):
-        """Yield pairs (number of the kind, batch)."""
+        """Yield pairs (index of the kind, batch)."""
         streams = [_repeat(batches) for batches in self._kinds]
         try:
             for _ in range(len(self) // len(streams)):
@@ -299,6 +303,6 @@ class InTurn:
 
 
 def _repeat(batches):
-    """Yield batches without end."""
+    """Yield batches forever."""
     while True:
         yield from batches

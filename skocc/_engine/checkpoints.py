@@ -1,4 +1,4 @@
-"""The state of a training in a file, from which it goes on after an interruption."""
+"""Checkpoint files, from which an interrupted training resumes."""
 
 import os
 from collections.abc import Callable
@@ -12,22 +12,22 @@ from skocc._engine.seeding import random_states, set_random_states
 
 
 class Checkpoint:
-    """A file that :func:`~skocc._engine.training.train` writes to, and goes on from.
+    """File that :func:`~skocc._engine.training.train` writes, and from which it resumes.
 
     Parameters
     ----------
     path : str or Path
-        The file. Its folder is made if there is none.
+        Path of the file. Its folder is made if it does not exist.
     identity : dict of str to None, bool, int, float or str
-        What makes it this training and no other: parameters, and a digest of the data.
+        Values that identify the training: parameters, and a digest of the data.
     checkpoint_every : int, default=1
-        Epochs from one writing to the next. The last epoch is always written.
+        Number of epochs between two checkpoints. The last epoch is always written.
     generator : torch.Generator, default=None
-        The one that the order of batches is drawn from.
+        Generator of the order of batches.
 
     Notes
     -----
-    The file holds tensors and plain values, and is read with ``weights_only``, so that
+    The file contains tensors and plain values, and is read with ``weights_only``, so that
     reading it runs no code. A new file replaces the old one when it is complete.
     """
 
@@ -49,32 +49,33 @@ class Checkpoint:
         device: torch.device,
         check_history: Callable[[Any], None] | None = None,
     ) -> Any:
-        """Give the parts and the random states back the state they had.
+        """Restore the state of the parts and of the random streams.
 
         Parameters
         ----------
         parts : dict of str to object or None
-            Module, optimizer and the like: what has `state_dict` and `load_state_dict`.
+            Module, optimizer and other objects with `state_dict` and `load_state_dict`.
         device : torch.device
-            Whose random state is set.
+            Device whose random state is set.
         check_history : callable, default=None
-            Raises an error, of any kind, for a history that is none.
+            Function that raises an error, of any kind, for an invalid history.
 
         Returns
         -------
         history : object or None
-            What :meth:`save` was given. None without a file; then nothing is changed.
+            The history that was passed to :meth:`save`. None if there is no file; then
+            nothing is changed.
 
         Raises
         ------
         ValueError
-            The file is none of these, or is of another training.
+            The file is not a checkpoint, or belongs to another training.
         """
         if not self._path.exists():
             return None
         with self._readable():
             if not self._path.is_file():
-                raise ValueError("it is no regular file")
+                raise ValueError("it is not a regular file")
             content = torch.load(self._path, map_location="cpu", weights_only=True)
             identity, states = dict(content["identity"]), content["states"]
             history, streams = content["history"], content["random_states"]
@@ -92,7 +93,7 @@ class Checkpoint:
 
     @contextmanager
     def _readable(self):
-        """Turn any error that the content of the file leads to into one that names it."""
+        """Replace any error in the block by one that names the file."""
         try:
             yield
         except Exception as error:
@@ -109,7 +110,7 @@ class Checkpoint:
         parts, device
             As in :meth:`load`.
         history : tensors, plain values, and lists, tuples and dicts of them
-            Written as they are.
+            History to write.
         """
         streams = random_states(device)
         if self._generator is not None:
@@ -130,28 +131,28 @@ class Checkpoint:
     def _check(self, identity):
         keys = sorted(identity.keys() | self._identity.keys())
         differences = [
-            f"{key}={identity.get(key)!r} there, {self._identity.get(key)!r} here"
+            f"{key}={identity.get(key)!r} in the file, {self._identity.get(key)!r} here"
             for key in keys
             if identity.get(key) != self._identity.get(key)
         ]
         if differences:
             raise ValueError(
-                f"The checkpoint {str(self._path)!r} is of another training: "
-                f"{'; '.join(differences)}. Fit with the parameters and the data it was "
-                "made with to go on from it, remove the file, or name another folder."
+                f"The checkpoint {str(self._path)!r} belongs to another training: "
+                f"{'; '.join(differences)}. To resume from it, fit with the same "
+                "parameters and data; otherwise remove the file, or name another folder."
             )
 
 
 def check_form(name: str, value: Any, like: Any) -> None:
-    """Raise a ValueError unless two values differ in nothing but numbers.
+    """Raise a ValueError unless two values have the same structure.
 
     Parameters
     ----------
     name : str
-        For the message.
+        Name of the value, for the message.
     value, like : tensors, plain values, and lists, tuples and dicts of them
-        Tensors must have the same shape and dtype, containers the same entries. An int may
-        stand for a float.
+        Values to compare. Tensors must have the same shape and dtype, and containers the
+        same entries. An int matches a float.
     """
     if isinstance(like, dict):
         same = isinstance(value, dict) and value.keys() == like.keys()
@@ -171,15 +172,15 @@ def check_form(name: str, value: Any, like: Any) -> None:
         )
         pairs = []
     if not same:
-        raise ValueError(f"{name} is not of the form it should have")
+        raise ValueError(f"{name} does not have the expected form")
     for part, other in pairs:
         check_form(name, part, other)
 
 
 def _state_for(name, part, state):
-    """Return a state as the part can load it and go on, or raise an error.
+    """Return a state in the form that the part can load, or raise an error.
 
-    Of an optimizer or a scheduler another version of torch may keep a little more, or less.
+    Other versions of torch may store more or fewer entries for optimizers and schedulers.
     """
     like = part.state_dict()
     if isinstance(part, torch.nn.Module):
@@ -196,7 +197,7 @@ def _state_for(name, part, state):
         for value in values.values():
             shapes = (torch.Size(), weights[index].shape)
             if not isinstance(value, torch.Tensor) or value.shape not in shapes:
-                raise ValueError(f"{name} is not of the form it should have")
+                raise ValueError(f"{name} does not have the expected form")
     return {"state": state["state"], "param_groups": groups}
 
 

@@ -1,4 +1,4 @@
-"""Where tensors and networks live."""
+"""Devices and precisions of tensors and networks."""
 
 import copy
 import math
@@ -8,7 +8,7 @@ import torch
 from skocc._engine.ambient import is_forked
 from skocc._samples.warnings import warn
 
-# Values per sample, 16 x 16 grey pixels, up to which results are computed in float64.
+# Samples of at most this size, 16 x 16 gray pixels, are scored in float64.
 _DOUBLE_SIZE = 256
 
 
@@ -20,10 +20,10 @@ def resolve_device(
     Parameters
     ----------
     device : None, str or torch.device
-        None takes CUDA, then MPS, then the CPU.
+        Device to use. None means CUDA if available, else MPS, else the CPU.
     fall_back : bool, default=False
-        Whether a device that is not there is replaced by the CPU, with a warning: a
-        model fitted on a GPU must still score on a machine without one.
+        Whether to warn and use the CPU if the device is not available: a model fitted on a
+        GPU must still score on a machine without one.
 
     Returns
     -------
@@ -32,13 +32,14 @@ def resolve_device(
     Raises
     ------
     ValueError
-        The device has no valid name, or is not there and `fall_back` is False.
+        The name is invalid, or the device is not available and `fall_back` is False.
     """
     if device is None:
         if is_forked() and torch.cuda._is_in_bad_fork():
             warn(
-                "This process was forked from one that had used CUDA, which cannot be used "
-                "here; computing on the CPU. Start processes by 'spawn' or 'forkserver'."
+                "This process was forked from one that had used CUDA, so it cannot use "
+                "CUDA and computes on the CPU. Start processes with 'spawn' or "
+                "'forkserver'."
             )
             return torch.device("cpu")
         if torch.cuda.is_available():
@@ -49,7 +50,7 @@ def resolve_device(
     except (OverflowError, RuntimeError, TypeError, ValueError) as error:
         raise ValueError(
             f"device={device!r} is not the name of a device. Use 'cpu', 'cuda', "
-            "'cuda:1', 'mps', or None to take the fastest there is."
+            "'cuda:1', 'mps', or None for the fastest device."
         ) from error
     is_lost = resolved.type == "cuda" and torch.cuda._is_in_bad_fork()
     if _is_available(resolved) and not is_lost:
@@ -57,18 +58,18 @@ def resolve_device(
     if fall_back:
         warn(
             f"device={device!r} is not available here; scoring on the CPU instead. "
-            "set_params(device=None) takes the fastest device of each machine.",
+            "set_params(device=None) selects the fastest device of each machine.",
         )
         return torch.device("cpu")
     if is_lost:
         raise ValueError(
             f"device={device!r} cannot be used in a process that was forked from one that "
-            "had used CUDA. Start processes by 'spawn', or set device='cpu'."
+            "had used CUDA. Start processes with 'spawn', or set device='cpu'."
         )
     raise ValueError(
         f"device={device!r} is not available: torch {torch.__version__} sees "
-        f"{torch.cuda.device_count()} CUDA device(s). Set device=None to take the "
-        "fastest there is, or device='cpu'."
+        f"{torch.cuda.device_count()} CUDA device(s). Set device=None for the fastest "
+        "device, or device='cpu'."
     )
 
 
@@ -82,34 +83,34 @@ def _is_available(device):
 
 
 def sent_to(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
-    """Return a tensor on `device`, without a wait for what a GPU is still computing.
+    """Return a tensor on `device`, without waiting for the GPU's pending computations.
 
-    A plain ``tensor.to("cuda")`` returns when all that was asked of the GPU before is done,
-    so that a training which copies a few numbers a step would never be ahead of it.
+    A plain ``tensor.to("cuda")`` returns only when the GPU has finished all earlier work,
+    so that a training which copies a few numbers per step could never queue work ahead.
 
     Parameters
     ----------
     tensor : Tensor
-        Not changed afterwards, if it is in pinned memory.
+        Tensor to copy. If it is in pinned memory, it must not be changed afterwards.
     device : torch.device
 
     Returns
     -------
     tensor : Tensor
-        The same one where it is there already.
+        The same tensor if it is already on `device`.
     """
-    # From memory that is not pinned, CUDA has read everything when the call returns. MPS
-    # gives no such promise, and to the CPU the values would come too late.
+    # CUDA has read memory that is not pinned when the call returns. MPS does not guarantee
+    # this, and a copy to the CPU would be read before its values arrive.
     return tensor.to(device, non_blocking=device.type == "cuda")
 
 
 def on_device(
     module: torch.nn.Module, device: torch.device, dtype: torch.dtype = torch.float32
 ) -> torch.nn.Module:
-    """Return `module` on `device` in `dtype`: itself where nothing changes, else a copy.
+    """Return `module` on `device` in `dtype`: itself if nothing changes, else a copy.
 
-    A fitted network, float32 and on the CPU, is never moved, so that several threads may
-    score at once and an estimator can be pickled at any time.
+    A fitted network is float32, on the CPU, and never moved, so that several threads can
+    score at the same time and an estimator can be pickled at any time.
     """
     if device.type == "cpu" and dtype == torch.float32:
         return module
@@ -117,7 +118,7 @@ def on_device(
 
 
 def sample_without_values(sample_shape: tuple[int, ...]) -> torch.Tensor:
-    """Return a batch of one sample on the device "meta", to ask a network for shapes.
+    """Return a batch of one sample on the device "meta", to find a network's output shapes.
 
     Parameters
     ----------
@@ -133,10 +134,10 @@ def sample_without_values(sample_shape: tuple[int, ...]) -> torch.Tensor:
 
 
 def inference_dtype(sample_shape: tuple[int, ...], device: torch.device) -> torch.dtype:
-    """Return the precision to compute scores and features in: float64 for small samples.
+    """Return the precision of scores and features: float64 for small samples.
 
-    It costs little there, and results then agree to 1e-12, not 1e-6, whatever the batch
-    size and whatever else is in X. MPS has no float64.
+    For small samples, float64 costs little, and results agree to 1e-12 rather than 1e-6,
+    for any batch size and any other images in X. MPS does not support float64.
     """
     is_small = math.prod(sample_shape) <= _DOUBLE_SIZE
     return torch.float64 if is_small and device.type != "mps" else torch.float32

@@ -1,7 +1,6 @@
-"""Features of images, computed once and kept on disk for the next fit that wants them.
+"""Disk cache of image features, shared by several fits.
 
-The key is one of an image, not of a data set: the folds of a search overlap, and the images
-of one are those of the others.
+Each key identifies one image, not a data set, because the folds of a search share images.
 """
 
 import hashlib
@@ -21,43 +20,47 @@ from skocc._samples.warnings import warn
 def cached(
     network: torch.nn.Module, memory: str | os.PathLike | joblib.Memory | None
 ) -> Callable[[torch.Tensor], tuple[torch.Tensor, ...]]:
-    """Return a frozen network that computes what is asked for once for each image.
+    """Return a function that applies a frozen network once to each image.
 
     Parameters
     ----------
     network : torch.nn.Module
-        In eval mode; from a batch (b, C, H, W) to a tuple of tensors, whose first axis is
-        the batch.
+        Network in eval mode, which maps a batch (b, C, H, W) to a tuple of tensors whose
+        first axis is the batch.
     memory : None, str, Path or joblib.Memory
-        Where to keep the results: a folder, or what scikit-learn's Pipeline takes. None
-        keeps nothing and returns the network as it is.
+        Where to keep the results: a folder, or the object that scikit-learn's Pipeline
+        accepts. None keeps nothing and returns the network itself.
 
     Returns
     -------
     compute : callable
-        As `network`. It warns of entries that are damaged, or not those of their image,
-        and computes them anew; and of results that it cannot write.
+        Function with the same input and output as `network`. It warns of entries that are
+        damaged or belong to another image, and computes them again. It also warns if it
+        cannot write results.
 
     Raises
     ------
     ValueError
-        `memory` names no folder.
+        `memory` is not a folder.
 
     Notes
     -----
-    An image is known by its pixels as they enter the network, their type and the device;
-    the network by its weights, its modules with their settings, and the code of traced
-    parts. Images of a batch that are not found are computed together. Results differ from
-    those without a cache by the rounding that differs with the size of a batch.
+    The key of an image consists of its pixels as they enter the network, their type and the
+    device. The key of the network consists of its weights, its modules with their settings,
+    and the code of traced parts. The images of a batch that are not in the cache are
+    computed together. Results differ from those without a cache by rounding, which depends
+    on the batch size.
 
-    Of a ``joblib.Memory`` the folder is used, and its ``clear`` and ``reduce_size`` work.
-    But what joblib keeps are pickles, and whoever can write to the folder could have code
-    run by those who read them. An entry here is a safetensors file: numbers, and a digest
-    of them and of the key, by which one that is cut short, changed or misplaced is known.
-    The digest is no signature: somebody who forges it can still give wrong features.
+    With a ``joblib.Memory``, the cache uses its folder, and ``clear`` and ``reduce_size``
+    work. But joblib stores pickles, so anyone who can write to the folder could run code in
+    the processes that read them. An entry of this cache is a safetensors file, which
+    contains numbers and a digest of the numbers and the key. The digest reveals an entry
+    that is truncated, changed or misplaced. It is not a signature: anyone who forges it can
+    still provide wrong features.
 
-    Several processes may use one folder at once. It is never emptied here; what is in it
-    may be deleted at any time, by hand or ``joblib.Memory.reduce_size``.
+    Several processes may use one folder at the same time. The cache never empties the
+    folder; its content may be deleted at any time, by hand or with
+    ``joblib.Memory.reduce_size``.
     """
     folder = _folder(memory)
     if folder is None:
@@ -84,7 +87,7 @@ def cached(
 
 
 def _folder(memory):
-    """Return where entries are kept, None for nowhere."""
+    """Return the folder of the entries, or None if nothing is kept."""
     if memory is None:
         return None
     memory = check_memory(os.fspath(memory) if isinstance(memory, os.PathLike) else memory)
@@ -93,7 +96,7 @@ def _folder(memory):
             "memory must be a folder, or a joblib.Memory of one. Got "
             f"{memory!r}. Pass the path of a folder, or None to keep nothing."
         )
-    # joblib empties its own part of the folder, in units of folders with such names.
+    # joblib removes whole folders with such names from its part of the folder.
     return memory.location and Path(memory.location, "joblib", "skocc", "features")
 
 
@@ -102,7 +105,7 @@ def _entry(folder, key):
 
 
 def _read_entries(folder, keys):
-    """Return the features of each key, None where there are none that can be used."""
+    """Return the features of each key, or None for keys without a valid entry."""
     found, damaged = [], []
     for key in keys:
         features = None
@@ -112,17 +115,17 @@ def _read_entries(folder, keys):
             if metadata.get("digest") == _digest_of_entry(key, parts):
                 features = parts
             else:
-                damaged.append("its digest is another")
+                damaged.append("its digest does not match")
         except FileNotFoundError:
             pass
-        except Exception as error:  # of whatever the file holds
+        except Exception as error:  # the file may hold anything
             damaged.append(repr(error)[:200])
         found.append(features)
     if damaged:
         warn(
-            f"{len(damaged)} file(s) in {str(folder)!r} are damaged, or not of the images "
-            f"they should be of: {damaged[0]}. Their features are computed anew. Look who "
-            "else writes to the folder, and check the disk, if this happens again.",
+            f"{len(damaged)} file(s) in {str(folder)!r} are damaged, or belong to other "
+            f"images: {damaged[0]}. Their features are computed again. If this happens "
+            "again, check the disk, and who else writes to the folder.",
         )
     return found
 
@@ -137,8 +140,8 @@ def _write_entries(folder, keys, results):
             write_tensors(entry, arrays, metadata, durable=False)
     except OSError as error:
         warn(
-            f"Features cannot be kept: {error}. They are computed again in every fit. Make "
-            "room or name another folder, or set memory=None.",
+            f"Features cannot be kept: {error}. They are computed again in every fit. Free "
+            "space, choose another folder, or set memory=None.",
         )
 
 
@@ -156,7 +159,7 @@ def _digests(batch):
 
 
 def _fingerprint(network):
-    """Return a text that another network, or the same with other weights, has not."""
+    """Return a digest that identifies a network and its weights."""
     digest = _digest()
     for name, module in network.named_modules():
         code = getattr(module, "code", "")  # what torch.fx traced

@@ -1,4 +1,4 @@
-"""The only inference loop."""
+"""The only inference loop of the package."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -19,25 +19,25 @@ def stream_batches(
 ) -> Iterator:
     """Apply a function to every batch and yield the results one by one.
 
-    For results that are too large to be kept all together.
+    Use this function if all results together do not fit into memory.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Put in eval mode.
+        Network, which is put in eval mode.
     batches : iterable with a length
-        In the order the results are wanted in.
+        Batches in the order of the results.
     function : callable, default=None
-        From a batch to whatever is wanted of it. None applies `module`.
+        Function of a batch. None applies `module`.
     verbose : int, default=0
         Whether a progress bar is shown.
     stage : str, default="inference"
-        What the progress bar calls it.
+        Label of the progress bar.
 
     Yields
     ------
     result : object
-        What `function` returns.
+        Result of `function` for one batch.
     """
     module.eval()
     function = module if function is None else function
@@ -52,25 +52,25 @@ def map_batches(
     *,
     verbose: int = 0,
     stage: str = "inference",
-) -> np.ndarray | Any:  # Any is a tuple: of a union, every caller would have to check which
+) -> np.ndarray | Any:  # Any: a tuple. A union would make every caller check.
     """Apply a function to every batch and join the results in order.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Put in eval mode.
+        Network, which is put in eval mode.
     batches : iterable
-        In the order the results are wanted in.
+        Batches in the order of the results.
     function : callable, default=None
-        From a batch to a tensor, or a tuple of tensors, whose first axis is the batch.
-        None applies `module`.
+        Function of a batch that returns a tensor, or a tuple of tensors, whose first axis
+        is the batch. None applies `module`.
     verbose, stage
         As in :func:`stream_batches`.
 
     Returns
     -------
     result : ndarray or tuple of ndarray
-        First axis n_samples.
+        Joined results, whose first axis has length n_samples.
     """
     results = stream_batches(module, batches, function, verbose=verbose, stage=stage)
     arrays = [_to_numpy(result) for result in results]

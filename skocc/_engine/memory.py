@@ -1,10 +1,10 @@
-"""Errors for want of memory, in words that say what to do."""
+"""Out-of-memory errors with a message that says what to do."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-# What torch and oneDNN say, in a RuntimeError of no kind of its own on a CPU.
-_SAYINGS = (
+# On a CPU, torch and oneDNN raise a plain RuntimeError with one of these messages.
+_PHRASES = (
     "out of memory",
     "can't allocate memory",
     "not enough memory",
@@ -17,19 +17,19 @@ _MESSAGE = "There is not enough memory, or a parameter is far too large"
 
 @contextmanager
 def memory_errors_named() -> Iterator[None]:
-    """Raise a MemoryError that says what to do where the block runs out of memory.
+    """Raise a MemoryError that says what to do if the block runs out of memory.
 
     Raises
     ------
     MemoryError
-        In place of any other error of torch, oneDNN or NumPy that means the same.
+        Replaces the various errors of torch, oneDNN and NumPy for a lack of memory.
     """
     try:
         yield
     except (MemoryError, RuntimeError) as error:
         is_memory = isinstance(error, MemoryError)
-        is_memory = is_memory or any(saying in str(error) for saying in _SAYINGS)
-        # Methods that call each other name it once.
+        is_memory = is_memory or any(phrase in str(error) for phrase in _PHRASES)
+        # Nested blocks replace the error only once.
         if not is_memory or str(error).startswith(_MESSAGE):
             raise
         said = str(error).strip().splitlines() or [type(error).__name__]

@@ -1,4 +1,4 @@
-"""Random numbers of our own: nothing is drawn from the generators of the process."""
+"""Private random number streams: the generators of the process are never used."""
 
 import threading
 from collections.abc import Iterator
@@ -10,7 +10,7 @@ from sklearn.utils import check_random_state
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-# Functions and methods that take a generator.
+# Functions and methods that accept a generator.
 _TAKES_GENERATOR = frozenset(
     (
         "rand", "randn", "randint", "randperm", "normal", "bernoulli", "multinomial",
@@ -18,7 +18,7 @@ _TAKES_GENERATOR = frozenset(
         "geometric_", "cauchy_", "log_normal_", "binomial", "kaiming_uniform_",
     )
 )  # fmt: skip
-# Those that draw from the generator of the process and cannot be told another.
+# Functions that draw from the generator of the process and accept no other.
 _TAKES_NONE = frozenset(
     (
         "rand_like", "randn_like", "randint_like", "alpha_dropout", "alpha_dropout_",
@@ -32,9 +32,9 @@ _TAKES_NONE = frozenset(
 )  # fmt: skip
 _DROPOUTS = frozenset(("dropout", "dropout_"))
 _DRAWS = _TAKES_GENERATOR | _TAKES_NONE | _DROPOUTS
-# Whoever puts a state of his own into a generator of the process.
+# Held while a generator of the process has a private state.
 _process_generators = threading.RLock()
-# The stream that each thread draws from at present.
+# The streams of each thread.
 _current = threading.local()
 
 
@@ -42,31 +42,31 @@ _current = threading.local()
 def seeded(
     random_state: int | np.random.RandomState | None, device: torch.device
 ) -> Iterator[torch.Generator]:
-    """Draw everything in the block from streams of its own.
+    """Draw all random numbers in the block from private streams.
 
-    Whatever draws random numbers by torch in this thread, layers such as dropout and the
-    initial weights of anybody's networks included, gets them from a stream that
-    `random_state` determines. The generators of the process are neither read nor changed,
-    so that other threads may draw, or fit, at the same time.
+    Every torch function that draws random numbers in this thread, including layers such as
+    dropout and the initialization of any network, uses a stream that `random_state`
+    determines. The generators of the process are neither read nor changed, so other threads
+    may draw random numbers, or fit, at the same time.
 
     Parameters
     ----------
     random_state : None, int or RandomState
-        An int makes everything in the block reproducible (bit by bit on a CPU). None
-        takes fresh entropy of the system, not NumPy's global state.
+        An int makes the block reproducible (bit by bit on a CPU). None uses fresh entropy
+        from the system, not NumPy's global state.
     device : torch.device
-        What is drawn there has a stream of its own.
+        Device that has a separate stream.
 
     Yields
     ------
     generator : torch.Generator
-        On the CPU, for the order of batches.
+        Generator on the CPU, for the order of batches.
 
     Notes
     -----
-    A few operations cannot be given a generator, among them dropout within an LSTM or an
-    attention. For as long as one of these takes, the generator of the process has the state
-    of the stream, and a lock keeps other blocks out.
+    A few operations do not accept a generator, such as dropout within an LSTM or an
+    attention layer. While such an operation runs, the generator of the process has the
+    state of the stream, and a lock excludes other blocks.
     """
     if random_state is None:
         seed = int(np.random.SeedSequence().generate_state(1)[0])
@@ -83,30 +83,29 @@ def seeded(
 
 
 def random_states(device: torch.device) -> dict[str, torch.Tensor]:
-    """Return the states of the streams that this thread draws from, by kind of device.
+    """Return the states of this thread's streams, by kind of device.
 
     Parameters
     ----------
     device : torch.device
-        Of which there is a stream beside that of the CPU.
+        Device whose stream is included, in addition to that of the CPU.
     """
     streams = _current.streams
     return {kind: streams.on(kind).get_state() for kind in {"cpu", device.type}}
 
 
 def set_random_states(states: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put the streams of this thread into states of :func:`random_states`."""
+    """Set the streams of this thread to states that :func:`random_states` has returned."""
     for kind in {"cpu", device.type}:
-        # On another kind of device there is no state to go on from.
+        # The states may come from another kind of device.
         if kind == "cpu" or kind in states:
             _current.streams.on(kind).set_state(states[kind])
 
 
 def may_draw(module: torch.nn.Module) -> bool:
-    """Return whether a module may draw random numbers when it is trained.
+    """Return whether a module may draw random numbers in training.
 
-    Layers of torch that do not are known, and so are networks of ours; what anybody else
-    has written may do anything.
+    This is known for the layers of torch and skocc. Any other layer may draw.
     """
     return any(_layer_may_draw(layer) for layer in module.modules())
 
@@ -123,7 +122,7 @@ def _layer_may_draw(layer):
 
 
 class _Streams(TorchFunctionMode):
-    """Draws from generators of its own, one a kind of device."""
+    """Mode in which torch draws from private generators, one for each kind of device."""
 
     def __init__(self, seed, device):
         super().__init__()
@@ -149,13 +148,13 @@ class _Streams(TorchFunctionMode):
         if name in _DROPOUTS:
             return _dropout(generator, *args, **kwargs)
         if name in _TAKES_NONE:
-            with _as_that_of_process(generator):
+            with _process_generator_set_to(generator):
                 return func(*args, **kwargs)
         return func(*args, **{**kwargs, "generator": generator})
 
 
 def _kind_of_device(args, kwargs):
-    """Return the kind of the device that an operation draws on."""
+    """Return the kind of device on which an operation draws."""
     device = kwargs.get("device")
     if device is not None:
         return torch.device(device).type
@@ -166,27 +165,27 @@ def _kind_of_device(args, kwargs):
 
 
 def _may_draw(name, args, kwargs):
-    """Return whether dropout is on, as the only numbers that are no integers say."""
+    """Return whether an operation may use dropout, whose rate is its only float."""
     if name not in ("lstm", "gru", "rnn_tanh", "rnn_relu", "scaled_dot_product_attention"):
         return True
     return any(isinstance(v, float) and v > 0 for v in (*args, *kwargs.values()))
 
 
 def _dropout(generator, input, p=0.5, training=True, inplace=False, train=None):
-    """Do what torch's dropout does, number for number on a CPU, by another generator."""
-    if train is not None:  # as torch.dropout calls it
+    """Apply dropout with a given generator; on a CPU it equals torch's, bit by bit."""
+    if train is not None:  # the name of the parameter in torch.dropout
         training = train
     if not training or p == 0:
         return input
     if not 0 < p < 1:
-        return functional.dropout(input, p, training, inplace)  # zeros, or an error
+        return functional.dropout(input, p, training, inplace)  # returns zeros, or raises
     scale = torch.empty_like(input).bernoulli_(1 - p, generator=generator).div_(1 - p)
     return input.mul_(scale) if inplace else input * scale
 
 
 @contextmanager
-def _as_that_of_process(generator):
-    """Let the generator of the process go on from the state of another one."""
+def _process_generator_set_to(generator):
+    """Use the generator of the process with the state of another one in the block."""
     if generator.device.type == "cuda":
         index = generator.device.index or torch.cuda.current_device()
         theirs = torch.cuda.default_generators[index]
@@ -206,9 +205,10 @@ def _as_that_of_process(generator):
 
 @contextmanager
 def numpy_state_kept() -> Iterator[None]:
-    """Give NumPy's global state back after a block that draws from it without need.
+    """Restore NumPy's global random state after the block.
 
-    Some of scikit-learn's solvers do, whatever they are given. One block at a time.
+    Some of scikit-learn's solvers draw from it even if they are given a random state. A
+    lock allows one block at a time.
     """
     with _process_generators:
         state = np.random.get_state()  # noqa: NPY002

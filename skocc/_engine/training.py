@@ -1,4 +1,4 @@
-"""The only optimization loop, and the rules that end it early."""
+"""The only training loop of the package, and the rules that end it early."""
 
 import copy
 import math
@@ -18,18 +18,19 @@ from skocc._samples.warnings import warn
 
 
 class TrainingHistory(NamedTuple):
-    """What one call of :func:`train` did.
+    """Result of one call of :func:`train`.
 
     Attributes
     ----------
     loss_curve : list of float
-        Mean loss of the batches, per finished epoch.
+        Mean loss of the batches in each finished epoch.
     validation_loss_curve : list of float
-        Mean loss of the held-out images, in eval mode; empty without them.
+        Mean loss of the held-out images after each epoch, in eval mode; empty without
+        validation.
     best_epoch : int or None
         Index of the epoch whose weights the module has now; None without validation.
     kind_loss_curves : list of list of float
-        Mean loss of the batches of each kind, per finished epoch of this call.
+        For each kind of batch, the mean loss in each finished epoch of this call.
     """
 
     loss_curve: list[float]
@@ -39,16 +40,16 @@ class TrainingHistory(NamedTuple):
 
 
 class StoppingRule:
-    """Lets every epoch run; the base of the rules that end a training early.
+    """Rule that never ends training, and base class of the rules that do.
 
-    A rule may serve one training after another, but not two at a time.
+    One rule may be used for several trainings, but only for one at a time.
 
     Attributes
     ----------
     validation_loss_curve : list of float
-        Losses of held-out images, per epoch; empty where none are measured.
+        Loss of the held-out images after each epoch; empty without validation.
     best_epoch : int or None
-        Index of the epoch with the lowest of them.
+        Index of the epoch with the lowest validation loss.
     best_state : dict or None
         State of the module after that epoch.
     """
@@ -57,14 +58,14 @@ class StoppingRule:
         self.restore([], None, None)
 
     def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
-        """Return whether training ends here, with these losses of each kind of batch."""
+        """Return whether training ends, given the loss curve of each kind of batch."""
         return False
 
     def measure(self, module: torch.nn.Module, loss_fn: Callable) -> None:
-        """Look at the module after an epoch."""
+        """Evaluate the module after an epoch."""
 
     def restore_best(self, module: torch.nn.Module) -> None:
-        """Give the module the weights of its best epoch, if they are known."""
+        """Load the weights of the best epoch into the module, if there are any."""
         if self.best_state is not None:
             module.load_state_dict(self.best_state)
 
@@ -78,23 +79,24 @@ class StoppingRule:
         best_epoch: int | None,
         best_state: dict | None,
     ) -> None:
-        """Set the attributes, as they start or as :meth:`state` returned them."""
+        """Set the attributes to values that :meth:`state` has returned."""
         self.validation_loss_curve = validation_loss_curve
         self.best_epoch = best_epoch
         self.best_state = best_state
 
 
 class EarlyStopping(StoppingRule):
-    """Ends a training when the loss of held-out images no longer falls.
+    """Rule that ends training when the loss of held-out images no longer decreases.
 
-    The module ends with the weights of the epoch in which that loss is lowest.
+    The module ends with the weights of the epoch that has the lowest loss.
 
     Parameters
     ----------
     validation_batches : re-iterable
-        Held-out images, for the loss function that is trained with.
+        Held-out images, which are passed to the training loss.
     n_iter_no_change : int or None
-        Epochs without a lower loss after which training ends. None: never.
+        Number of epochs without a lower loss after which training ends. None means that
+        training does not end early.
     """
 
     def __init__(self, validation_batches: Iterable, n_iter_no_change: int | None):
@@ -110,7 +112,7 @@ class EarlyStopping(StoppingRule):
         return last_epoch - self.best_epoch >= self.n_iter_no_change
 
     def measure(self, module: torch.nn.Module, loss_fn: Callable) -> None:
-        """Compute the held-out loss, and keep the weights if it is the lowest so far."""
+        """Compute the held-out loss, and keep the weights if the loss is the lowest."""
         curve = self.validation_loss_curve
         loss = _mean_loss(module, loss_fn, self.validation_batches)
         if self.best_epoch is None or loss < curve[self.best_epoch]:
@@ -120,15 +122,16 @@ class EarlyStopping(StoppingRule):
 
 
 class Convergence(StoppingRule):
-    """Ends a training when its own losses no longer change.
+    """Rule that ends training when the training losses no longer change.
 
     Parameters
     ----------
     tol : float or None
-        Training ends when, for `n_iter_no_change` epochs, the mean loss of each kind of
-        batch has changed by less from one epoch to the next. None: never.
+        Training ends if the mean loss of each kind of batch has changed by less than this
+        from one epoch to the next, for `n_iter_no_change` epochs. None means that training
+        does not end early.
     n_iter_no_change : int
-        Epochs.
+        Number of epochs.
     """
 
     def __init__(self, tol: float | None, n_iter_no_change: int):
@@ -169,44 +172,44 @@ def train(
     Parameters
     ----------
     module : torch.nn.Module
-        Holds every parameter and buffer that the stage changes; it is put in train mode
-        for the epochs and in eval mode for validation.
+        Module that contains every parameter and buffer that the training changes. It is in
+        train mode during the epochs and in eval mode during validation.
     loss_fn : callable
-        ``loss_fn(batch)`` gives a scalar, a mean over the batch. Of a batch no more is
-        looked at than, in validation, its length.
+        Function ``loss_fn(batch)`` that returns a scalar, the mean loss of the batch. The
+        loop uses nothing else of a batch except, in validation, its length.
     batches : re-iterable with a length
-        One pass is one epoch. If they have an attribute `n_kinds`, as
-        :class:`~skocc._engine.batches.InTurn` has, they come in turns of so many kinds,
-        each with a loss curve of its own.
+        Batches, of which one pass is an epoch. If they have an attribute `n_kinds`, like
+        :class:`~skocc._engine.batches.InTurn`, that many kinds of batches alternate, and
+        each kind has its own loss curve.
     optimizer : torch.optim.Optimizer
-        Made by the caller, who decides whether two stages share it.
+        Optimizer of the parameters. The caller makes it, so two stages can share it.
     n_epochs : int
-        Passes over `batches`; fewer when stopped early.
+        Maximum number of passes over `batches`.
     scheduler : LRScheduler, default=None
-        Stepped after each epoch.
+        Scheduler that is stepped after each epoch.
     stopping : StoppingRule, default=None
         :class:`EarlyStopping` or :class:`Convergence`, which may end training before
-        `n_epochs`. None: nothing does.
+        `n_epochs`. None means that training does not end early.
     mixed_precision : bool, default=False
-        Whether the loss is computed in bfloat16 where torch holds that to be safe.
+        Whether the loss is computed in bfloat16 where torch considers that safe.
     draws : bool, default=False
-        Whether `loss_fn` draws random numbers without a generator, beside those of layers
+        Whether `loss_fn` draws random numbers without a generator, in addition to layers
         such as dropout. They then come from the streams of
         :func:`~skocc._engine.seeding.seeded`.
     weight_average : float, default=None
-        In (0, 1). The module ends with averages over the steps of all its weights, and of
-        its buffers of floating point such as BatchNorm's statistics: with the exponential
-        ones of this decay, less at the start, so that the first steps are forgotten soon.
-        Not with :class:`EarlyStopping`, which measures single steps. None: with the weights
-        of the last step.
+        Decay in (0, 1) of an exponential average over the steps, of all weights and of all
+        floating-point buffers such as BatchNorm's statistics. The module ends with these
+        averages. The decay is lower at the start, so that the first steps have little
+        weight. It cannot be combined with :class:`EarlyStopping`, which evaluates single
+        steps. None means that the module ends with the weights of the last step.
     checkpoint : Checkpoint, default=None
-        File that the state is written to after epochs. If there is one already, training
-        goes on from it; on a CPU the result is that of a training without a break, bit by
-        bit. None: nothing is written.
+        File to which the state is written after epochs. If the file exists, training
+        resumes from it; on a CPU the result equals that of an uninterrupted training, bit
+        by bit. None means that nothing is written.
     verbose : int, default=0
         Whether a progress bar is shown.
     stage : str, default="training"
-        What the progress bar and messages call this stage.
+        Name of this stage in the progress bar and in messages.
 
     Returns
     -------
@@ -217,13 +220,13 @@ def train(
     FloatingPointError
         The mean loss of an epoch is not finite.
     ValueError
-        The checkpoint is of another training, or of more epochs than `n_epochs`; or
-        `weight_average` is to be combined with :class:`EarlyStopping`.
+        The checkpoint belongs to another training or has more epochs than `n_epochs`, or
+        `weight_average` is combined with :class:`EarlyStopping`.
 
     Warns
     -----
     UserWarning
-        Ctrl-C ended the stage; the module keeps what was learnt.
+        Ctrl-C ended the stage; the module keeps its current weights.
     """
     _check_one_end(weight_average, stopping, stage)
     step = _Step(module, loss_fn, optimizer, mixed_precision, draws, weight_average)
@@ -256,21 +259,21 @@ def train_by_milestones(
     verbose: int = 0,
     stage: str = "training",
 ) -> list[float]:
-    """Train with Adam, a tenth of the step size from each milestone on.
+    """Train with Adam, and divide the learning rate by ten at each milestone.
 
     Parameters
     ----------
     module, loss_fn, batches, n_epochs, mixed_precision, verbose, stage
         As in :func:`train`.
     learning_rate, weight_decay : float
-        Step size at the start, and L2 penalty of the weights.
+        Initial learning rate, and L2 penalty of the weights.
     milestones : iterable of int
         Epochs, in any order.
 
     Returns
     -------
     loss_curve : list of float
-        Mean loss of the batches, per finished epoch.
+        Mean loss of the batches in each finished epoch.
     """
     optimizer = adam(module.parameters(), learning_rate, weight_decay)
     history = train(
@@ -292,34 +295,35 @@ def train_by_milestones(
 def adam(
     parameters: Iterable, learning_rate: float, weight_decay: float
 ) -> torch.optim.Adam:
-    """Return Adam for some parameters.
+    """Return an Adam optimizer.
 
     Parameters
     ----------
     parameters : iterable of Parameter, or of dict
-        Dicts are groups, whose own settings come first, as in torch.
+        Parameters to optimize. Dicts are groups, whose settings take precedence, as in
+        torch.
     learning_rate, weight_decay : float
-        Step size, and L2 penalty of the weights.
+        Learning rate, and L2 penalty of the weights.
 
     Returns
     -------
     optimizer : torch.optim.Adam
     """
-    # To torch, True is not the number that it is to scikit-learn's checks.
+    # scikit-learn's checks accept True as a number, but torch does not.
     return torch.optim.Adam(parameters, lr=learning_rate, weight_decay=float(weight_decay))
 
 
 class _Step:
-    """One step of an optimizer: the loss of a batch, its gradient, the new weights."""
+    """One optimization step: computes the loss of a batch and updates the weights."""
 
     def __init__(self, module, loss_fn, optimizer, mixed_precision, draws, weight_average):
         self.module, self.loss_fn, self.optimizer = module, loss_fn, optimizer
         self.device = next(module.parameters()).device
-        # Not torch's own switch: some versions refuse the mere name of some devices.
+        # Not autocast(enabled=False): some versions of torch reject some device names.
         self._precision = nullcontext()
         if mixed_precision:
             self._precision = torch.autocast(self.device.type, torch.bfloat16)
-        # Seeing every operation takes longer than many of them, where none draws anything.
+        # A mode intercepts every operation, which is slow and useless if nothing draws.
         self._modes = nullcontext if draws or may_draw(module) else without_modes
         self.averaged = None
         if weight_average is not None:
@@ -327,7 +331,7 @@ class _Step:
             self.averaged = AveragedModel(module, avg_fn=average, use_buffers=True)
 
     def __call__(self, batch):
-        """Return the loss before the step, which stays on the device."""
+        """Take a step, and return the loss before it, as a tensor on the device."""
         with without_modes():
             self.optimizer.zero_grad()
         with self._precision, self._modes():
@@ -341,21 +345,21 @@ class _Step:
 
 
 class _Run:
-    """A training under way: its epochs so far, what is left of it, and how it ends."""
+    """State of a training: its loss curves, its stopping rule and its checkpoints."""
 
     def __init__(self, step, n_epochs, n_kinds, scheduler, stopping, stage):
         self._step, self._scheduler, self._stopping = step, scheduler, stopping
         self._n_epochs, self._n_kinds, self._stage = n_epochs, n_kinds, stage
-        # Of the rule too: it may have served another training.
+        # This also resets the rule, which may have been used before.
         self._restore(([], [[] for _ in range(n_kinds)], [], None, None))
 
     @property
     def n_done(self):
-        """Epochs that have run."""
+        """Number of finished epochs."""
         return len(self._loss_curve)
 
     def progress_bar(self, n_batches, verbose):
-        """Return a bar that counts the batches of all epochs."""
+        """Return a progress bar over the batches of all epochs."""
         return tqdm(
             total=self._n_epochs * n_batches,
             initial=self.n_done * n_batches,
@@ -369,10 +373,10 @@ class _Run:
         return self.n_done >= self._n_epochs or self._stopping.is_met(self._kind_curves)
 
     def epoch(self, batches, progress):
-        """Take a step for each batch, then measure."""
+        """Take a step for each batch, then evaluate the module."""
         module, n_kinds = self._step.module, self._n_kinds
         module.train()
-        # Losses stay on the device until the epoch ends: reading one waits for it.
+        # Losses stay on the device until the epoch ends: reading one waits for the device.
         totals = [torch.zeros((), device=self._step.device) for _ in range(n_kinds)]
         for index, batch in enumerate(batches):
             totals[index % n_kinds] += self._step(batch)
@@ -388,7 +392,7 @@ class _Run:
         self._stopping.measure(module, self._step.loss_fn)
 
     def end(self):
-        """Give the module the weights it ends with; return what was done."""
+        """Load the final weights into the module, and return the history."""
         module, averaged = self._step.module, self._step.averaged
         self._stopping.restore_best(module)
         if averaged is not None:
@@ -401,7 +405,7 @@ class _Run:
         )
 
     def resume(self, checkpoint):
-        """Go on from the state in a checkpoint, if there is one."""
+        """Continue from the state in a checkpoint, if there is one."""
         if checkpoint is None:
             return
         state = checkpoint.load(self._parts(), self._step.device, self._check_state)
@@ -410,7 +414,7 @@ class _Run:
             _check_epochs(self.n_done, self._n_epochs, self._stage)
 
     def save_if_due(self, checkpoint):
-        """Write the state after every so many epochs, and after the last."""
+        """Write the state every `checkpoint_every` epochs and after the last one."""
         if checkpoint is None:
             return
         if self.n_done % checkpoint.checkpoint_every == 0 or self.finished():
@@ -429,7 +433,7 @@ class _Run:
         self._stopping.restore(*of_rule)
 
     def _check_state(self, state):
-        """Raise an error for a state that this training cannot have."""
+        """Raise an error if a state does not fit this training."""
         loss_curve, kind_curves, validation_curve, best_epoch, best_state = state
         n_done = len(loss_curve)
         check_form("the loss", loss_curve, [0.0] * n_done)
@@ -442,7 +446,7 @@ class _Run:
 
 
 def _moving_average(decay):
-    """Return how an exponential average goes on by a value, as torch calls it."""
+    """Return the update function of an exponential average, in torch's format."""
 
     def average(averaged, value, n_averaged):
         if not averaged.is_floating_point():
@@ -461,10 +465,10 @@ def _mean_loss(module, loss_fn, batches) -> float:
     losses, sizes = [], []
     for batch in batches:
         losses.append(loss_fn(batch))
-        while isinstance(batch, tuple):  # images and targets, or a kind and its batch
+        while isinstance(batch, tuple):  # (images, targets) or (kind, batch)
             batch = batch[-1]
         sizes.append(len(batch))
-    # Of images, not of batches: the last of them is smaller.
+    # The mean over images, not over batches, because the last batch may be smaller.
     weights = torch.tensor(sizes, dtype=torch.float64)
     total = (torch.stack(losses).double().cpu() * weights).sum()
     return total.item() / weights.sum().item()
@@ -474,7 +478,7 @@ def _check_one_end(weight_average, stopping, stage):
     if weight_average is not None and isinstance(stopping, EarlyStopping):
         raise ValueError(
             f"{stage} cannot end both with averaged weights and with those of its best "
-            f"epoch. Got weight_average={weight_average} and EarlyStopping. Leave out one "
+            f"epoch. Got weight_average={weight_average} and EarlyStopping. Remove one "
             "of them."
         )
 
@@ -482,8 +486,8 @@ def _check_one_end(weight_average, stopping, stage):
 def _check_epochs(n_done, n_epochs, stage):
     if n_done > n_epochs:
         raise ValueError(
-            f"The checkpoint of {stage} is of {n_done} epochs. Got n_epochs={n_epochs}. "
-            f"Set n_epochs={n_done} or more to go on from it, or name another folder."
+            f"The checkpoint of {stage} has {n_done} epochs. Got n_epochs={n_epochs}. "
+            f"Set n_epochs={n_done} or more to resume from it, or name another folder."
         )
 
 
@@ -491,6 +495,6 @@ def _finite(loss, epoch, stage) -> float:
     if not math.isfinite(loss):
         raise FloatingPointError(
             f"The loss of {stage} is {loss} in epoch {epoch + 1}. Lower the learning "
-            "rate of this stage, or bring X to a range near [0, 1]."
+            "rate of this stage, or scale X to a range near [0, 1]."
         )
     return loss

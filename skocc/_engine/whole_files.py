@@ -1,4 +1,4 @@
-"""Files that others find old or new, never half; those of tensors among them."""
+"""Atomic replacement of files, and safetensors files written that way."""
 
 import errno
 import os
@@ -10,26 +10,26 @@ from contextlib import contextmanager, suppress
 
 @contextmanager
 def replacing(path, *, durable=True):
-    """Yield the name of a new, empty file that takes the place of `path` at the end.
+    """Yield the name of a new, empty file that replaces `path` when the block ends.
 
     Parameters
     ----------
     path : str or Path
-        A symbolic link is followed, and stays.
+        File to replace. A symbolic link is followed and kept.
     durable : bool, default=True
-        Whether the file is on the disk at the end, even if the machine stops then.
+        Whether to wait until the file is on the disk, so that it survives a power failure.
 
     Yields
     ------
     temporary : str
-        In the folder of `path`, and removed if the block fails. A file that replaces this
-        one serves as well.
+        Name of a file in the folder of `path`, which is removed if the block fails. The
+        block may also replace this file by another one.
 
     Raises
     ------
     OSError
-        `path` cannot be written, is a folder or no regular file, or the disk is full; it
-        is as it was then, and named in the error.
+        `path` cannot be written, is a folder or not a regular file, or the disk is full.
+        The error names `path`, which is then unchanged.
     """
     path = os.fsdecode(path)
     target = os.path.realpath(path)
@@ -37,26 +37,26 @@ def replacing(path, *, durable=True):
     try:
         known = _status(path, target)
         os.close(os.open(temporary, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
-        # The system has applied the umask, or the rules of the folder.
+        # The mode of the new file includes the umask, or the rules of the folder.
         mode = os.stat(temporary).st_mode if known is None else known.st_mode
         os.chmod(temporary, 0o600)
         yield temporary
         if durable:
             _synchronize(temporary, os.O_RDWR)
         if known is not None and hasattr(os, "chown"):
-            with suppress(OSError):  # only root can give a file away
+            with suppress(OSError):  # only root can change the owner
                 os.chown(temporary, known.st_uid, known.st_gid)
         os.chmod(temporary, stat.S_IMODE(mode))
         os.replace(temporary, target)
         if durable:
-            # The new name is on the disk when the folder is. Not every system can do this.
+            # The new name is on the disk once the folder is. Not all systems support this.
             with suppress(OSError):
                 _synchronize(os.path.dirname(target), os.O_RDONLY)
     except OSError as error:
         raise OSError(
             error.errno or errno.EIO,
-            f"{error.strerror or error}. Nothing was written, and what was there is as it "
-            "was. Name another place, or make room and allow writing",
+            f"{error.strerror or error}. Nothing was written, and an existing file is "
+            "unchanged. Name another path, or free space and allow writing",
             path,
         ) from error
     finally:
@@ -73,12 +73,12 @@ def write_tensors(path, arrays, metadata, *, durable=True):
     arrays : dict of str to ndarray
     metadata : dict of str to str
     durable : bool, default=True
-        As for :func:`replacing`.
+        As in :func:`replacing`.
 
     Raises
     ------
     OSError
-        As by :func:`replacing`.
+        As in :func:`replacing`.
     """
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
@@ -91,7 +91,7 @@ def write_tensors(path, arrays, metadata, *, durable=True):
         try:
             save_file(arrays, temporary, metadata)
         except SafetensorError as error:
-            # It has the number of the system's error in its text alone.
+            # Only its text contains the system's error number.
             found = re.search(r"(?:os error|code:) (\d+)", str(error))
             number = int(found[1]) if found else errno.EIO
             raise OSError(number, os.strerror(number)) from error
@@ -100,21 +100,21 @@ def write_tensors(path, arrays, metadata, *, durable=True):
 def read_tensors(path):
     """Return metadata and arrays of a safetensors file, or raise an error of any kind.
 
-    Nothing is opened that is no regular file: a pipe would wait for who writes to it.
+    Only a regular file is opened: a pipe would block until someone writes to it.
     """
     from safetensors import safe_open
 
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise ValueError("it is no regular file")
+        raise ValueError("it is not a regular file")
     with safe_open(path, framework="np") as file:
         arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return file.metadata() or {}, arrays
 
 
 def _status(path, target):
-    """Return the status of the file that is there, None where there is none."""
+    """Return the status of an existing file, or None if there is none."""
     if not os.path.basename(path):
-        raise IsADirectoryError(errno.EISDIR, "The path names a folder, and no file in it")
+        raise IsADirectoryError(errno.EISDIR, "The path names a folder, not a file in it")
     try:
         known = os.stat(path)
     except FileNotFoundError:
@@ -122,7 +122,7 @@ def _status(path, target):
     if stat.S_ISDIR(known.st_mode):
         raise IsADirectoryError(errno.EISDIR, "The path is a folder")
     if not stat.S_ISREG(known.st_mode):
-        raise OSError(errno.EINVAL, "The path is a device or a pipe, and no regular file")
+        raise OSError(errno.EINVAL, "The path is a device or a pipe, not a regular file")
     if not os.access(target, os.W_OK):
         raise PermissionError(errno.EACCES, "The file is read-only")
     return known

@@ -1,4 +1,4 @@
-"""Networks: plain ``nn.Module``, shapes in, shapes out.
+"""Networks: plain ``nn.Module`` classes with documented input and output shapes.
 
-They know nothing of scikit-learn, NumPy, devices or training.
+They do not depend on scikit-learn, NumPy, devices or training.
 """

@@ -9,22 +9,22 @@ from skocc._nets.mlp import dense_layers, initialize_glorot
 
 # Channels of the five convolutions of AlexNet.
 ALEXNET_WIDTHS = (64, 192, 384, 256, 256)
-# Side in pixels below which a sixteenth of the weights are enough, and half of the code.
+# Below this side in pixels, a sixteenth of the weights and half of the code are enough.
 _FULL_SIZE = 16
-# Side in pixels from which on two numbers are the code of a grey image.
+# From this side in pixels on, the code of a gray image has two numbers.
 _SMALL_CODE_SIZE = 24
-# Smallest side that AlexNet itself takes, whose first convolution has a stride of 4.
+# Smallest side that AlexNet itself accepts: its first convolution has a stride of 4.
 ALEXNET_SIZE = 63
 
 
 def alexnet_widths(height: int, width: int) -> tuple[int, ...]:
-    """Return the channels for images of a size: those of AlexNet, or fewer.
+    """Return the channels for an image size: those of AlexNet, or fewer.
 
     Parameters
     ----------
     height, width : int
-        Image size in pixels. From 16 pixels on, for the smaller side, all channels; from 8
-        on a quarter; below, an eighth.
+        Image size in pixels. If the smaller side has at least 16 pixels, the result is all
+        of AlexNet's channels; with at least 8 pixels, a quarter of them; else an eighth.
 
     Returns
     -------
@@ -38,58 +38,58 @@ def alexnet_widths(height: int, width: int) -> tuple[int, ...]:
 def alexnet_code_size(
     n_channels: int, height: int, width: int, spatial_code: bool = False
 ) -> int:
-    """Return the numbers in the code of an autoencoder for images of a size.
+    """Return the size of an autoencoder's code for an image size.
 
     Parameters
     ----------
     n_channels, height, width : int
-        Of one image, in pixels.
+        Number of channels and size in pixels of one image.
     spatial_code : bool, default=False
-        Whether the code is a map, of so many channels.
+        Whether the code is a map. The result is then its number of channels.
 
     Returns
     -------
     code_size : int
-        16 for grey images and 32 for others; 2 for grey ones from 24 to 62 pixels a side.
-        Below 16 pixels 8 and 16, from 63 on 64 and 128. For a map 4 and 8, from 63 pixels
-        on 64 and 128.
+        For gray images and for others: 16 and 32 from 16 pixels on, 8 and 16 below, and 64
+        and 128 from 63 pixels on. Gray images of 24 to 62 pixels have a code of 2. For a
+        map: 4 and 8, and 64 and 128 from 63 pixels on.
     """
     side, is_grey = min(height, width), n_channels == 1
     is_large = side >= ALEXNET_SIZE
     if spatial_code:
         return (4 if is_grey else 8) * (16 if is_large else 1)
     if is_grey and side >= _SMALL_CODE_SIZE and not is_large:
-        # With 16 numbers a digit or a garment is reconstructed so well that what is left
-        # is how much ink there is, and no longer its shape. Over 28 pixels two are much
-        # better, over 16 they are not.
+        # With 16 numbers, a digit or a garment is reconstructed so well that the error
+        # depends on the amount of ink and no longer on the shape. A code of two numbers is
+        # much better for 28 pixels, but not for 16.
         return 2
     return (4 if is_grey else 8) * (16 if is_large else 4 if side >= _FULL_SIZE else 2)
 
 
 class CompactAlexNet(nn.Sequential):
-    """AlexNet without its output layer, for images too small for its strides.
+    """AlexNet without its output layer, for images that are too small for its strides.
 
-    Five convolutions, of 5x5, 5x5 and three times 3x3, each followed by ReLU; the first,
-    the second and the last by a 3x3 maximum of stride 2; then two hidden linear layers with
-    ReLU. Convolutions and maxima are padded, so that a map is halved three times, rounded
-    up: 28 and 32 pixels end as 4.
+    The network has five convolutions, two of 5x5 and three of 3x3, each followed by ReLU. A
+    3x3 max pooling of stride 2 follows the first, the second and the last. Two hidden
+    linear layers with ReLU come next. Convolutions and poolings are padded, so that a map
+    is halved three times, rounded up: 28 and 32 pixels become 4.
 
     Parameters
     ----------
     in_shape : tuple (C, H, W)
         Shape of one image.
     latent_dim : int, default=512
-        Features of each of the linear layers, 4096 in AlexNet.
+        Number of features of each linear layer, 4096 in AlexNet.
     widths : tuple of five int, default=(64, 192, 384, 256, 256)
         Channels of the convolutions.
     dropout : float, default=0.0
-        Share of the inputs of each linear layer that is left out in training.
+        Fraction of the inputs of each linear layer that are dropped in training.
     batch_norm : bool, default=False
         Whether BatchNorm without weights follows each convolution.
 
     Notes
     -----
-    Weights start from Glorot's uniform distribution, biases at 0.
+    Weights are initialized from Glorot's uniform distribution, biases with 0.
     """
 
     def __init__(
@@ -118,27 +118,28 @@ class CompactAlexNet(nn.Sequential):
 
 
 class AlexNetAutoencoder(nn.Module):
-    """Autoencoder with the convolutions of AlexNet, all others being convolutions too.
+    """Fully convolutional autoencoder with the convolutions of AlexNet.
 
-    In place of AlexNet's linear layers there is one convolution, as large as the map that
-    it is given, so that the code is a vector. Six transposed convolutions, seven for large
-    images, undo the convolutions, and a sigmoid ends the net. Images of 63 pixels and more
-    have a first convolution of 11x11 and stride 4, as AlexNet; for smaller ones the
-    convolutions are those of :class:`CompactAlexNet`. BatchNorm without weights precedes
-    each ReLU: without it, eleven layers deep, the units die in the first steps, and what
-    is painted is the mean of the images.
+    One convolution replaces AlexNet's linear layers. Its kernel is as large as its input,
+    so that the code is a vector. Six transposed convolutions, or seven for large images,
+    invert the convolutions, and the last layer is a sigmoid. For images of at least 63
+    pixels, the first convolution is 11x11 with a stride of 4, as in AlexNet; for smaller
+    images, the convolutions are those of :class:`CompactAlexNet`. BatchNorm without weights
+    precedes each ReLU. Without BatchNorm, the units of this network of eleven layers die in
+    the first steps, and it reconstructs the mean image.
 
     Parameters
     ----------
     in_shape : tuple (C, H, W)
         Shape of one image.
     code_size : int, default=None
-        Numbers in the code, or channels of a spatial one. None: :func:`alexnet_code_size`.
+        Size of the code, or number of channels of a spatial code. None uses
+        :func:`alexnet_code_size`.
     widths : tuple of five int, default=(64, 192, 384, 256, 256)
         Channels of the convolutions.
     spatial_code : bool, default=False
-        Whether that convolution is one of 3x3, and the code a map of an eighth of the
-        image's height and width, a thirty-second for large images.
+        Whether the convolution that computes the code is 3x3. The code is then a map of an
+        eighth of the image's height and width, or a thirty-second for large images.
     """
 
     def __init__(
@@ -169,7 +170,7 @@ class AlexNetAutoencoder(nn.Module):
 
 
 class _Decoder(nn.Module):
-    """From codes (b, code_size, h, w) to images (b, C, H, W) in (0, 1)."""
+    """Decoder from codes (b, code_size, h, w) to images (b, C, H, W) in (0, 1)."""
 
     def __init__(self, first, image_size, n_channels, widths, stem_stride):
         super().__init__()
@@ -192,8 +193,8 @@ class _Decoder(nn.Module):
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(layer.out_channels, affine=False) for layer in self.layers[:-1]
         )
-        # A map of n pixels came from one of up to stride * n: the sizes are those of the
-        # encoder, from the image on.
+        # Several sizes are reduced to n pixels by a stride, so the sizes of the encoder's
+        # maps are computed from the image on.
         sizes = [image_size]
         for _, _, _, stride in reversed(plan):
             sizes.append(tuple(-(-n // stride) for n in sizes[-1]))
@@ -208,7 +209,7 @@ class _Decoder(nn.Module):
 
 
 def _convolutions(n_channels, widths, stem_stride, batch_norm):
-    """Return the convolutions of AlexNet with their activations and maxima."""
+    """Return the convolutions of AlexNet with their activations and poolings."""
     kernels = (11 if stem_stride > 1 else 5, 5, 3, 3, 3)
     layers = []
     pairs = pairwise((n_channels, *widths))

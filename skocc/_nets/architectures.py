@@ -1,4 +1,4 @@
-"""Pairs of encoder and decoder for samples of a shape, and their default sizes."""
+"""Pairs of an encoder and a decoder for a sample shape, and their default sizes."""
 
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -10,18 +10,19 @@ from skocc._nets.mlp import MLP
 from skocc._nets.residual_encoder import RESIDUAL_WIDTHS, ResidualDecoder, ResidualEncoder
 from skocc._nets.video_encoder import VideoDecoder, VideoEncoder
 
-# Units of the hidden layers for rows, and of the last one.
+# Number of units of the hidden layers and of the last layer for rows.
 ROW_WIDTHS, ROW_DIM = (128, 64), 32
 _RESIDUAL_DIM, _VIDEO_DIM = 128, 1024
 
 
 class Architecture(NamedTuple):
-    """How the networks for samples of a shape are built.
+    """Builders of the networks for a sample shape.
 
     Attributes
     ----------
     encoder, decoder : callable
-        Return a new module: from samples to embeddings, and from these to samples.
+        Functions that return a new module. The encoder maps samples to embeddings, and the
+        decoder maps embeddings to samples.
     """
 
     encoder: Callable[[], nn.Module]
@@ -37,9 +38,9 @@ def row_architecture(
     ----------
     shape : tuple (d,)
     widths : sequence of int or None
-        Units of the hidden layers. None: (128, 64).
+        Number of units of the hidden layers. None means (128, 64).
     dim : int or None
-        Size of the embedding. None: 32.
+        Size of the embedding. None means 32.
     """
     sizes = (*shape, *(widths or ROW_WIDTHS), int(dim or ROW_DIM))
     return Architecture(lambda: MLP(sizes), lambda: MLP(sizes[::-1]))
@@ -54,9 +55,9 @@ def lenet_architecture(
     ----------
     shape : tuple (H, W, C)
     widths : sequence of int or None
-        Channels of the stages. None: by the size of the images.
+        Channels of the stages. None chooses them by the size of the images.
     dim : int or None
-        Size of the embedding. None: by the number of stages.
+        Size of the embedding. None chooses it by the number of stages.
     """
     height, width, n_channels = shape
     widths = tuple(widths or lenet_widths(height, width))
@@ -75,25 +76,25 @@ def residual_architecture(
     Parameters
     ----------
     shape : tuple (H, W, C)
-        At least 3 x 3 pixels.
+        Shape of one image, of at least 3 x 3 pixels.
     widths : sequence of int or None
-        Channels of the first convolution and of three blocks.
+        Channels of the first convolution and of the three blocks.
     dim : int or None
-        Size of the embedding. None: 128.
+        Size of the embedding. None means 128.
     selectors : bool
         Whether each layer has a selector.
 
     Raises
     ------
     ValueError
-        There are not four widths, or the images are too small.
+        `widths` does not have four entries, or the images are too small.
     """
     height, width, n_channels = shape
     widths = tuple(widths or RESIDUAL_WIDTHS)
     if len(widths) != 4:
         raise ValueError(
-            "channels of the residual encoder are four: of the first convolution and of "
-            f"three blocks. Got {widths!r}. Set for example channels={RESIDUAL_WIDTHS}."
+            "channels of the residual encoder are four: those of the first convolution and "
+            f"of three blocks. Got {widths!r}. Set for example channels={RESIDUAL_WIDTHS}."
         )
     if min(height, width) < 3:
         raise ValueError(
@@ -114,7 +115,7 @@ def video_architecture(shape: tuple[int, int, int, int], dim: int | None) -> Arc
     ----------
     shape : tuple (T, H, W, C)
     dim : int or None
-        Size of the embedding. None: 1024.
+        Size of the embedding. None means 1024.
     """
     in_shape, dim = (shape[3], *shape[:3]), int(dim or _VIDEO_DIM)
     return Architecture(

@@ -1,7 +1,7 @@
-"""Networks of torchvision, or the user's own, as feature extractors.
+"""Feature extractors: torchvision's networks, or the user's own.
 
-torchvision is imported when a network is asked for by name: methods without a backbone
-work where it is missing or broken.
+torchvision is imported only when a network is requested by name, so methods without a
+backbone work if it is missing or broken.
 """
 
 import copy
@@ -16,29 +16,30 @@ from torch import fx, nn
 
 
 class BackboneEncoder(nn.Module):
-    """A network without its classifier, from images to one feature vector each.
+    """Network without its classifier, which maps each image to one feature vector.
 
     Parameters
     ----------
     backbone : str or nn.Module
-        Name of a classification network of torchvision, built without its last linear
-        layers; or a module, copied, whose output is flattened.
+        Name of a classification network of torchvision, which is built without its last
+        linear layers; or a module, which is copied and whose output is flattened.
     weights : "imagenet", None, str or Path, default="imagenet"
-        torchvision's best weights or those it has under a name such as "IMAGENET1K_V1"
-        (downloaded once, into torch's cache), random ones, or the file of a state dict
-        (``.pt``, ``.pth`` or ``.safetensors``).
+        "imagenet" loads torchvision's best weights. A name such as "IMAGENET1K_V1" loads
+        those weights of torchvision. Both are downloaded once, into torch's cache. None
+        means random weights. Otherwise, the path of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``).
     hidden : bool, default=False
-        Whether the hidden linear layers of a classifier, such as AlexNet's, are kept, and
-        only its output layer is left out.
+        Whether to keep the hidden linear layers of a classifier such as AlexNet's, and
+        remove only its output layer.
     n_channels : int, default=3
-        Channels that grey images are repeated to.
+        Number of channels to which gray images are repeated.
 
     Raises
     ------
     ImportError
         torchvision cannot be imported.
     ValueError
-        No such network, or no such weights.
+        The network or the weights do not exist.
     """
 
     def __init__(
@@ -60,9 +61,9 @@ class BackboneEncoder(nn.Module):
         keep_strided_layers_safe(self.body)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to (b, d).
+        """Map (b, 3, H, W), or (b, 1, H, W) with the gray channel repeated, to (b, d).
 
-        Rows go to a module as they are.
+        Rows are passed to a module unchanged.
         """
         if batch.dim() == 4 and batch.shape[1] == 1:
             batch = batch.expand(-1, self.n_channels, -1, -1)
@@ -70,16 +71,17 @@ class BackboneEncoder(nn.Module):
 
 
 def keep_strided_layers_safe(module: nn.Module) -> None:
-    """Keep layers that can end the process out of the channels_last layout.
+    """Prevent layers that can crash the process from using the channels_last layout.
 
-    These are convolutions of 1x1 with a stride, on fewer than eight channels, and their
-    transposes: on processors with AVX2 and nothing newer, torch (2.4 to 2.14 at least)
+    These layers are 1x1 convolutions with a stride, on fewer than eight channels, and their
+    transposes. On processors with AVX2 and nothing newer, torch (2.4 to 2.14 at least)
     writes beyond its memory when it computes the gradient of their weights in this layout.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Changed in place: such layers get a hook, and weights in the other layout.
+        Module that is changed in place: such layers get a hook, and their weights get the
+        contiguous layout.
     """
     for layer in module.modules():
         if not isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
@@ -107,31 +109,31 @@ def _in_contiguous_layout(tensor):
 
 @torch.no_grad()
 def count_features(module: nn.Module, sample_shape: tuple[int, ...]) -> int:
-    """Return the d of a module that maps samples to vectors (b, d).
+    """Return the vector size d of a module that maps samples to vectors (b, d).
 
     Parameters
     ----------
     module : torch.nn.Module
-        On the CPU; its mode is left as it is.
+        Module on the CPU, whose mode is not changed.
     sample_shape : tuple
         (C, H, W), or (d,) for rows.
 
     Raises
     ------
     ValueError
-        The module does not take such samples, or gives no vectors.
+        The module does not accept such samples, or does not return vectors.
     """
     modes = [part.training for part in module.modules()]
     try:
         features = module.eval()(torch.zeros(1, *sample_shape))
         if features.dim() != 2:
-            raise RuntimeError(f"it gives a tensor of shape {tuple(features.shape)}")
-    except Exception as error:  # whatever the forward of a user's module may raise
+            raise RuntimeError(f"it returns a tensor of shape {tuple(features.shape)}")
+    except Exception as error:  # the forward of a user's module may raise anything
         raise ValueError(
             f"The backbone cannot turn samples of shape {tuple(sample_shape)} into "
             f"vectors: {str(error)[:300]}. Pass a module that maps (b, C, H, W), or (b, d) "
-            "for plain rows, to (b, features); or set image_size to what the network was "
-            "made for."
+            "for plain rows, to (b, features), or set image_size to the size for which the "
+            "network was made."
         ) from error
     finally:
         for part, mode in zip(module.modules(), modes, strict=True):
@@ -140,35 +142,35 @@ def count_features(module: nn.Module, sample_shape: tuple[int, ...]) -> int:
 
 
 class FeatureMaps(nn.Module):
-    """A frozen network, from images to what some of its layers give.
+    """Frozen network that maps images to the outputs of some of its layers.
 
-    All layers are read in one pass, and what lies behind the last of them is not computed.
-    The network is neither trained nor changed: it has no gradients, stays in eval mode, and
-    carries no hooks.
+    One pass computes all requested layers, and stops after the last of them. The network is
+    neither trained nor changed: it has no gradients, stays in eval mode, and has no hooks.
 
     Parameters
     ----------
     backbone : str or nn.Module
-        Name of a classification network of torchvision; or a module, copied, whose
-        ``forward`` torch.fx can trace.
+        Name of a classification network of torchvision; or a module, which is copied and
+        whose ``forward`` torch.fx can trace.
     layers : sequence of str
-        Names as in ``named_modules()``, such as "layer2" or "features.6". A layer that is
-        used several times gives what it does the first time.
+        Names as in ``named_modules()``, such as "layer2" or "features.6". If a layer is
+        used several times, its first output is returned.
     weights : "imagenet", None, str or Path, default="imagenet"
-        As for :class:`BackboneEncoder`.
+        As in :class:`BackboneEncoder`.
 
     Raises
     ------
     ImportError
         torchvision cannot be imported.
     ValueError
-        No such network, weights or layer, or a module that cannot be traced.
+        The network, weights or a layer do not exist, or the module cannot be traced.
 
     Notes
     -----
-    The layers are values in the graph that torch.fx makes of ``forward``, in eval mode. It
-    follows one path through the code, so a module must not branch on what is in a tensor.
-    Operations in place are undone, or a layer would hold what the next one made of it.
+    The layers are nodes of the graph that torch.fx traces from ``forward``, in eval mode.
+    torch.fx follows one path through the code, so a module must not branch on the values of
+    a tensor. In-place operations are replaced; otherwise the next layer would overwrite the
+    output of a layer.
     """
 
     def __init__(
@@ -190,13 +192,13 @@ class FeatureMaps(nn.Module):
         self.eval()
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to a tensor a layer."""
+        """Map (b, 3, H, W), or (b, 1, H, W) with gray repeated, to one tensor per layer."""
         if batch.shape[1] == 1:
             batch = batch.expand(-1, 3, -1, -1)
         return self.body(batch)
 
     def train(self, mode: bool = True) -> "FeatureMaps":
-        """Stay in eval mode, whatever the network is part of."""
+        """Stay in eval mode, even if the network is part of another one."""
         return super().train(False)
 
     def extra_repr(self) -> str:
@@ -214,14 +216,14 @@ class FeatureMaps(nn.Module):
         height, width : int
             Size of the image in pixels.
         only_maps : bool, default=True
-            Whether every layer must give a map (C, h, w), or may give a vector (d,).
+            Whether every layer must return a map (C, h, w), or may return a vector (d,).
 
         Raises
         ------
         ValueError
-            The network does not take images of this size, or a layer gives no map.
+            The network does not accept images of this size, or a layer returns no map.
         """
-        # Tensors of the device "meta" have a shape and no values: nothing is computed.
+        # Tensors on the device "meta" have a shape but no values: nothing is computed.
         state = {
             name: torch.empty_like(value, device="meta")
             for name, value in self.state_dict().items()
@@ -234,27 +236,29 @@ class FeatureMaps(nn.Module):
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
                 f"The backbone cannot take images of {height} x {width} pixels: "
-                f"{str(error)[:300]}. Set image_size=224, or what the network was made for."
+                f"{str(error)[:300]}. Set image_size=224, or the size for which the "
+                "network was made."
             ) from error
         allowed = (3,) if only_maps else (1, 3)
         for name, shape in zip(self.layers, shapes, strict=True):
             if len(shape) not in allowed:
                 raise ValueError(
-                    f"layers names {name!r}, which gives {shape} for an image. Name layers "
-                    f"that give {'maps (C, h, w)' if only_maps else 'maps or vectors'}, "
+                    f"layers names {name!r}, which returns {shape} for an image. Choose "
+                    "layers that return "
+                    f"{'maps (C, h, w)' if only_maps else 'maps or vectors'}, "
                     "such as the stages of a convolutional network."
                 )
         return shapes
 
 
-# While one thread traces, torch has exchanged `nn.Module.__call__` for the whole process.
+# While one thread traces, torch replaces `nn.Module.__call__` for the whole process.
 _tracing = threading.Lock()
 
 
 class _LayerTracer(fx.Tracer):
-    """Keeps, beside the graph, the value that each module returned first.
+    """Tracer that also keeps the first value that each module returns.
 
-    Modules that other threads call, or look into, while this one traces are left alone.
+    It ignores modules that other threads call or inspect while this one traces.
     """
 
     def __init__(self):
@@ -263,7 +267,7 @@ class _LayerTracer(fx.Tracer):
         self._thread = threading.get_ident()
 
     def trace(self, root, concrete_args=None):
-        # Two threads would put one another's exchanged methods back.
+        # Two threads would restore each other's replaced methods.
         with _tracing:
             return super().trace(root, concrete_args)
 
@@ -281,7 +285,7 @@ class _LayerTracer(fx.Tracer):
 
 
 def _trace(model, layers):
-    """Return a module from images to what the layers give, and nothing computed beyond."""
+    """Return a module that maps images to the layers' outputs and computes nothing else."""
     _check_layers(model, layers)
     for module in model.modules():
         if getattr(module, "inplace", False):
@@ -312,31 +316,31 @@ def _trace(model, layers):
 
 
 def _check_layers(model, layers):
-    """Raise an error unless `layers` names modules of the model."""
+    """Raise a ValueError unless `layers` names modules of the model."""
     names = [name for name, _ in model.named_modules() if name]
     if not layers:
         raise ValueError(
-            f"layers must name a layer at least. Got {layers!r}. Use names of modules of "
+            f"layers must name at least one layer. Got {layers!r}. Use names of modules of "
             f"this {type(model).__name__}, among them {_some_of(names)}."
         )
     for name in layers:
         if name not in names:
             raise ValueError(
-                f"layers names {name!r}, which this {type(model).__name__} has not. Use "
-                f"names of its modules, among them {_some_of(names)}."
+                f"layers names {name!r}, which this {type(model).__name__} does not have. "
+                f"Use names of its modules, among them {_some_of(names)}."
             )
 
 
 def _output_nodes(model, layers, values):
-    """Return the nodes of a graph that compute what the layers give."""
+    """Return the nodes of a graph that compute the outputs of the layers."""
     nodes = []
     for name in layers:
         value = values.get(name)
         if not isinstance(value, fx.Proxy):
             usable = [n for n, v in values.items() if isinstance(v, fx.Proxy)]
             raise ValueError(
-                f"layers names {name!r}, which gives no single tensor when this "
-                f"{type(model).__name__} is used. Name a layer within or beside it, among "
+                f"layers names {name!r}, which does not return a single tensor when this "
+                f"{type(model).__name__} is used. Choose a layer within or near it, among "
                 f"{_some_of(usable)}."
             )
         nodes.append(value.node)
@@ -344,7 +348,7 @@ def _output_nodes(model, layers, values):
 
 
 def _some_of(names):
-    """Return some names of modules for a message: the outermost, which are the fewest."""
+    """Return some module names for a message, the outermost ones first."""
     depths = [name.count(".") for name in names]
     outer = [name for name, depth in zip(names, depths, strict=True) if depth == 0]
     inner = [name for name, depth in zip(names, depths, strict=True) if depth == 1]
@@ -354,15 +358,15 @@ def _some_of(names):
 def _build(name, weights):
     try:
         from torchvision import models
-    # A torchvision that does not fit its torch fails with RuntimeError.
+    # A torchvision that does not match the installed torch raises a RuntimeError.
     except (ImportError, RuntimeError) as error:
         raise ImportError(
             f"backbone={name!r} needs torchvision, which cannot be imported: {error}. "
-            "Install the torchvision that belongs to your torch, or pass an nn.Module."
+            "Install the torchvision that matches your torch, or pass an nn.Module."
         ) from error
     if name not in models.list_models(module=models):
         raise ValueError(
-            f"backbone={name!r} is no classification network of torchvision. Use for "
+            f"backbone={name!r} is not a classification network of torchvision. Use for "
             "example 'resnet18' or 'mobilenet_v2', or pass an nn.Module."
         )
     published = models.get_model_weights(name).__members__
@@ -377,16 +381,16 @@ def _build(name, weights):
         raise ValueError(
             f"The ImageNet weights of {name} cannot be downloaded: {error}. Without "
             "internet, copy the file from a machine that has it and pass its path as "
-            "weights; or set weights=None to start from random weights."
+            "weights, or set weights=None to start from random weights."
         ) from error
 
 
 def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
-    """Load the file of a state dict into a network, which is returned."""
+    """Load a state dict from a file into a network, and return the network."""
     path = Path(path)
     if not path.is_file():
         raise ValueError(
-            f"weights={str(path)!r} is no file. Pass None, the path of a .pt, .pth or "
+            f"weights={str(path)!r} is not a file. Pass None, the path of a .pt, .pth or "
             ".safetensors state dict, or, for networks of torchvision, 'imagenet' or a "
             "name of its weights, such as 'IMAGENET1K_V1'."
         )
@@ -408,7 +412,7 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 
 
 def _remove_classifier(model: nn.Module, name: str, hidden: bool) -> None:
-    """Replace the last linear layers, or with `hidden` the last one, by the identity."""
+    """Replace the classifier, or with `hidden` only its last layer, by the identity."""
     for attribute in ("fc", "classifier", "heads", "head"):
         classifier = getattr(model, attribute, None)
         if isinstance(classifier, nn.Module):

@@ -1,4 +1,4 @@
-"""The small residual autoencoder of images, with a single residual block."""
+"""A small autoencoder of images with a single residual block."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,7 +9,7 @@ from torch.nn import functional
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions, the first of stride 2, beside a 1x1 convolution of stride 2.
+    """Residual block: two 3x3 convolutions, the first of stride 2, and a 1x1 skip.
 
     Parameters
     ----------
@@ -17,8 +17,8 @@ class ResidualBlock(nn.Module):
 
     Notes
     -----
-    The 1x1 convolution is one of stride 1, on every second pixel: the same numbers, without
-    a kernel of torch that corrupts its memory (see
+    The 1x1 convolution of stride 2 is computed with stride 1 on every second pixel. The
+    result is the same, and this avoids a torch kernel that corrupts memory (see
     :class:`skocc._nets.residual_encoder.DownBlock`).
     """
 
@@ -40,20 +40,20 @@ class ResidualBlock(nn.Module):
 
 
 class ConvAutoencoder(nn.Module):
-    """Encoder with a residual block, decoder of transposed convolutions.
+    """Autoencoder with a residual block and a decoder of transposed convolutions.
 
-    Four times a stride of 2 takes an image to 8 `width` channels at a sixteenth of its
-    size, four transposed convolutions bring it back. All kernels but that of the skip are
-    3x3; all convolutions but the last are followed by BatchNorm and have no bias; a sigmoid
-    ends the net.
+    Four strides of 2 map an image to 8 `width` channels at a sixteenth of its size, and
+    four transposed convolutions restore the size. All kernels are 3x3 except that of the
+    skip. All convolutions except the last have no bias and are followed by BatchNorm. The
+    last layer is a sigmoid.
 
     Parameters
     ----------
     n_channels : int, default=3
-        Channels C of the images.
+        Number of channels C of the images.
     width : int, default=32
-        Channels after the first convolution. With 32, and three channels of the images,
-        there are 933,443 parameters.
+        Number of channels after the first convolution. With 32, and images with three
+        channels, the network has 933,443 parameters.
     """
 
     def __init__(self, n_channels: int = 3, width: int = 32):
@@ -87,7 +87,7 @@ class ConvAutoencoder(nn.Module):
         for _ in self.upsample:
             # A stride of 2 rounds up.
             sizes.append(tuple(-(-n // 2) for n in sizes[-1]))
-        # A map of n pixels came from 2n or 2n - 1: the padding at the end says which.
+        # Both 2n and 2n - 1 pixels are reduced to n, so the output size must be given.
         maps = codes
         for layer, norm, size in zip(self.upsample, self.norms, sizes[:0:-1], strict=True):
             maps = functional.relu(norm(layer(maps, output_size=size)))

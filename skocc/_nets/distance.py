@@ -1,21 +1,24 @@
-"""A distance of features that is learnt."""
+"""A learned distance between feature vectors."""
 
 import torch
 from torch import nn
 
 
 class LearntDistance(nn.Module):
-    """Distance in [0, 1] of two feature vectors: a difference, a linear unit, a sigmoid.
+    """Learned distance in [0, 1] between two feature vectors.
+
+    It consists of a difference, a linear unit and a sigmoid.
 
     Parameters
     ----------
     n_features : int
+        Size of the feature vectors.
     difference : {"abs", "signed"}, default="abs"
-        Difference at each feature, without or with its sign.
+        Whether to use the absolute or the signed difference of each feature.
 
     Notes
     -----
-    Weights start from Glorot's uniform distribution, the bias at 0.
+    Weights are initialized from Glorot's uniform distribution, the bias with 0.
     """
 
     def __init__(self, n_features: int, difference: str = "abs"):

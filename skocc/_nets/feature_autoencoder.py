@@ -1,18 +1,19 @@
-"""An autoencoder of feature maps that looks at one cell at a time."""
+"""An autoencoder of feature maps that reconstructs each cell separately."""
 
 import torch
 from torch import nn
 
 
 class FeatureAutoencoder(nn.Module):
-    """1x1 convolutions from C channels to 4L, 2L and L, and back.
+    """Autoencoder of 1x1 convolutions from C channels to 4L, 2L and L, and back.
 
-    BatchNorm and ReLU follow each but the code and the output.
+    BatchNorm and ReLU follow each convolution except those of the code and the output.
 
     Parameters
     ----------
     n_channels : int
-        Channels C of the maps. With 1536 and a code of 100 there are 1,434,036 parameters.
+        Number of channels C of the maps. With 1536 channels and a code of 100, the network
+        has 1,434,036 parameters.
     latent_dim : int, default=100
         Size L of the code of a cell.
     """

@@ -1,4 +1,4 @@
-"""From the maps of several layers to one vector for each cell of a grid, or one in all."""
+"""Modules that join the maps of several layers to one vector per cell, or per image."""
 
 import os
 from collections import OrderedDict
@@ -12,28 +12,28 @@ from torch.nn import functional
 from skocc._nets.backbones import FeatureMaps
 from skocc._nets.normalization import ImageNetNormalization
 
-# Cells a side of the neighbourhood that makes a cell's features.
+# Side, in cells, of the neighborhood that determines a cell's features.
 _NEIGHBORHOOD = 3
 
 
 class FrozenFeatures(nn.Module):
-    """Layers of a frozen network, and how they are joined.
+    """Frozen network whose layers are joined to one tensor.
 
     Parameters
     ----------
     join : nn.Module
-        From the maps of the layers to one tensor, such as :class:`JoinedMaps`.
+        Module that maps the layers' maps to one tensor, such as :class:`JoinedMaps`.
     backbone, layers, weights
-        As for :class:`~skocc._nets.backbones.FeatureMaps`.
+        As in :class:`~skocc._nets.backbones.FeatureMaps`.
     normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean colour is subtracted before.
+        Whether the images are first normalized by ImageNet's mean and standard deviation.
 
     Attributes
     ----------
     extract : nn.Sequential
-        From images to the maps of the layers. This is what takes the time.
+        Module that maps images to the maps of the layers. It takes most of the time.
     join : nn.Module
-        As given.
+        The parameter `join`.
     """
 
     def __init__(
@@ -51,16 +51,16 @@ class FrozenFeatures(nn.Module):
         self.join = join
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, 3, H, W), or (b, 1, H, W) with grey repeated, to what `join` gives."""
+        """Map (b, 3, H, W), or (b, 1, H, W) with gray repeated, to the output of `join`."""
         return self.join(self.extract(batch))
 
     def grid(self, height: int, width: int) -> tuple[int, int, int]:
-        """Return the features of a cell, and rows and columns of the grid of cells.
+        """Return the number of features of a cell, and of rows and columns of the grid.
 
         Raises
         ------
         ValueError
-            The network does not take images of this size, or a layer gives no map.
+            The network does not accept images of this size, or a layer returns no map.
         """
         maps = cast(FeatureMaps, self.extract.maps)
         channels, heights, widths = zip(*maps.shapes(height, width), strict=True)
@@ -69,19 +69,19 @@ class FrozenFeatures(nn.Module):
 
 
 class JoinedMaps(nn.Module):
-    """Averages over 3 x 3 cells, brought to one grid, side by side.
+    """Module that averages maps over 3 x 3 cells, resizes and concatenates them.
 
     Parameters
     ----------
     interpolation : {"average", "bilinear"}, default="average"
-        How a map is brought to the grid: by adaptive average pooling, which repeats or
-        averages neighbours; or by bilinear interpolation.
+        How a map is resized to the grid: by adaptive average pooling, which repeats or
+        averages cells, or by bilinear interpolation.
 
     Notes
     -----
-    The averages are over whole neighbourhoods only, without padding: a map of 28 x 28 cells
-    has 26 x 26. A map of fewer than three cells a side is averaged over as many as it has.
-    The grid is that of the largest map before this.
+    The averages are over whole neighborhoods only, without padding: 28 x 28 cells become
+    26 x 26. A map with fewer than three cells per side is averaged over all of them. The
+    grid is that of the largest map before the averages.
     """
 
     def __init__(self, interpolation: str = "average"):
@@ -89,7 +89,7 @@ class JoinedMaps(nn.Module):
         self.interpolation = interpolation
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Map (b, c, h, w), one a layer, to (b, sum of c, largest h, largest w)."""
+        """Map (b, c, h, w) per layer to (b, sum of c, largest h, largest w)."""
         grid = largest_grid(maps)
         pooled = [
             functional.avg_pool2d(
@@ -102,7 +102,7 @@ class JoinedMaps(nn.Module):
         return torch.cat([functional.adaptive_avg_pool2d(m, grid) for m in pooled], dim=1)
 
     def n_features(self, channels: Sequence[int]) -> int:
-        """Return how many features a cell has, for layers with so many channels."""
+        """Return the number of features of a cell, for the channels of the layers."""
         return sum(channels)
 
     def extra_repr(self) -> str:
@@ -111,19 +111,22 @@ class JoinedMaps(nn.Module):
 
 
 class LocallyAwarePatches(nn.Module):
-    """PatchCore's features: 3 x 3 neighbourhoods, kept apart, pooled to one length.
+    """PatchCore's locally aware patch features.
+
+    The 3 x 3 neighborhoods of a cell are not averaged, but concatenated and pooled to one
+    length.
 
     Parameters
     ----------
     dim : int, default=1024
-        Length that the neighbourhoods of each layer are pooled to, and then those of all
+        Length to which the neighborhoods of each layer are pooled, and then those of all
         layers together.
 
     Notes
     -----
-    As in PatchCore's code, the neighbourhoods are padded with zeros, those of the smaller
-    maps are brought to the grid of the largest by bilinear interpolation, and pooling means
-    averages of entries that are next to each other, in the order of channels.
+    As in PatchCore's code, the neighborhoods are padded with zeros, those of the smaller
+    maps are resized to the grid of the largest map by bilinear interpolation, and pooling
+    averages adjacent entries, in the order of the channels.
     """
 
     def __init__(self, dim: int = 1024):
@@ -131,10 +134,10 @@ class LocallyAwarePatches(nn.Module):
         self.dim = dim
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Map (b, c, h, w), one a layer, to (b, dim, largest h, largest w)."""
+        """Map (b, c, h, w) per layer to (b, dim, largest h, largest w)."""
         grid = largest_grid(maps)
-        # Pooling and interpolation are linear and on different axes: pooling comes first,
-        # where the map is small.
+        # Pooling and interpolation are linear and on different axes, so pooling can come
+        # first, while the map is small.
         layers = [_bilinear(self._pool(_neighborhoods(m)), grid) for m in maps]
         return self._pool(torch.cat(layers, dim=1))
 
@@ -145,7 +148,7 @@ class LocallyAwarePatches(nn.Module):
         return pooled.unflatten(0, rows.shape[:2]).permute(0, 3, 1, 2)
 
     def n_features(self, channels: Sequence[int]) -> int:
-        """Return how many features a cell has, for layers with so many channels."""
+        """Return the number of features of a cell, for the channels of the layers."""
         return self.dim
 
     def extra_repr(self) -> str:
@@ -154,10 +157,10 @@ class LocallyAwarePatches(nn.Module):
 
 
 class GlobalAverages(nn.Module):
-    """The mean of each channel over the map, all layers side by side."""
+    """Module that averages each channel over the map, and concatenates all layers."""
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
-        """Map (b, c, h, w) or (b, c), one a layer, to (b, sum of c)."""
+        """Map (b, c, h, w) or (b, c) per layer to (b, sum of c)."""
         means = [m.mean(dim=(2, 3)) if m.dim() == 4 else m for m in maps]
         return torch.cat(means, dim=1)
 
@@ -174,7 +177,7 @@ def _bilinear(values, grid):
 
 
 def _neighborhoods(values):
-    """Return each cell's 3 x 3 neighbourhood as its channels, (b, 9 c, h, w)."""
+    """Return each cell's 3 x 3 neighborhood as its channels, (b, 9 c, h, w)."""
     padding = _NEIGHBORHOOD // 2
     columns = functional.unfold(values, _NEIGHBORHOOD, padding=padding)
     return columns.unflatten(2, values.shape[2:])

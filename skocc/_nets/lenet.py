@@ -1,4 +1,4 @@
-"""The LeNets of Deep SVDD, for 28 and 32 pixels and by the same rule for other sizes."""
+"""The LeNets of Deep SVDD for 28 and 32 pixels, and for other sizes by the same rule."""
 
 import math
 from itertools import pairwise
@@ -13,16 +13,16 @@ _CODE_GRID = 4
 
 
 def lenet_widths(height: int, width: int) -> tuple[int, ...]:
-    """Return the channels of each stage of a LeNet for images of a size.
+    """Return the channels of each stage of a LeNet for an image size.
 
-    Each stage halves the map, until it has 4 to 7 pixels: one stage for 8 pixels, two
-    for 28 (channels 8 and 4, the published net), three for 32 (32, 64, 128, likewise),
-    one more per doubling, at most five, never over 256 channels.
+    Each stage halves the map, until it has 4 to 7 pixels. There is one stage for 8 pixels,
+    two for 28 (8 and 4 channels, the published network) and three for 32 (32, 64 and 128,
+    also published). Each doubling adds a stage, up to five stages and 256 channels.
 
     Parameters
     ----------
     height, width : int
-        Image size in pixels. The smaller side decides, unless it is below 8.
+        Image size in pixels. The smaller side determines the stages, unless it is below 8.
 
     Returns
     -------
@@ -38,7 +38,7 @@ def lenet_widths(height: int, width: int) -> tuple[int, ...]:
 
 
 def lenet_latent_dim(widths: tuple[int, ...]) -> int:
-    """Return the published size of the code: 32 for the small net, 128 for the large."""
+    """Return the published code size: 32 for the small network, 128 for the large one."""
     return 32 if len(widths) < 3 else 128
 
 
@@ -49,10 +49,11 @@ def _halved(size: tuple[int, int]) -> tuple[int, int]:
 
 
 class LeNetEncoder(nn.Module):
-    """Stages of 5x5 convolution, BatchNorm, 2x2 maximum and activation; a linear code.
+    """Encoder of convolutional stages and a linear layer that computes the code.
 
-    No layer has a bias, so that a network that ignores its input is not a solution of
-    the one-class objective.
+    A stage consists of a 5x5 convolution, BatchNorm, 2x2 max pooling and an activation. No
+    layer has a bias, so that a network that ignores its input does not minimize the
+    one-class objective.
 
     Parameters
     ----------
@@ -63,14 +64,15 @@ class LeNetEncoder(nn.Module):
     widths : tuple of int
         Channels of each stage.
     activation : {"leaky_relu", "elu"}, default="leaky_relu"
-        Slope 0.01 below zero, or the exponential linear unit.
+        Leaky ReLU with a slope of 0.01 below zero, or the exponential linear unit.
     affine : bool, default=False
         Whether BatchNorm learns a scale and a shift.
 
     Notes
     -----
-    Weights start from Glorot's uniform distribution, convolutions with the gain of the
-    activation, as in the original code; the port to PyTorch has it for 32 pixels only.
+    Weights are initialized from Glorot's uniform distribution, those of convolutions with
+    the gain of the activation. The original code does the same; its port to PyTorch does so
+    only for 32 pixels.
     """
 
     def __init__(
@@ -89,8 +91,8 @@ class LeNetEncoder(nn.Module):
                 nn.Sequential(
                     nn.Conv2d(channels, width, 5, padding=2, bias=False),
                     nn.BatchNorm2d(width, eps=1e-4, affine=affine),
-                    # Published after the activation. Both are increasing functions, so
-                    # the result is the same, and a quarter of it has to be computed.
+                    # The published networks pool after the activation. The activation is
+                    # increasing, so the result is the same, at a quarter of the cost.
                     nn.MaxPool2d(tuple(2 if n > 1 else 1 for n in size)),
                     _ACTIVATIONS[activation](),
                 )
@@ -98,16 +100,16 @@ class LeNetEncoder(nn.Module):
             channels, size = width, _halved(size)
         self.stages = nn.Sequential(*stages)
         self.code = nn.Linear(channels * size[0] * size[1], latent_dim, bias=False)
-        _initialize(self, activation)
+        _initialize_glorot_with_gain(self, activation)
 
     @property
     def filters(self) -> nn.Parameter:
-        """Weights of the first convolution, (width, C, 5, 5)."""
+        """Weights of the first convolution, of shape (width, C, 5, 5)."""
         return next(self.stages.parameters())
 
     @property
     def n_layers(self) -> int:
-        """Convolutions, and the code."""
+        """Number of layers: the convolutions and the code."""
         return len(self.stages) + 1
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -117,14 +119,14 @@ class LeNetEncoder(nn.Module):
     def layer_features(
         self, batch: torch.Tensor, layers: tuple[int, ...]
     ) -> list[torch.Tensor]:
-        """Return what layers make of images: convolutions averaged over space, the code.
+        """Return the features of some layers; convolutions are averaged over space.
 
         Parameters
         ----------
         batch : Tensor of shape (b, C, H, W)
         layers : tuple of int
-            Ascending. Layer j is the convolution of stage j, before BatchNorm; the last
-            one is the code.
+            Layers in ascending order. Layer j is the convolution of stage j, before
+            BatchNorm; the last layer is the code.
 
         Returns
         -------
@@ -145,12 +147,13 @@ class LeNetEncoder(nn.Module):
 
 
 class _UpsampledConvolution(nn.ConvTranspose2d):
-    """Nearest-neighbour upsampling, then a transposed 5x5 convolution of stride 1.
+    """Nearest-neighbor upsampling, then a transposed 5x5 convolution of stride 1.
 
-    The same numbers as the two steps, up to rounding, in a fraction of the time. A
-    transposed convolution of stride 1 is an ordinary one with the kernel turned. After
-    doubling, the five rows that a kernel meets are copies of three, so that a 3x3 kernel
-    for each of the four positions within a doubled pixel serves on the map as it was.
+    The result equals that of the two steps up to rounding, in a fraction of the time. A
+    transposed convolution of stride 1 is an ordinary convolution with the kernel rotated by
+    180 degrees. After doubling, the five rows under a kernel are copies of three rows.
+    Therefore a 3x3 convolution of the original map, with a separate kernel for each of the
+    four positions within a doubled pixel, gives the same result.
     """
 
     copies: torch.Tensor
@@ -186,12 +189,12 @@ class _UpsampledConvolution(nn.ConvTranspose2d):
 
 
 class LeNetDecoder(nn.Module):
-    """Mirror of :class:`LeNetEncoder`: nearest-neighbour upsampling, 5x5 convolutions.
+    """Mirror of :class:`LeNetEncoder`: nearest-neighbor upsampling, 5x5 convolutions.
 
-    The code is laid out on a 4x4 grid (smaller for images below eight pixels) and doubled
-    until it has the size of the image. A doubled map that is larger than the encoder's map
-    of the same stage is cropped by the padding of the convolution: 16 to 14 pixels for
-    images of 28 pixels. The output ends in a sigmoid.
+    The code is arranged on a 4x4 grid, or a smaller one for images below eight pixels, and
+    doubled until it has the size of the image. If a doubled map is larger than the
+    encoder's map of the same stage, the padding of the convolution crops it: from 16 to 14
+    pixels for images of 28 pixels. The last layer is a sigmoid.
 
     Parameters
     ----------
@@ -200,8 +203,9 @@ class LeNetDecoder(nn.Module):
 
     Notes
     -----
-    A code that does not divide over the grid passes a linear layer first. Nets with three
-    stages and more normalise the code by BatchNorm, as the published net for 32 pixels.
+    If the size of the code is not a multiple of the grid, a linear layer comes first. If
+    there are at least three stages, BatchNorm normalizes the code, as in the published
+    network for 32 pixels.
     """
 
     def __init__(
@@ -237,7 +241,7 @@ class LeNetDecoder(nn.Module):
         self.norms = nn.ModuleList(
             nn.BatchNorm2d(n, eps=1e-4, affine=affine) for n in channels[1:-1]
         )
-        _initialize(self, activation)
+        _initialize_glorot_with_gain(self, activation)
 
     def forward(self, codes: torch.Tensor) -> torch.Tensor:
         """Map codes (b, latent_dim) to images (b, C, H, W) in (0, 1)."""
@@ -262,11 +266,11 @@ def _decoder_geometry(grid, targets):
         for n, t in zip(size, target, strict=True):
             doubled = n if n == t else 2 * n
             if index == 0 and n < t:
-                # 28 pixels: the grid of 4 grows to 8 for an encoder map of 7.
+                # For 28 pixels, the grid of 4 is doubled to 8 for an encoder map of 7.
                 t = doubled
             excess = doubled - t
             if not (0 <= excess <= 4 and excess % 2 == 0):
-                # Doubling and cropping by the padding cannot meet the size.
+                # Doubling and cropping cannot give the size of the encoder's map.
                 doubled, excess = t, 0
             upsampled.append(doubled)
             padding.append(2 + excess // 2)
@@ -276,8 +280,8 @@ def _decoder_geometry(grid, targets):
     return geometry
 
 
-def _initialize(module: nn.Module, activation: str) -> None:
-    """Draw all weights from Glorot's uniform distribution."""
+def _initialize_glorot_with_gain(module: nn.Module, activation: str) -> None:
+    """Draw weights from Glorot's distribution, with the activation's gain if 4-D."""
     gain = 1.0
     if activation == "leaky_relu":
         gain = nn.init.calculate_gain("leaky_relu", 0.01)

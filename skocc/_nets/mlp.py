@@ -7,18 +7,18 @@ from torch import nn
 
 
 class MLP(nn.Sequential):
-    """Linear layers without bias, with BatchNorm and LeakyReLU between them.
+    """Network of linear layers without bias, with BatchNorm and LeakyReLU between them.
 
     Parameters
     ----------
     sizes : tuple of int
-        Features of the input, of each hidden layer and of the output. Mirrored, the
-        same class is the decoder.
+        Number of features of the input, of each hidden layer and of the output. With the
+        reversed sizes, the class serves as the decoder.
 
     Notes
     -----
-    BatchNorm learns no scale or shift and the output has no activation, for the reason
-    given in :class:`~skocc._nets.lenet.LeNetEncoder`. The slope below zero is 0.01.
+    BatchNorm learns neither a scale nor a shift, and the output has no activation, for the
+    reason given in :class:`~skocc._nets.lenet.LeNetEncoder`. The slope below zero is 0.01.
     """
 
     def __init__(self, sizes: tuple[int, ...]):
@@ -37,20 +37,20 @@ class MLP(nn.Sequential):
 
     @property
     def n_layers(self) -> int:
-        """Linear layers."""
+        """Number of linear layers."""
         return (len(self) + 2) // 3
 
     def layer_features(
         self, batch: torch.Tensor, layers: tuple[int, ...]
     ) -> list[torch.Tensor]:
-        """Return what layers make of rows.
+        """Return the features of some layers.
 
         Parameters
         ----------
         batch : Tensor of shape (b, sizes[0])
         layers : tuple of int
-            Ascending. Layer j is the j-th linear layer, before BatchNorm; the last one is
-            the output.
+            Layers in ascending order. Layer j is the j-th linear layer, before BatchNorm;
+            the last layer is the output.
 
         Returns
         -------
@@ -69,21 +69,22 @@ class MLP(nn.Sequential):
 class DenseAutoencoder(nn.Module):
     """Autoencoder of linear layers with biases and ReLU between them.
 
-    Code and output are linear.
+    The code and the output have no activation.
 
     Parameters
     ----------
     n_features : int
-        Of a row.
+        Number of values in a row.
     widths : tuple of int
-        Features of the hidden layers of the encoder; the decoder mirrors them.
+        Number of features of the encoder's hidden layers; the decoder mirrors them.
     code_size : int
+        Size of the code.
     """
 
     def __init__(self, n_features: int, widths: tuple[int, ...], code_size: int):
         super().__init__()
-        self.encoder = _with_output((n_features, *widths), code_size)
-        self.decoder = _with_output((code_size, *widths[::-1]), n_features)
+        self.encoder = _dense_network((n_features, *widths), code_size)
+        self.decoder = _dense_network((code_size, *widths[::-1]), n_features)
         initialize_glorot(self)
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
@@ -91,7 +92,7 @@ class DenseAutoencoder(nn.Module):
         return self.decoder(self.encoder(batch))
 
 
-def _with_output(sizes, n_out):
+def _dense_network(sizes, n_out):
     return nn.Sequential(*dense_layers(sizes), nn.Linear(sizes[-1], n_out))
 
 
@@ -101,9 +102,9 @@ def dense_layers(sizes: tuple[int, ...], dropout: float = 0.0) -> list[nn.Module
     Parameters
     ----------
     sizes : tuple of int
-        Features of the input and of each layer.
+        Number of features of the input and of each layer.
     dropout : float, default=0.0
-        Share of the inputs of each layer that is left out in training.
+        Fraction of the inputs of each layer that are dropped in training.
     """
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
@@ -114,7 +115,7 @@ def dense_layers(sizes: tuple[int, ...], dropout: float = 0.0) -> list[nn.Module
 
 
 def initialize_glorot(module: nn.Module) -> nn.Module:
-    """Draw all weights from Glorot's uniform distribution, set biases to 0; return it."""
+    """Draw weights from Glorot's uniform distribution, zero biases, return the module."""
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d | nn.Linear):
             nn.init.xavier_uniform_(layer.weight)

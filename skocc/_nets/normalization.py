@@ -1,20 +1,20 @@
-"""What happens to the pixels before the first layer."""
+"""Normalization of pixels before the first layer, and frozen BatchNorm."""
 
 import torch
 from torch import nn
 
 
 def global_contrast_normalize(batch: torch.Tensor) -> torch.Tensor:
-    """Bring each image to mean 0 and mean absolute value 1.
+    """Scale each image to mean 0 and mean absolute value 1.
 
-    Both means run over all pixels and channels of an image together (the L1 variant of
-    global contrast normalisation). Adding a constant to an image, or multiplying it by a
-    positive one, changes nothing.
+    Both means are over all pixels and channels of an image (the L1 variant of global
+    contrast normalization). The result does not change if a constant is added to an image,
+    or if the image is multiplied by a positive constant.
 
     Parameters
     ----------
     batch : Tensor of shape (b, ...)
-        Any range. An image of one constant value becomes zeros.
+        Images of any range. A constant image becomes zeros.
 
     Returns
     -------
@@ -24,20 +24,20 @@ def global_contrast_normalize(batch: torch.Tensor) -> torch.Tensor:
     mean = batch.mean(dim=dims, keepdim=True)
     centered = batch - mean
     scale = centered.abs().mean(dim=dims, keepdim=True)
-    # The mean of a constant image is exact only up to rounding. What is left of such an
-    # image is noise that must not be blown up to the contrast of a real one.
+    # The mean of a constant image has a rounding error. The remaining noise must not be
+    # amplified to the contrast of a real image.
     noise = 16 * torch.finfo(batch.dtype).eps * mean.abs()
     return torch.where(scale > noise, centered / scale, 0.0)
 
 
 class ContrastNormalization(nn.Module):
-    """Global contrast normalisation, then one affine map to about [0, 1].
+    """Global contrast normalization, followed by an affine map to about [0, 1].
 
     Parameters
     ----------
     minimum, maximum : float
-        Extremes of the normalised training images over all of them together. Other
-        images may leave [0, 1]; they are not clipped.
+        Extremes over all normalized training images. Other images may exceed [0, 1]; they
+        are not clipped.
     """
 
     minimum: torch.Tensor
@@ -55,23 +55,26 @@ class ContrastNormalization(nn.Module):
 
 
 class LocalContrastNormalization(nn.Module):
-    """Shift and scale each pixel by mean and deviation of its surroundings.
+    """Shift and scale each pixel by the mean and the deviation of its neighborhood.
 
-    Brightness and contrast that change slowly over an image, as light does, are taken away:
-    what is left is how a pixel differs from those around it, by their contrast.
+    This removes brightness and contrast that vary slowly over an image, such as uneven
+    lighting. The result is the difference of a pixel from its neighborhood, relative to the
+    contrast there.
 
     Parameters
     ----------
     image_size : tuple (H, W)
+        Size of the images in pixels.
     sigma : float
-        Width of the surroundings in pixels: the standard deviation of their Gaussian
-        weights. Those beyond the border have none.
+        Size of the neighborhood in pixels: the standard deviation of its Gaussian weights.
+        Pixels beyond the border have no weight.
 
     Notes
     -----
-    The mean is one of each channel, the deviation one over all channels, so that colours
-    stay apart. Results have a deviation of 0.2, about that of photographs in [0, 1].
-    Surroundings with a deviation below 0.01 count as flat, and are not blown up.
+    The mean is computed for each channel, but the deviation over all channels, so that
+    colors stay distinct. Results have a standard deviation of 0.2, about that of
+    photographs in [0, 1]. Neighborhoods with a deviation below 0.01 count as flat, and
+    their noise is not amplified.
     """
 
     rows: torch.Tensor
@@ -96,7 +99,7 @@ class LocalContrastNormalization(nn.Module):
 
 
 class SymmetricRange(nn.Module):
-    """Bring values in [0, 1] to [-1, 1]."""
+    """Map values in [0, 1] to [-1, 1]."""
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map (b, ...) to the same shape."""
@@ -104,9 +107,9 @@ class SymmetricRange(nn.Module):
 
 
 class ImageNetNormalization(nn.Module):
-    """Subtract ImageNet's mean colour and divide by its deviation.
+    """Subtract ImageNet's mean color and divide by its standard deviation.
 
-    For networks trained by torchvision on RGB in [0, 1].
+    Networks of torchvision are trained on such images, from RGB in [0, 1].
     """
 
     mean: torch.Tensor
@@ -124,14 +127,14 @@ class ImageNetNormalization(nn.Module):
 
 
 class MeanSubtraction(nn.Module):
-    """Subtract a mean image, and repeat grey to the channels a network takes.
+    """Subtract a mean image, and repeat a gray channel to those that a network expects.
 
     Parameters
     ----------
     mean : Tensor of shape (C, H, W)
         Mean of the training images at each pixel.
     n_channels : int
-        C, or any number where C is 1.
+        Number of channels of the output: C, or any number if C is 1.
     """
 
     mean: torch.Tensor
@@ -147,12 +150,12 @@ class MeanSubtraction(nn.Module):
 
 
 def freeze_batch_norm(module: nn.Module) -> None:
-    """Put BatchNorm in eval mode: it uses its running statistics and leaves them alone.
+    """Put BatchNorm in eval mode, so that it uses its running statistics unchanged.
 
     Parameters
     ----------
     module : torch.nn.Module
-        Of which all other layers keep their mode.
+        Network whose other layers keep their mode.
     """
     for layer in module.modules():
         if isinstance(layer, nn.modules.batchnorm._BatchNorm):

@@ -1,7 +1,7 @@
 """The networks of Patch SVDD: patch encoders at two scales, and a position classifier.
 
-An encoder maps patches to embeddings. The embeddings of all windows of an image come from
-few fully convolutional passes over it, instead of one pass per window (``dense``).
+An encoder maps patches to embeddings. ``dense`` computes the embeddings of all windows of
+an image in few fully convolutional passes, instead of one pass per window.
 """
 
 import os
@@ -19,11 +19,11 @@ _SLOPE = 0.1
 N_POSITIONS = 8
 
 
-def _start(module):
-    """Draw the weights of a convolution from He's distribution.
+def _initialize_he(module):
+    """Draw the weights of a convolution from He's distribution, and zero its biases.
 
-    The published encoder starts from torch's, which after eight layers maps all patches to
-    nearly the same embedding.
+    The published encoder uses torch's default initialization, with which the eight layers
+    map all patches to nearly the same embedding.
     """
     if isinstance(module, nn.Conv2d):
         nn.init.kaiming_normal_(module.weight, a=_SLOPE)
@@ -31,21 +31,22 @@ def _start(module):
 
 
 class PatchEncoder(nn.Module):
-    """Encoder of small patches: 3x3 convolutions without padding, hyperbolic tangent last.
+    """Encoder of small patches: 3x3 convolutions without padding, and a final tanh.
 
-    Published for patches of 32 pixels, with eight convolutions, the first of stride 2, and
-    leaky ReLUs of slope 0.1 between them. Without padding, an embedding depends on the
-    pixels of its window only.
+    The published encoder is for patches of 32 pixels. It has eight convolutions, the first
+    of stride 2, and leaky ReLUs with a slope of 0.1 between them. Without padding, an
+    embedding depends only on the pixels of its window.
 
     Parameters
     ----------
     embedding_dim : int, default=64
         Size D of an embedding.
     patch_size : int, default=32
-        A multiple of 4, of at most 32 pixels. Smaller patches need fewer convolutions, a
-        quarter of the patch size, and the widest ones in the middle are left out.
+        Side of a patch in pixels, a multiple of 4 and at most 32. The number of
+        convolutions is a quarter of the patch size; smaller patches omit the widest
+        convolutions in the middle.
     in_channels : int, default=3
-        Channels C of the images.
+        Number of channels C of the images.
     """
 
     def __init__(self, embedding_dim: int = 64, patch_size: int = 32, in_channels: int = 3):
@@ -60,14 +61,14 @@ class PatchEncoder(nn.Module):
         for index, (a, b) in enumerate(pairwise(widths)):
             stride = 2 if index == 0 else 1
             self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 3, stride=stride))
-        self.apply(_start)
+        self.apply(_initialize_he)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
         return self.base_map(patches).flatten(1)
 
     def base_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed all windows that start on even pixels, in one pass.
+        """Compute the embeddings of all windows that start on even pixels, in one pass.
 
         Parameters
         ----------
@@ -76,11 +77,12 @@ class PatchEncoder(nn.Module):
         Returns
         -------
         z : Tensor of shape (b, D, rows, columns)
-            ``z[:, :, i, j]`` is of the window with its top left pixel at (2 i, 2 j).
+            ``z[:, :, i, j]`` is the embedding of the window whose top left pixel is
+            (2 i, 2 j).
         """
         *convolutions, last = self.children()
         for convolution in convolutions:
-            # In place, for the maps of whole images are large.
+            # In place, because the maps of whole images are large.
             images = functional.leaky_relu_(convolution(images), _SLOPE)
         return torch.tanh(last(images))
 
@@ -92,50 +94,51 @@ class PatchEncoder(nn.Module):
         Parameters
         ----------
         base : Tensor of shape (images, D, rows, columns)
-            Of `base_map`.
+            Result of `base_map`.
         b, i, j : Tensor of shape (n,), int64
             Image, row and column in `base`; the window starts at (2 i, 2 j).
         """
         return base[b, :, i, j]
 
     def map_size(self, base: torch.Tensor) -> tuple[int, int]:
-        """Return how many rows and columns of windows `pick` can take from a base map."""
+        """Return the number of rows and columns of windows in a base map, for `pick`."""
         return base.shape[2], base.shape[3]
 
     def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
-        """Embed all windows of the images.
+        """Compute the embeddings of all windows of the images.
 
         Parameters
         ----------
         images : Tensor of shape (b, C, H, W)
         stride : int
-            Between windows, in pixels. An odd stride takes four passes; an even one takes
-            one, and up to three over the last 32 rows or columns, where windows flush
-            with the border start on odd pixels.
+            Distance between windows in pixels. An odd stride takes four passes. An even
+            stride takes one pass, and up to three over the last 32 rows or columns, where
+            windows aligned with the border start on odd pixels.
 
         Returns
         -------
         z : Tensor of shape (b, D, rows, columns)
-            Rows and columns of windows: every `stride` pixels, and flush with the end.
+            Embeddings of windows every `stride` pixels, and of those aligned with the end.
         """
         return self.windows(images, *_grid(images, self.patch_size, stride))
 
     def windows(
         self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
     ) -> torch.Tensor:
-        """Embed the windows on a grid.
+        """Compute the embeddings of the windows on a grid.
 
         Parameters
         ----------
         images : Tensor of shape (b, C, H, W)
         row_starts, column_starts : sequence of int
-            First row and first column of the windows, in any order.
+            First pixel rows and columns of the windows, in any order.
 
         Returns
         -------
         z : Tensor of shape (b, D, rows, columns)
         """
-        # The stem's stride of 2 meets windows an even number of pixels apart in one pass.
+        # Because of the first stride of 2, one pass covers windows whose starts have the
+        # same parity.
         bands = []
         for rows in _split_by_parity(row_starts):
             band = []
@@ -158,21 +161,21 @@ class PatchEncoder(nn.Module):
 
 
 class HierarchicalPatchEncoder(nn.Module):
-    """Encoder of large patches, on top of that of their four quadrants.
+    """Encoder of large patches, which combines the embeddings of their four quadrants.
 
-    ``f_big(p) = g_big(f_small(p))`` (Yi and Yoon 2020, Eq. 7): the embeddings of the
-    quadrants, arranged 2x2 as in the patch, a 2x2 convolution to 128 channels, leaky ReLU
-    of slope 0.1, a 1x1 convolution, hyperbolic tangent.
+    ``f_big(p) = g_big(f_small(p))`` (Yi and Yoon 2020, Eq. 7). The embeddings of the
+    quadrants are arranged 2x2 as in the patch. A 2x2 convolution to 128 channels, a leaky
+    ReLU with a slope of 0.1, a 1x1 convolution and tanh follow.
 
     Parameters
     ----------
     embedding_dim : int, default=64
-        Size D of an embedding, at either scale.
+        Size D of an embedding, at both scales.
     patch_size : int, default=64
-        A multiple of 8 up to 64, as published; or 128, 256 and so on, for which the
-        construction is nested.
+        Side of a patch in pixels: a multiple of 8 up to 64, as published; or 128, 256 and
+        so on, for which encoders are nested.
     in_channels : int, default=3
-        Channels C of the images.
+        Number of channels C of the images.
 
     Attributes
     ----------
@@ -186,12 +189,12 @@ class HierarchicalPatchEncoder(nn.Module):
         small = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
         # Names of the published checkpoints.
         self.enc = small(embedding_dim, patch_size // 2, in_channels)
-        # Published with stride 1. On 2x2 there is no difference; stride 2 meets every
-        # patch of a map of arranged quadrants once.
+        # The published stride is 1. For a 2x2 input there is no difference; on a map of
+        # arranged quadrants, stride 2 computes every patch once.
         self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
         self.conv2 = nn.Conv2d(128, embedding_dim, 1)
         for convolution in (self.conv1, self.conv2):
-            _start(convolution)
+            _initialize_he(convolution)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
@@ -202,7 +205,7 @@ class HierarchicalPatchEncoder(nn.Module):
         return self._join(self.enc(torch.cat(quadrants)).chunk(4))
 
     def base_map(self, images: torch.Tensor) -> torch.Tensor:
-        """Embed all windows of the innermost encoder, see :class:`PatchEncoder`."""
+        """Return the base map of the innermost encoder, see :class:`PatchEncoder`."""
         return self.enc.base_map(images)
 
     def pick(
@@ -214,7 +217,7 @@ class HierarchicalPatchEncoder(nn.Module):
         return self._join([self.enc.pick(base, b, i + di, j + dj) for di, dj in corners])
 
     def map_size(self, base: torch.Tensor) -> tuple[int, int]:
-        """Return how many rows and columns of windows, see :class:`PatchEncoder`."""
+        """Return the number of rows and columns, see :class:`PatchEncoder`."""
         rows, columns = self.enc.map_size(base)
         half = self.enc.patch_size // 2
         return rows - half, columns - half
@@ -229,25 +232,25 @@ class HierarchicalPatchEncoder(nn.Module):
         return torch.tanh(self.conv2(functional.leaky_relu(self.conv1(z), _SLOPE)))
 
     def dense(self, images: torch.Tensor, stride: int) -> torch.Tensor:
-        """Embed all windows of `patch_size` pixels.
+        """Compute the embeddings of all windows of `patch_size` pixels.
 
         Parameters
         ----------
         images : Tensor of shape (b, C, H, W)
         stride : int
-            Between windows, in pixels.
+            Distance between windows in pixels.
 
         Returns
         -------
         z : Tensor of shape (b, D, rows, columns)
-            Rows and columns of windows: every `stride` pixels, and flush with the end.
+            Embeddings of windows every `stride` pixels, and of those aligned with the end.
         """
         return self.windows(images, *_grid(images, self.patch_size, stride))
 
     def windows(
         self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
     ) -> torch.Tensor:
-        """Embed the windows on a grid, see :class:`PatchEncoder`."""
+        """Compute the embeddings of the windows on a grid, see :class:`PatchEncoder`."""
         half = self.enc.patch_size
         rows, columns = _halves(row_starts, half), _halves(column_starts, half)
         return self._head(self.enc.windows(images, rows, columns))
@@ -255,18 +258,19 @@ class HierarchicalPatchEncoder(nn.Module):
     def dense_scales(
         self, images: torch.Tensor, stride_small: int, stride_big: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Embed all windows at both scales; the small encoder runs once for both.
+        """Compute the embeddings at both scales with one run of the small encoder.
 
         Parameters
         ----------
         images : Tensor of shape (b, C, H, W)
         stride_small, stride_big : int
-            Between windows of half the patch size, and of the patch size, in pixels.
+            Distance in pixels between windows of half the patch size, and between windows
+            of the patch size.
 
         Returns
         -------
         z_small, z_big : Tensor of shape (b, D, rows, columns)
-            Rows and columns of windows, for each scale.
+            Embeddings of the windows at each scale.
         """
         rows, columns = _grid(images, self.enc.patch_size, stride_small)
         rows_big, columns_big = _grid(images, self.patch_size, stride_big)
@@ -279,7 +283,7 @@ class HierarchicalPatchEncoder(nn.Module):
 
 
 def _grid(images, patch_size, stride):
-    """Return where the rows and columns of windows start, the last flush with the end."""
+    """Return the starts of window rows and columns, the last aligned with the end."""
     lasts = [size - patch_size for size in images.shape[2:]]
     if min(lasts) < 0:
         raise ValueError(
@@ -291,47 +295,49 @@ def _grid(images, patch_size, stride):
 
 
 def _halves(starts, half):
-    """Return where the quadrants of each window start: first half, second half."""
+    """Return the starts of the two halves of each window."""
     return [start + offset for start in starts for offset in (0, half)]
 
 
 def _split_by_parity(starts):
-    """Return the distinct even starts and the odd ones, ascending, as far as there are."""
+    """Return the distinct even starts and odd starts, ascending, without empty groups."""
     groups = [sorted({s for s in starts if s % 2 == parity}) for parity in (0, 1)]
     return [group for group in groups if group]
 
 
 def _order_after_split(starts):
-    """Return the place of each start in the joined groups of `_split_by_parity`."""
+    """Return the index of each start in the joined groups of `_split_by_parity`."""
     joined = [start for group in _split_by_parity(starts) for start in group]
     places = {start: place for place, start in enumerate(joined)}
     return [places[start] for start in starts]
 
 
 class PositionClassifier(nn.Module):
-    """Which of the eight neighbours of a patch another patch is, from their embeddings.
+    """Classifier of the relative position of two neighboring patches.
 
-    The difference of the embeddings passes two layers of 128 units with leaky ReLUs of
-    slope 0.1 and a linear layer.
+    It predicts which of the eight neighbors of a patch another patch is. Its input is the
+    difference of their embeddings. It has two layers of 128 units with leaky ReLUs of slope
+    0.1, and a linear layer.
 
     Parameters
     ----------
     embedding_dim : int, default=64
         Size D of an embedding.
     train_head : bool, default=False
-        Whether the last layer learns its weights; otherwise it keeps the random ones it
-        starts from, each column divided by its length, and learns its bias only.
+        Whether the last layer learns its weights. If not, it keeps its random initial
+        weights, with each column divided by its length, and learns only its bias.
 
     Notes
     -----
-    The paper (Yi and Yoon 2020) has a plain perceptron of two hidden layers,
-    ``train_head=True``. Its code, which gave the published results, divides the columns
-    by their length without recording it for the gradient, so that the weights never move.
+    The paper (Yi and Yoon 2020) describes a plain perceptron with two hidden layers,
+    ``train_head=True``. Its code, which produced the published results, divides the columns
+    by their length without recording this for the gradient, so that the weights never
+    change.
     """
 
     def __init__(self, embedding_dim: int = 64, train_head: bool = False):
         super().__init__()
-        self.train_head = train_head = bool(train_head)  # torch takes no NumPy Boolean
+        self.train_head = train_head = bool(train_head)  # torch rejects NumPy Booleans
         self.fc1 = nn.Linear(embedding_dim, 128)
         self.fc2 = nn.Linear(128, 128)
         self.fc3 = nn.Linear(128, N_POSITIONS)
@@ -350,15 +356,15 @@ class PositionClassifier(nn.Module):
 def load_encoder_weights(
     encoder: HierarchicalPatchEncoder, weights: Mapping | str | os.PathLike
 ) -> HierarchicalPatchEncoder:
-    """Load a state dict, with the keys of the published checkpoints.
+    """Load a state dict with the keys of the published checkpoints.
 
     Parameters
     ----------
     encoder : HierarchicalPatchEncoder
-        Changed in place.
+        Encoder that is changed in place.
     weights : mapping, str or Path
-        From ``enc.conv1.weight`` ... ``conv2.bias`` to tensors or arrays, all of them and
-        no other; or the file of such a state dict (``.pt``, ``.pth``, ``.safetensors``).
+        Tensors or arrays with exactly the keys ``enc.conv1.weight`` ... ``conv2.bias``; or
+        the file of such a state dict (``.pt``, ``.pth``, ``.safetensors``).
 
     Returns
     -------
@@ -367,7 +373,7 @@ def load_encoder_weights(
     Raises
     ------
     ValueError
-        There is no such file, or keys or shapes differ.
+        The file does not exist, or keys or shapes differ.
     """
     if not isinstance(weights, Mapping):
         load_weights(encoder, weights)
@@ -376,7 +382,8 @@ def load_encoder_weights(
         encoder.load_state_dict({key: torch.as_tensor(weights[key]) for key in weights})
     except (RuntimeError, TypeError) as error:
         raise ValueError(
-            f"weights is no state dict of a HierarchicalPatchEncoder: {str(error)[:300]}. "
+            "weights is not a state dict of a HierarchicalPatchEncoder: "
+            f"{str(error)[:300]}. "
             "Pass encoder.state_dict() or the published arrays, with all of the keys "
             "'enc.conv1.weight' ... 'enc.conv8.bias', 'conv1.weight' ... 'conv2.bias'."
         ) from error

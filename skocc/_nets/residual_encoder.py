@@ -9,20 +9,20 @@ from torch.nn import functional
 
 # Channels of the first convolution and of the three blocks that halve the map.
 RESIDUAL_WIDTHS = (32, 64, 128, 256)
-# Features of the fully connected layers, and what a selector gives.
+# Number of features of the fully connected layers, and of a selector's output.
 _HIDDEN = 256
 _SELECTED = 128
-# Side of the grid that a selector brings maps to.
+# Side of the grid to which a selector pools maps.
 _SELECTOR_GRID = 8
 
 
 class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions around which the input is led.
+    """Residual block of two 3x3 convolutions with an identity skip.
 
     Parameters
     ----------
     width : int
-        Channels of input and output.
+        Number of channels of input and output.
     """
 
     def __init__(self, width: int):
@@ -39,7 +39,7 @@ class ResidualBlock(nn.Module):
 
 
 class DownBlock(nn.Module):
-    """Two 3x3 convolutions, the first of stride 2, beside a 1x1 convolution of stride 2.
+    """Residual block: two 3x3 convolutions, the first of stride 2, and a 1x1 skip.
 
     Parameters
     ----------
@@ -47,9 +47,10 @@ class DownBlock(nn.Module):
 
     Notes
     -----
-    The 1x1 convolution is one of stride 1, on every second pixel: the same numbers. On
-    processors with AVX2 and nothing newer, torch (2.4 to 2.14 at least) corrupts its memory
-    in the weight gradient of the other for few channels, and the process dies.
+    The 1x1 convolution of stride 2 is computed with stride 1 on every second pixel, which
+    gives the same result. On processors with AVX2 and nothing newer, torch (2.4 to 2.14 at
+    least) corrupts its memory in the weight gradient of the convolution with stride 2, for
+    few channels, and the process crashes.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -72,7 +73,7 @@ class DownBlock(nn.Module):
 
 
 class UpBlock(nn.Module):
-    """A transposed 5x5 convolution of stride 2 and a 3x3 one, beside a transposed 1x1.
+    """Residual block: a transposed 5x5 and a 3x3 convolution, and a transposed 1x1 skip.
 
     Parameters
     ----------
@@ -80,8 +81,8 @@ class UpBlock(nn.Module):
 
     Notes
     -----
-    The transposed 1x1 convolution of stride 2 is one of stride 1, whose pixels are set
-    apart by zeros, for the reason given in :class:`DownBlock`.
+    The 5x5 convolution and the skip have a stride of 2. The skip is computed with stride 1,
+    and its pixels are interleaved with zeros, for the reason given in :class:`DownBlock`.
     """
 
     def __init__(self, in_channels: int, out_channels: int):
@@ -105,14 +106,15 @@ class UpBlock(nn.Module):
 
 
 class Selector(nn.Sequential):
-    """A small network that picks from a layer what its sphere is about.
+    """Small network that selects features of a layer for its sphere.
 
     Parameters
     ----------
     n_features : int
-        Channels of a map, or entries of a vector.
+        Number of channels of a map, or of entries of a vector.
     is_map : bool
-        Maps are brought to 8x8 by their maxima and mixed to one channel first.
+        Whether the input is a map. A map is first max-pooled to 8x8, and a 1x1 convolution
+        reduces it to one channel.
     """
 
     def __init__(self, n_features: int, is_map: bool):
@@ -131,7 +133,10 @@ class Selector(nn.Sequential):
 
 
 class ResidualEncoder(nn.Module):
-    """A convolution, a residual block, three blocks that halve the map, two linear layers.
+    """Encoder of residual blocks for larger images.
+
+    It consists of a convolution, a residual block, three blocks that halve the map, and two
+    linear layers.
 
     Parameters
     ----------
@@ -140,8 +145,8 @@ class ResidualEncoder(nn.Module):
     latent_dim : int, default=128
         Size of the code.
     selectors : bool, default=False
-        Whether the features of a layer are what a small network of its own makes of it,
-        128 numbers. False: maps are averaged over space, vectors taken as they are.
+        Whether a separate small network computes the features of each layer, 128 numbers.
+        If not, maps are averaged over space, and vectors are used unchanged.
     widths : tuple of four int, default=(32, 64, 128, 256)
         Channels of the first convolution, which the residual block keeps, and of the
         blocks that halve the map.
@@ -149,8 +154,8 @@ class ResidualEncoder(nn.Module):
     Attributes
     ----------
     n_layers : int
-        Eight: the convolution (0), the blocks (1 to 4), the hidden linear layer after
-        BatchNorm and activation (5), the last linear layer (6) and its sigmoid (7).
+        Eight layers: the convolution (0), the blocks (1 to 4), the hidden linear layer
+        after BatchNorm and activation (5), the last linear layer (6) and its sigmoid (7).
     """
 
     n_layers = 8
@@ -164,7 +169,7 @@ class ResidualEncoder(nn.Module):
     ):
         super().__init__()
         channels, *size = in_shape
-        # Without padding it takes a pixel off each side; each block then halves.
+        # The convolution without padding removes a pixel on each side; each block halves.
         cells = math.prod(-(-(n - 2) // 8) for n in size)
         self.conv = nn.Conv2d(channels, widths[0], 3, bias=False)
         self.residual = ResidualBlock(widths[0])
@@ -186,20 +191,20 @@ class ResidualEncoder(nn.Module):
     def layer_features(
         self, batch: torch.Tensor, layers: tuple[int, ...]
     ) -> list[torch.Tensor]:
-        """Return what layers make of images, selected or averaged over space.
+        """Return the features of some layers, from selectors or averaged over space.
 
         Parameters
         ----------
         batch : Tensor of shape (b, C, H, W)
         layers : tuple of int
-            Ascending, from 0 to 7.
+            Layers in ascending order, from 0 to 7.
 
         Returns
         -------
         features : list of Tensor of shape (b, d_j)
-            128 numbers each with selectors.
+            Features of each layer; with selectors, d_j is 128.
         """
-        # What comes after the last of them is not computed.
+        # Layers after the last requested one are not computed.
         outputs = zip(range(layers[-1] + 1), self._outputs(batch), strict=False)
         return [self._select(index, z) for index, z in outputs if index in layers]
 
@@ -225,13 +230,13 @@ class ResidualEncoder(nn.Module):
 
 
 class ResidualDecoder(nn.Module):
-    """Two linear layers, three blocks that double the map, a residual block.
+    """Decoder of two linear layers, three blocks that double the map, and a residual block.
 
     Parameters
     ----------
     out_shape : tuple (C, H, W)
-        Shape of one image. Maps start at an eighth of the size, rounded up, and what is
-        too large at the end is cut off.
+        Shape of one image. The first map has an eighth of the size, rounded up, and the
+        last map is cropped to the size of the image.
     latent_dim : int, default=128
         Size of the code.
     widths : tuple of four int, default=(32, 64, 128, 256)

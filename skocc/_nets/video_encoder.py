@@ -1,4 +1,4 @@
-"""The causal network of MOCCA for video clips, and the decoder it is trained with."""
+"""The causal network of MOCCA for video clips, and its decoder."""
 
 from collections.abc import Iterable, Iterator
 from itertools import islice, pairwise
@@ -8,7 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 _WIDTHS = (8, 16, 32, 64, 64)
-# Of each block in (T, H, W).
+# Stride of each block in (T, H, W).
 _STRIDES = ((1, 2, 2), (1, 2, 2), (2, 2, 2), (1, 2, 2), (2, 2, 2))
 _HIDDEN_DIM = 512
 
@@ -19,7 +19,7 @@ def video_sizes(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
     Parameters
     ----------
     size : tuple (T, H, W)
-        Frames and pixels of a clip; any are possible, and rounded up when halved.
+        Any number of frames and pixels of a clip. Halving rounds up.
     """
     frames, height, width = size
     sizes = [(frames, height, width)]
@@ -30,7 +30,7 @@ def video_sizes(size: tuple[int, int, int]) -> list[tuple[int, int, int]]:
 
 
 class CausalConvolution(nn.Conv3d):
-    """A 3x3x3 convolution without bias that sees no future frame.
+    """A 3x3x3 convolution without bias whose output does not depend on future frames.
 
     Parameters
     ----------
@@ -39,10 +39,11 @@ class CausalConvolution(nn.Conv3d):
 
     Notes
     -----
-    The published layer is centered in time and multiplies the weights of the frame to
-    come by zero. Here only the other two thirds are used, on a clip with an empty frame
-    put before it: the same output for two thirds of the multiplications. The parameter
-    keeps its published shape, and so the counts and the starting distribution do.
+    The published layer is centered in time and multiplies the weights of the next frame by
+    zero. This layer uses only the other two thirds of the weights, on a clip with an empty
+    frame before it, which gives the same output with two thirds of the multiplications. The
+    parameter keeps its published shape, and therefore its count and its initial
+    distribution.
     """
 
     def __init__(
@@ -58,7 +59,7 @@ class CausalConvolution(nn.Conv3d):
 
 
 class CausalDownBlock(nn.Module):
-    """A residual block of two causal convolutions, the first of which has a stride.
+    """Residual block of two causal convolutions, the first of which has a stride.
 
     Parameters
     ----------
@@ -82,18 +83,18 @@ class CausalDownBlock(nn.Module):
 
     def forward(self, clips: torch.Tensor) -> torch.Tensor:
         """Map (b, C_in, T, H, W) to (b, C_out, T', H', W')."""
-        # In this layout 3-D convolutions take half of the time on a CPU. Clips arrive in
-        # it, but maps of a single pixel or channel do not pass it on.
+        # In this layout, 3-D convolutions take half of the time on a CPU. Clips arrive in
+        # this layout, but maps of a single pixel or channel lose it.
         clips = clips.contiguous(memory_format=torch.channels_last_3d)
         return functional.leaky_relu(self.path(clips) + self.skip(clips))
 
 
 class VideoEncoder(nn.Module):
-    """Causal blocks, a code for each time step, and LSTMs that sum up the layers.
+    """Encoder of causal blocks, with a code for each time step and an LSTM for each layer.
 
-    Layers 0 to 4 are the outputs of the blocks, averaged over space; 5 is the hidden
-    layer of the code, 6 the code. Each is a sequence in time, and its feature is the last
-    output of an LSTM of its own.
+    Layers 0 to 4 are the outputs of the blocks, averaged over space. Layer 5 is the hidden
+    layer of the code, and layer 6 is the code. Each layer is a sequence in time. Its
+    feature is the last output of a separate LSTM.
 
     Parameters
     ----------
@@ -107,7 +108,7 @@ class VideoEncoder(nn.Module):
     Attributes
     ----------
     n_layers : int
-        Seven.
+        Number of layers, seven.
     """
 
     def __init__(
@@ -147,7 +148,7 @@ class VideoEncoder(nn.Module):
         ----------
         clips : Tensor of shape (b, C, T, H, W)
         layers : iterable of int
-            In ascending order. What is above the last of them is not computed.
+            Layers in ascending order. Layers after the last one are not computed.
 
         Returns
         -------
@@ -160,12 +161,12 @@ class VideoEncoder(nn.Module):
     def codes_and_features(
         self, clips: torch.Tensor, layers: Iterable[int]
     ) -> tuple[torch.Tensor, list[torch.Tensor]]:
-        """Return what `forward` and `layer_features` do, in one pass."""
+        """Return the results of `forward` and `layer_features`, in one pass."""
         sequences = list(self._sequences(clips))
         return sequences[-1], [self._feature(sequences[j], j) for j in layers]
 
     def _sequences(self, clips) -> Iterator[torch.Tensor]:
-        """Yield (b, T', d) for one layer after the other."""
+        """Yield the sequence (b, T', d) of each layer in turn."""
         for block in self.blocks:
             clips = block(clips)
             yield clips.mean(dim=(3, 4)).transpose(1, 2)
@@ -179,15 +180,15 @@ class VideoEncoder(nn.Module):
 
 
 class VideoUpBlock(nn.Module):
-    """A residual block that enlarges its input by transposed 5x5x5 convolutions.
+    """Residual block that enlarges its input by transposed 5x5x5 convolutions.
 
     Parameters
     ----------
     in_channels, out_channels : int
     stride : tuple (t, h, w)
-        How much larger the output is.
+        Factor by which each axis is enlarged.
     out_size : tuple (T, H, W)
-        An odd size is one less than twice the input.
+        Size of the output. An odd size is one less than twice the input.
     """
 
     def __init__(
@@ -229,7 +230,7 @@ class VideoUpBlock(nn.Module):
 
 
 class VideoDecoder(nn.Module):
-    """Mirror of :class:`VideoEncoder`, from the codes back to the clip.
+    """Mirror of :class:`VideoEncoder`, which maps the codes back to the clip.
 
     It is not causal, and its output has no activation.
 

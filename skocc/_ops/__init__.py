@@ -1,4 +1,4 @@
-"""Pure functions of tensors: losses, distances, maps, nearest neighbors, the memory bank.
+"""Functions of tensors: losses, distances, maps, nearest neighbors and the memory bank.
 
-Nothing here loops over batches, or knows an estimator.
+Nothing here trains a network or depends on an estimator.
 """

@@ -1,4 +1,4 @@
-"""Which vectors of many to keep: some at random, or those that cover the others."""
+"""Subsampling of vectors: a random subset, or a greedy coreset that covers all vectors."""
 
 import math
 
@@ -11,16 +11,16 @@ def random_subset(n_vectors: int, size: int, generator: torch.Generator) -> torc
     Parameters
     ----------
     n_vectors : int
-        How many there are.
+        Number of vectors.
     size : int
-        How many to choose.
+        Number of vectors to choose.
     generator : torch.Generator
-        On the CPU.
+        Generator on the CPU.
 
     Returns
     -------
     indices : Tensor of shape (size,), int64
-        In increasing order.
+        Indices in increasing order.
     """
     _check_size(n_vectors, size)
     return torch.randperm(n_vectors, generator=generator)[:size].sort().values
@@ -33,35 +33,37 @@ def greedy_coreset(
     generator: torch.Generator,
     n_projections: int | None = 128,
 ) -> torch.Tensor:
-    """Choose vectors that leave no other far from all of them: greedy k-centre.
+    """Choose vectors such that every other vector is near one of them (greedy k-center).
 
     Parameters
     ----------
     features : Tensor of shape (n, d)
-        On any device.
+        Vectors, on any device.
     size : int
-        How many to choose.
+        Number of vectors to choose.
     generator : torch.Generator
-        On the CPU; draws the first vector and the projection.
+        Generator on the CPU, which draws the first vector and the projection.
     n_projections : int or None, default=128
-        Features with more dimensions are compared after a random projection to as many,
-        which keeps distances about as they are. None compares the features themselves.
+        Features with more dimensions are compared after a random projection to this many
+        dimensions, which approximately preserves distances. None compares the features
+        themselves.
 
     Returns
     -------
     indices : Tensor of shape (size,), int64
-        In the order they were chosen, a random one first: the first k are what would have
-        been chosen for ``size=k``. On the device of the features.
+        Indices in the order of choice, on the device of the features. The first vector is
+        random. The first k indices are those that ``size=k`` would return.
 
     Notes
     -----
-    Each step takes the vector farthest from those chosen so far (Gonzalez 1985). Without a
-    projection, the largest distance left is at most twice the smallest possible. It takes
-    time for `size` passes over the features, and memory for one distance a vector beside
-    the projection.
+    Each step chooses the vector farthest from those chosen so far (Gonzalez 1985). Without
+    a projection, the largest remaining distance is at most twice the smallest possible. The
+    algorithm takes `size` passes over the features, and stores one distance per vector in
+    addition to the projection.
 
-    PatchCore's code compares with ten starting points that it does not keep; here every
-    vector compared with is in the coreset, or the distance to it would mean nothing.
+    PatchCore's code compares with ten starting points that it does not keep. Here, every
+    vector that is compared with is in the coreset; otherwise its distances would mean
+    nothing.
     """
     n_vectors, n_features = features.shape
     _check_size(n_vectors, size)
@@ -70,7 +72,8 @@ def greedy_coreset(
     if n_projections is not None and n_features > n_projections:
         shape = (n_features, n_projections)
         projection = torch.randn(shape, generator=generator) / math.sqrt(n_projections)
-        # Centered, or the products of nearly collapsed features would differ by rounding.
+        # Without centering, the products of nearly collapsed features would be dominated by
+        # rounding.
         center, projection = features.mean(dim=0), projection.to(features)
         blocks = features.split(16384)  # no centered copy of all features
         features = torch.cat([(block - center) @ projection for block in blocks])
@@ -80,7 +83,7 @@ def greedy_coreset(
         newest = features.index_select(0, chosen[step - 1 : step])
         added = torch.cdist(features, newest, compute_mode="donot_use_mm_for_euclid_dist")
         distances = torch.minimum(distances, added[:, 0])
-        # Copies of a chosen vector have distance 0 too, and it must not be chosen again.
+        # Below 0, the distance of duplicates, so that no vector is chosen twice.
         distances.index_fill_(0, chosen[step - 1 : step], -1)
         chosen[step] = distances.argmax()
     return chosen

@@ -1,16 +1,16 @@
-"""The formulas of the papers, and one of our own, as pure functions of tensors."""
+"""Losses of the methods, and the distances and similarities they are computed from."""
 
 import torch
 from torch.nn import functional
 
-# Window of structural similarity, and the constants that keep its fractions finite.
+# Window of structural similarity, and the constants that keep its denominators positive.
 SSIM_WINDOW = 11
 _SSIM_SIGMA = 1.5
 _SSIM_K1, _SSIM_K2 = 0.01, 0.03
 
 
 def squared_distance(z: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
-    """Squared Euclidean distance to the center.
+    """Return the squared Euclidean distance to the center.
 
     Parameters
     ----------
@@ -28,10 +28,10 @@ def squared_distance(z: torch.Tensor, center: torch.Tensor) -> torch.Tensor:
 
 
 def hard_boundary_loss(distances: torch.Tensor) -> torch.Tensor:
-    """Mean squared distance: every image is pulled to the center.
+    """Return the mean squared distance to the center.
 
-    The one-class Deep SVDD objective (Ruff et al. 2018, Eq. 4) without its weight decay,
-    which is the optimiser's.
+    This is the one-class Deep SVDD objective (Ruff et al. 2018, Eq. 4) without its weight
+    decay, which the optimizer applies.
 
     Parameters
     ----------
@@ -48,19 +48,20 @@ def hard_boundary_loss(distances: torch.Tensor) -> torch.Tensor:
 def soft_boundary_loss(
     distances: torch.Tensor, radius: torch.Tensor, nu: float
 ) -> torch.Tensor:
-    """Volume of the sphere plus the excess of the images outside it.
+    """Return the volume of the sphere plus the excess of the images outside it.
 
-    ``R^2 + 1/nu * mean(max(0, d - R^2))`` (Ruff et al. 2018, Eq. 3) without its weight
-    decay.
+    This is ``R^2 + 1/nu * mean(max(0, d - R^2))`` (Ruff et al. 2018, Eq. 3) without the
+    weight decay.
 
     Parameters
     ----------
     distances : Tensor of shape (b,)
         Squared distances d; b at least 1.
     radius : scalar Tensor
-        R, in units of distance, not squared.
+        Radius R, not squared.
     nu : float in (0, 1]
-        Price of an image outside: about this fraction of the images ends there.
+        Fraction of the images that end up outside the sphere, approximately. A smaller
+        value gives these images a larger weight.
 
     Returns
     -------
@@ -71,7 +72,7 @@ def soft_boundary_loss(
 
 
 def reconstruction_loss(reconstruction: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """Squared error, summed over each image, averaged over the batch.
+    """Return the squared error, summed over each image and averaged over the batch.
 
     Parameters
     ----------
@@ -85,15 +86,15 @@ def reconstruction_loss(reconstruction: torch.Tensor, batch: torch.Tensor) -> to
 
 
 def pairwise_distance_loss(z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.Tensor:
-    """Mean distance, not squared, between the embeddings of neighbouring patches.
+    """Return the mean distance, not squared, between embeddings of neighboring patches.
 
-    ``mean_i ||z_i - z'_i||`` (Yi and Yoon 2020, Eq. 4), the pull of Patch SVDD, without its
-    weight lambda. The paper has the sum over pairs; its code, the mean.
+    This is Patch SVDD's loss ``mean_i ||z_i - z'_i||`` (Yi and Yoon 2020, Eq. 4) without
+    its weight lambda. The paper sums over pairs; its code averages.
 
     Parameters
     ----------
     z, z_neighbor : Tensor of shape (b, d)
-        Embeddings of patches and of their neighbours; b at least 1.
+        Embeddings of patches and of their neighbors; b at least 1.
 
     Returns
     -------
@@ -104,15 +105,14 @@ def pairwise_distance_loss(z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.T
 
 
 def closeness_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Cost of distances that are not 0: ``-mean log(1 - dist)``.
+    """Return the closeness loss ``-mean log(1 - dist)``, which penalizes large distances.
 
-    The closeness loss of data splitting (Schlachter et al. 2019, Eq. 2), for pairs of
-    typical samples.
+    Data splitting applies it to pairs of typical samples (Schlachter et al. 2019, Eq. 2).
 
     Parameters
     ----------
     logits : Tensor of shape (b,)
-        Of distances in [0, 1]; b at least 1.
+        Logits of distances in [0, 1]; b at least 1.
 
     Returns
     -------
@@ -123,15 +123,14 @@ def closeness_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def dispersion_loss(logits: torch.Tensor) -> torch.Tensor:
-    """Cost of distances that are not 1: ``-mean log dist``.
+    """Return the dispersion loss ``-mean log dist``, which penalizes small distances.
 
-    The dispersion loss of data splitting (Schlachter et al. 2019, Eq. 4), for pairs of
-    atypical samples.
+    Data splitting applies it to pairs of atypical samples (Schlachter et al. 2019, Eq. 4).
 
     Parameters
     ----------
     logits : Tensor of shape (b,)
-        Of distances in [0, 1]; b at least 1.
+        Logits of distances in [0, 1]; b at least 1.
 
     Returns
     -------
@@ -142,14 +141,14 @@ def dispersion_loss(logits: torch.Tensor) -> torch.Tensor:
 
 
 def intra_class_loss(logits: torch.Tensor, is_atypical: torch.Tensor) -> torch.Tensor:
-    """Binary cross-entropy of the probability of being atypical.
+    """Return the binary cross-entropy of the probability that samples are atypical.
 
-    The intra-class loss of data splitting (Schlachter et al. 2019, Eq. 3).
+    This is the intra-class loss of data splitting (Schlachter et al. 2019, Eq. 3).
 
     Parameters
     ----------
     logits : Tensor of shape (b,)
-        Of the probability that a sample is atypical; b at least 1.
+        Logits of the probability that a sample is atypical; b at least 1.
     is_atypical : Tensor of shape (b,)
         1 for atypical samples, 0 for typical ones.
 
@@ -163,7 +162,7 @@ def intra_class_loss(logits: torch.Tensor, is_atypical: torch.Tensor) -> torch.T
 
 
 def squared_error_map(reconstruction: torch.Tensor, batch: torch.Tensor) -> torch.Tensor:
-    """Squared error at each pixel, averaged over the channels.
+    """Return the squared error at each pixel, averaged over the channels.
 
     Parameters
     ----------
@@ -178,11 +177,12 @@ def squared_error_map(reconstruction: torch.Tensor, batch: torch.Tensor) -> torc
 
 
 def similarity_map(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Structural similarity (SSIM) at each window, averaged over the channels.
+    """Return the structural similarity (SSIM) of each window, averaged over the channels.
 
-    That of Wang et al. (2004, Eq. 13), at a single scale: means, variances and covariance
-    weighted by a Gaussian of deviation 1.5 over 11 x 11 pixels, the constants
-    ``(0.01 L)^2`` and ``(0.03 L)^2`` with the range of values L = 1.
+    The formula is that of Wang et al. (2004, Eq. 13), at a single scale. Means, variances
+    and covariance are weighted by a Gaussian with a standard deviation of 1.5 over 11 x 11
+    pixels. The constants are ``(0.01 L)^2`` and ``(0.03 L)^2``, where L = 1 is the range of
+    the values.
 
     Parameters
     ----------
@@ -192,14 +192,14 @@ def similarity_map(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
     Returns
     -------
     similarities : Tensor of shape (b, H - 10, W - 10)
-        In [-1, 1], 1 where the images are equal. Only windows that lie within the image;
-        the first has its center at pixel (5, 5).
+        Values in [-1, 1], where 1 means equal windows. Only windows within the image are
+        included; the center of the first one is pixel (5, 5).
     """
     offsets = torch.arange(SSIM_WINDOW, device=first.device) - SSIM_WINDOW // 2
     weights = torch.exp(-(offsets.to(first.dtype) ** 2) / (2 * _SSIM_SIGMA**2))
     weights = weights / weights.sum()
     moments = torch.stack([first, second, first * first, second * second, first * second])
-    # The window is a product of one over rows and one over columns.
+    # The window is separable: one factor for the rows and one for the columns.
     maps = moments.flatten(0, 2).unsqueeze(1)
     maps = functional.conv2d(maps, weights.view(1, 1, -1, 1))
     maps = functional.conv2d(maps, weights.view(1, 1, 1, -1))
@@ -214,7 +214,7 @@ def similarity_map(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
 
 
 def structural_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """Mean of :func:`similarity_map` over each image.
+    """Return the mean of :func:`similarity_map` over each image.
 
     Parameters
     ----------
@@ -224,7 +224,7 @@ def structural_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Te
     Returns
     -------
     similarities : Tensor of shape (b,)
-        In [-1, 1], 1 for equal images.
+        Values in [-1, 1], where 1 means equal images.
     """
     return similarity_map(first, second).mean(dim=(1, 2))
 
@@ -235,12 +235,13 @@ def divided_by_median(cells: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     cells : Tensor of shape (b, ...)
-        Scores, not negative.
+        Scores, which must not be negative.
 
     Returns
     -------
     relative : Tensor of shape (b, ...)
-        1 is what is usual in the image. A median of zero counts as 1e-12.
+        Relative scores, where 1 is the median of the image. A median of zero counts as
+        1e-12.
     """
     medians = cells.flatten(1).median(dim=1).values.clamp(min=1e-12)
     return cells / medians.view(-1, *[1] * (cells.dim() - 1))

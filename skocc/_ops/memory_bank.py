@@ -1,9 +1,8 @@
-"""The memory bank: embeddings of training images, searched for the nearest ones.
+"""The memory bank: embeddings of training images, in which nearest neighbors are searched.
 
-A bank is made of a stream that may be larger than memory, under a budget of bytes.
-
-Which vectors are kept is decided by their numbers before any of them is computed, so that
-at no time more than the bank and a block of the stream are held.
+A bank is built from a stream of vectors that may be larger than memory, within a limit in
+bytes. The indices of the vectors to keep are drawn before any vector is computed, so that
+memory holds only the bank and one block of the stream.
 """
 
 import hashlib
@@ -23,23 +22,24 @@ from skocc._ops.neighbors import (
 )
 from skocc._ops.tensors import tensor_view
 
-# Numbers of a block of the bank while it is searched, 64 MiB in float64.
+# Number of values in a block of the bank during a search, 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23
-# A coreset is chosen from a random pool of at most this many bytes beyond the bank's own.
+# A coreset is chosen from a random pool, which may exceed the bank by this many bytes.
 _POOL_BYTES = 2**28
-# Vectors that show whether features differ.
+# Number of vectors from which the spread of the features is estimated.
 _N_SHOWN = 10_000
 
 
 class Bank(NamedTuple):
-    """Vectors, and where in the stream they were.
+    """Vectors and their positions in the stream.
 
     Attributes
     ----------
     vectors : Tensor of shape (m, d), float32
-        On the CPU.
+        Vectors on the CPU.
     rows : Tensor of shape (m,), int64
-        Ascending for a random choice, in the order they were chosen for a coreset.
+        Positions in the stream: ascending for a random subset, in the order of choice for a
+        coreset.
     """
 
     vectors: torch.Tensor
@@ -55,31 +55,33 @@ def build_banks(
     subsampling: str,
     generator: torch.Generator,
 ) -> list[Bank]:
-    """Keep some of the vectors of several streams that come side by side.
+    """Build one bank from each of several parallel streams of vectors.
 
     Parameters
     ----------
     blocks : iterable
-        Each block has, for every stream, its next vectors, a Tensor (m, d) on any device.
+        Blocks of the streams. A block contains, for every stream, its next vectors, a
+        Tensor (m, d) on any device.
     n_vectors : sequence of int
-        How many vectors each stream holds in all.
+        Total number of vectors in each stream.
     n_kept : sequence of int
-        How many of them to keep.
+        Number of vectors to keep from each stream.
     n_features : int
         Size d of a vector.
     subsampling : {"random", "coreset"}
-        Which to keep: any, or those that leave no other far from all of them.
+        How to choose the vectors: at random, or as a greedy coreset.
     generator : torch.Generator
-        On the CPU.
+        Generator on the CPU.
 
     Returns
     -------
     banks : list of Bank
+        One bank for each stream.
 
     Notes
     -----
-    A coreset is that of the whole stream if this takes up to 256 MiB more than the bank
-    does, else of a random part of it as large as that.
+    The coreset is chosen from the whole stream if the stream exceeds the bank by at most
+    256 MiB, else from a random subset of that size.
     """
     sizes = list(n_kept)
     if subsampling == "coreset":
@@ -118,15 +120,15 @@ def _coreset_of(bank, size, generator):
 
 
 def image_digests(batch: torch.Tensor) -> list[bytes]:
-    """Return a short text for each image by which it is recognised.
+    """Return a digest of each image, by which a training image is recognized.
 
-    An image of the bank finds itself at distance 0, which says nothing about how normal it
-    is. It has to be known to be judged by the others.
+    A training image would find its own vectors at distance 0. It is recognized so that it
+    can be scored against the other images.
 
     Parameters
     ----------
     batch : Tensor of shape (b, ...)
-        Equal values give the same text, on whatever device.
+        Images. Equal values have the same digest, on any device.
 
     Returns
     -------
@@ -141,19 +143,19 @@ def image_digests(batch: torch.Tensor) -> list[bytes]:
 
 
 class MemoryBank:
-    """Embeddings of training images, and which image each of them is from.
+    """Embeddings of training images, and the image that contains each embedding.
 
-    An image of the bank would find itself at distance 0. So images are recognized by a
-    digest, and are compared with the vectors of the other images only.
+    A training image would find its own vectors at distance 0. Therefore training images are
+    recognized by a digest, and are compared only with the vectors of other images.
 
     Parameters
     ----------
     vectors : ndarray of shape (m, d), float32
-        The embeddings.
+        Embeddings.
     images : ndarray of shape (m,), int32
-        Number of the image that each vector is from.
+        Index of the image that contains each vector.
     digests : ndarray of shape (n, 16), uint8
-        Of the images, by number, as :func:`image_digests` gives them.
+        Digests of the images, from :func:`image_digests`.
     """
 
     def __init__(self, vectors: np.ndarray, images: np.ndarray, digests: np.ndarray):
@@ -175,20 +177,22 @@ class MemoryBank:
         subsampling: str,
         generator: torch.Generator,
     ) -> list["MemoryBank"]:
-        """Make banks of streams of vectors that come side by side.
+        """Build one bank from each of several parallel streams of vectors.
 
         Parameters
         ----------
         blocks, n_vectors, n_kept, n_features, subsampling, generator
-            As in :func:`build_banks`. Each image has equally many vectors in a stream.
+            As in :func:`build_banks`. Each image has the same number of vectors in a
+            stream.
         digests : list of bytes
-            Of the images, filled while the blocks are made.
+            Digests of the images; the iteration over `blocks` may fill this list.
         n_images : int
+            Number of training images.
 
         Returns
         -------
         banks : list of MemoryBank
-            One for each stream.
+            One bank for each stream.
         """
         banks = build_banks(
             blocks,
@@ -208,23 +212,23 @@ class MemoryBank:
         return len(self.vectors)
 
     def __getstate__(self):
-        # The graph of neighbors is made again.
+        # The neighbor graph is built again when it is needed.
         return {"vectors": self.vectors, "images": self.images, "digests": self.digests}
 
     def __setstate__(self, state):
         self.__init__(**state)
 
     def n_others(self) -> int:
-        """Return how many vectors every training image can be compared with."""
+        """Return the minimum number of vectors from other images, for any image."""
         return len(self) - int(np.bincount(self.images).max())
 
     def spread(self) -> float:
-        """Return the mean standard deviation of the features, relative to their size."""
+        """Return the mean standard deviation of features, relative to their magnitude."""
         shown = self.vectors[:: max(1, len(self) // _N_SHOWN)]
         return float(shown.std(axis=0).mean() / max(np.abs(shown).mean(), 1e-30))
 
     def numbers_of(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return which training image each image of a batch is.
+        """Return the index of each image of a batch among the training images.
 
         Parameters
         ----------
@@ -233,28 +237,30 @@ class MemoryBank:
         Returns
         -------
         numbers : Tensor of shape (b,), int32
-            On the device of the batch; -1 for a new image. Of equal images it is the first,
-            so that the others still find a copy of themselves.
+            Indices on the device of the batch; -1 for an image that is not a training
+            image. Equal images have the index of the first, so that the others still find a
+            copy of themselves.
         """
         known = self._numbers_of_digests()
         found = [known.get(digest, -1) for digest in image_digests(batch)]
         return torch.tensor(found, dtype=torch.int32, device=batch.device)
 
     def on(self, device: torch.device, search: str, verbose: int = 0) -> "BankSearch":
-        """Return the bank where it can be searched.
+        """Return a searchable copy of the bank.
 
         Parameters
         ----------
         device : torch.device
-            Where an exact search computes; an approximate one does on the CPU.
+            Device of an exact search. An approximate search runs on the CPU.
         search : {"exact", "approximate"}
+            Search algorithm.
         verbose : int, default=0
-            Whether to say that a graph of neighbors is made, which happens once.
+            Whether to report that a neighbor graph is being built, which happens once.
         """
         vectors, images = tensor_view(self.vectors), tensor_view(self.images)
         if search == "exact":
             return BankSearch(vectors.to(device), images.to(device))
-        with self._lock:  # of several threads, one makes it
+        with self._lock:  # only one of several threads builds the graph
             if self._index is None:
                 self._index = ApproximateIndex(vectors, images, verbose=verbose)
         return BankSearch(vectors, images, self._index)
@@ -274,9 +280,9 @@ class BankSearch:
     ----------
     vectors : Tensor of shape (m, d)
     images : Tensor of shape (m,)
-        Number of the image that each vector is from.
+        Index of the image that contains each vector.
     index : ApproximateIndex or None
-        Searched in place of the vectors.
+        Index of an approximate search. None means an exact search of the vectors.
     """
 
     vectors: torch.Tensor
@@ -286,21 +292,22 @@ class BankSearch:
     def nearest(
         self, queries: torch.Tensor, image_of_query: torch.Tensor, n_neighbors: int
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search for the nearest vectors that are from other images.
+        """Search for the nearest vectors of other images.
 
         Parameters
         ----------
         queries : Tensor of shape (n, d)
         image_of_query : Tensor of shape (n,)
-            As :meth:`MemoryBank.numbers_of` gives them.
+            Index of the training image that contains each query, or -1, as
+            :meth:`MemoryBank.numbers_of` returns it.
         n_neighbors : int
 
         Returns
         -------
         distances, indices : Tensor of shape (n, n_neighbors)
-            As :func:`~skocc._ops.neighbors.nearest` gives them.
+            As :func:`~skocc._ops.neighbors.nearest` returns them.
         """
-        # Groups that nothing belongs to would only cost time.
+        # If no query is from a training image, groups would only cost time.
         is_known = bool((image_of_query >= 0).any())
         query_groups = image_of_query if is_known else None
         if self.index is not None:
@@ -311,7 +318,7 @@ class BankSearch:
             n_neighbors,
             query_groups=query_groups,
             bank_groups=self.images if is_known else None,
-            # Blocks of long vectors would take more memory than the bank may.
+            # Fewer vectors per block if they are long, to limit memory.
             bank_block=min(16384, max(1024, _BLOCK_NUMBERS // self.vectors.shape[1])),
         )
 
@@ -324,36 +331,37 @@ def to_rows(maps: torch.Tensor) -> torch.Tensor:
 def kept_under_budget(
     n_vectors: Sequence[int], n_features: int, max_bytes: int | None
 ) -> list[int]:
-    """Share a budget of bytes among banks, in proportion to their sizes.
+    """Divide a limit in bytes among banks, in proportion to their sizes.
 
     Parameters
     ----------
     n_vectors : sequence of int
-        Vectors of each bank, if there were no budget.
+        Number of vectors of each bank without a limit.
     n_features : int
+        Size of a vector.
     max_bytes : int or None
-        Of all banks together. None: no limit.
+        Maximum size of all banks together. None means no limit.
 
     Returns
     -------
     n_kept : list of int
-        At least one of each.
+        Number of vectors to keep in each bank, at least one.
 
     Raises
     ------
     ValueError
-        The budget does not hold one vector of each.
+        The limit is too small for one vector per bank.
     """
     full = bank_bytes(sum(n_vectors), n_features)
-    max_bytes = full if max_bytes is None else int(max_bytes)  # of NumPy it may overflow
+    max_bytes = full if max_bytes is None else int(max_bytes)  # NumPy integers may overflow
     if full <= max_bytes:
         return list(n_vectors)
     smallest = bank_bytes(len(n_vectors), n_features)
     if max_bytes < smallest:
         raise ValueError(
-            f"The banks must hold a vector each. Got a budget of {max_bytes} bytes for "
-            f"{len(n_vectors)} bank(s) of vectors of {4 * n_features} bytes. Allow at "
-            f"least {smallest} bytes; all vectors take {full}."
+            f"Each memory bank must hold at least one vector. Got a limit of {max_bytes} "
+            f"bytes for {len(n_vectors)} bank(s) of vectors of {4 * n_features} bytes. "
+            f"Allow at least {smallest} bytes; all vectors take {full}."
         )
     spare = max_bytes - smallest
     return [1 + int((n - 1) * spare // (full - smallest)) for n in n_vectors]

@@ -1,7 +1,7 @@
-"""Nearest neighbours in a bank of vectors: exact, approximate, and which to keep.
+"""Exact and approximate search for the nearest neighbors in a memory bank.
 
-The distances are Euclidean, never squared, and in float64: collapsed features, which differ
-by 1e-4 of their size, still rank images.
+The distances are Euclidean, not squared, and in float64. Nearly collapsed features, which
+differ by 1e-4 of their magnitude, therefore still rank images.
 """
 
 import math
@@ -13,13 +13,13 @@ from dataclasses import dataclass, replace
 import torch
 from tqdm import tqdm
 
-# Candidates beyond the neighbours asked for. The more there are, the more often the error
-# bound separates them from the rest of the bank; each costs one exact distance.
+# Number of candidates in addition to the requested neighbors. More candidates are separated
+# from the rest of the bank by the error bound more often; each costs one exact distance.
 _N_SPARE = 8
-# Distances that differ by half a unit in the last place of float32 count as equal. Without
-# this, a bank with many copies of one vector could never be separated.
+# Distances that differ by half a unit in the last place of float32 count as equal.
+# Otherwise a bank with many copies of one vector could never be separated.
 _TOLERANCE = torch.finfo(torch.float32).eps
-# Rows of which minima are taken at once, before the candidates are sorted out.
+# Number of values of which a minimum is taken before the candidates are selected.
 _N_FOLDS = 32
 
 
@@ -33,60 +33,62 @@ def nearest(
     query_block: int = 1024,
     bank_block: int = 16384,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Search the bank exactly for the nearest neighbours of each query.
+    """Search the bank exactly for the nearest neighbors of each query.
 
     Parameters
     ----------
     queries : Tensor of shape (n, d)
-        On any device.
+        Vectors, on any device.
     bank : Tensor of shape (m, d)
-        On the same device, finite.
+        Finite vectors, on the same device.
     n_neighbors : int, default=1
     query_groups : Tensor of shape (n,), default=None
-        Image that each query is from. A bank vector of the same group is no neighbour.
+        Image that contains each query. Bank vectors of the same group are excluded.
     bank_groups : Tensor of shape (m,), default=None
-        Image that each bank vector is from; goes with `query_groups`.
+        Image that contains each bank vector; required with `query_groups`.
     query_block, bank_block : int
-        Queries and bank vectors compared at once. The search takes the memory of a few
-        matrices of `query_block` times `bank_block` floats, beside a copy of the queries.
+        Number of queries and of bank vectors that are compared at once. The search takes
+        the memory of a few matrices of `query_block` times `bank_block` floats, in addition
+        to a copy of the queries.
 
     Returns
     -------
     distances : Tensor of shape (n, n_neighbors), float64
-        From the nearest on. NaN for a query that is not finite.
+        Distances in ascending order. They are NaN for a query that is not finite.
     indices : Tensor of shape (n, n_neighbors), int64
         Rows of the bank.
 
     Raises
     ------
     ValueError
-        The shapes do not go together, the bank is not finite, or there are fewer neighbours
-        than asked for.
+        The shapes do not match, the bank is not finite, or there are fewer neighbors than
+        requested.
 
     Notes
     -----
-    Half the squared distance is ``|q|^2 / 2 + |b|^2 / 2 - q b``, of which the first term
-    does not change the order of the neighbours and the others are one matrix product. It is
-    fast, but its rounding errors are those of ``|q||b|``, which for nearly collapsed
-    features is more than the distance. So the product only proposes candidates:
+    Half the squared distance is ``|q|^2 / 2 + |b|^2 / 2 - q b``. The first term does not
+    change the order of the neighbors, and the other terms are one matrix product. The
+    product is fast, but its rounding errors are those of ``|q||b|``, which for nearly
+    collapsed features is more than the distance. So the product only proposes candidates:
 
     1. Features are centered on a median of the bank and scaled.
     2. The product computes, for each pair, a *lower bound*: half the squared distance, less
        ``g (|q||b| + |b|^2 / 2)`` with ``g = 2 (d + 8) u``, and u the unit roundoff. This is
        at least the rounding error of the product, in whatever order it adds (Higham,
        Accuracy and Stability of Numerical Algorithms, 2002, section 3.1), and of the
-       features it is given. As the bound is one of each pair, vectors far off do not
-       loosen those of the others.
-    3. For the vectors with the lowest bounds the distances are computed as differences in
-       float64. All others are no nearer than the last of these bounds. Where that is no
-       less than the last neighbour's distance, the search of this query is done.
-    4. The remaining queries go through the same in float64, and those left of them through
-       a search by differences alone.
+       features it is given. Each pair has its own bound, so distant vectors do not loosen
+       the bounds of the others.
+    3. For the vectors with the lowest bounds, the distances are computed from differences
+       in float64. All other vectors are no nearer than the last of these bounds. If that
+       bound is no less than the last neighbor's distance, the search for this query ends.
+    4. The remaining queries are searched in the same way in float64, and any that still
+       remain are searched by differences alone.
 
-    A distance is thus too large by half a unit in the last place of float32 at most; of
-    neighbours so near to each other, any may be named.
+    A distance is therefore too large by at most half a unit in the last place of float32.
+    If several neighbors are that close to each other, any of them may be returned.
 
-    MPS has no float64: what is there is searched on the CPU, where the result is too.
+    MPS does not support float64: vectors there are searched on the CPU, and the result is
+    on the CPU.
     """
     query = _Query(queries, bank, query_groups, bank_groups, query_block, bank_block)
     query.check(n_neighbors)
@@ -103,7 +105,7 @@ def nearest(
 
 @dataclass(frozen=True)
 class _Query:
-    """What `nearest` is given."""
+    """The arguments of `nearest`."""
 
     queries: torch.Tensor
     bank: torch.Tensor
@@ -113,7 +115,7 @@ class _Query:
     bank_block: int = 16384
 
     def check(self, n_neighbors):
-        """Raise a ValueError for what cannot be searched."""
+        """Raise a ValueError for invalid arguments."""
         shapes = (
             f"queries of shape {tuple(self.queries.shape)}, "
             f"a bank of {tuple(self.bank.shape)}"
@@ -121,7 +123,7 @@ class _Query:
         if self.queries.ndim != 2 or self.queries.shape[1:] != self.bank.shape[1:]:
             raise ValueError(
                 "Queries and bank must be tables with the same number of columns: "
-                f"{shapes}. Take both from the same features, one row for a vector."
+                f"{shapes}. Compute both from the same features, one row per vector."
             )
         if not self.queries.numel() or not self.bank.numel():
             raise ValueError(
@@ -130,8 +132,8 @@ class _Query:
             )
         if not all(torch.isfinite(value) for value in self.bank.aminmax()):
             raise ValueError(
-                "The bank must be finite: it holds NaN or infinite features. Check the "
-                "images it is made of, and whether training has diverged."
+                "The bank must be finite: it contains NaN or infinite features. Check the "
+                "training images, and whether training has diverged."
             )
         groups = (self.query_groups, self.bank_groups)
         given = [None if x is None else len(x) for x in groups]
@@ -139,14 +141,14 @@ class _Query:
             raise ValueError(
                 "Groups must be given for every query and every bank vector, or for "
                 f"neither: {given[0]} groups of queries and {given[1]} of bank vectors, "
-                f"with {shapes}. Pass both, one group for each row."
+                f"with {shapes}. Pass both, with one group per row."
             )
         if not 1 <= n_neighbors <= self.n_available():
             raise ValueError(
-                "The number of neighbours does not fit the bank: "
-                f"n_neighbors={n_neighbors}, and {self.n_available()} vectors that every "
-                "query may have as neighbours, those of its own group aside. Ask for at "
-                "least one and for no more than that, or make the bank of more images."
+                "n_neighbors must be at least one and at most the number of bank vectors "
+                f"outside the group of a query. Got n_neighbors={n_neighbors} and "
+                f"{self.n_available()} such vectors. Set a smaller n_neighbors, or make "
+                "the bank from more images."
             )
 
     def on_cpu(self):
@@ -159,7 +161,7 @@ class _Query:
         return replace(self, queries=self.queries[rows], query_groups=groups)
 
     def n_available(self):
-        """Return how many bank vectors every query may have as neighbours."""
+        """Return the minimum number of bank vectors outside the group of a query."""
         if self.query_groups is None:
             return len(self.bank)
         groups, counts = self.bank_groups.unique(return_counts=True)
@@ -189,22 +191,22 @@ def _nearest(query, n_neighbors):
 
 
 def _products_are_full_precision():
-    """Return whether matrix products of float32 are computed in float32 everywhere."""
+    """Return whether float32 matrix products are computed in full float32 precision."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
-    except RuntimeError:  # set for one backend alone, by torch's newer switches
+    except RuntimeError:  # set for a single backend, by newer versions of torch
         return False
 
 
 def _frame(queries, bank):
-    """Return a center (d,), and a scale that brings all centered features to [-1, 1]."""
-    # The median of a thousand rows: a mean would follow a few vectors far off.
+    """Return a center (d,), and a divisor that scales all centered features to [-1, 1]."""
+    # The median of about a thousand rows, because outliers would dominate a mean.
     step = max(1, len(bank) // 1000)
     center = bank[::step].double().median(dim=0).values
     extremes = (*queries.aminmax(), *bank.aminmax())
     largest = max(abs(float(extreme)) for extreme in extremes)
-    # A power of two divides without rounding. The squares then neither overflow in float32
-    # nor, for the spread of collapsed features, underflow.
+    # A division by a power of two does not round. The squares then do not overflow in
+    # float32, and those of the spread of collapsed features do not underflow.
     return center, math.ldexp(1.0, math.frexp(largest)[1] + 1)
 
 
@@ -243,7 +245,7 @@ def _by_products(query, n_neighbors, dtype, center, scale):
     distances, order = distances.topk(n_neighbors, largest=False)
     indices = candidates.gather(1, order)
 
-    # From bounds on half the squares, less the queries' part, to squared distances.
+    # Convert bounds on half the squares, without the queries' part, to squared distances.
     underflow = 8 * (n_features + 8) * torch.finfo(dtype).tiny
     own = norms.square() * (1 - (n_features + 8) * torch.finfo(torch.float64).eps)
     others = 2 * (bounds[:, -1].double() - underflow) + own
@@ -268,10 +270,10 @@ def _smallest(
     prepare: Callable,
     compare: Callable,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the smallest values of each query, in order, and their rows of the bank.
+    """Return the smallest values of each query in ascending order, and their bank rows.
 
-    The values are ``compare(left, prepare(bank))``, a block of both at a time; infinity for
-    vectors of the query's own group.
+    The values are ``compare(left, prepare(bank))``, computed block by block. They are
+    infinite for vectors in the group of the query.
     """
     shape = (len(left), n_smallest)
     smallest = left.new_full(shape, torch.inf)
@@ -296,13 +298,13 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
 
 
 def _row_smallest(values, n_smallest):
-    """Return the smallest of each row and their columns, as topk does, only faster."""
+    """Return the smallest values of each row and their columns, faster than topk."""
     width = values.shape[1]
     n_short = width // _N_FOLDS
     if n_short <= n_smallest:
         return values.topk(min(n_smallest, width), largest=False)
-    # The n smallest values lie in the n folds with the smallest minima, or in the rest that
-    # fills no fold. Minima are quick to take, and topk sees few values.
+    # The n smallest values are in the n folds with the smallest minima, or in the remaining
+    # columns. Minima are fast, and topk then receives few values.
     folded = values[:, : n_short * _N_FOLDS].unflatten(1, (_N_FOLDS, n_short))
     short = folded.amin(dim=1).topk(n_smallest, largest=False).indices
     folds = torch.arange(_N_FOLDS, device=values.device)
@@ -316,7 +318,7 @@ def _row_smallest(values, n_smallest):
 def exact_distances(
     queries: torch.Tensor, bank: torch.Tensor, indices: torch.Tensor
 ) -> torch.Tensor:
-    """Distances to given bank vectors, computed as differences in float64.
+    """Return the distances to given bank vectors, computed from differences in float64.
 
     Parameters
     ----------
@@ -337,32 +339,32 @@ def exact_distances(
 
 
 class ApproximateIndex:
-    """Approximate search with pynndescent, for banks too large to search exactly.
+    """Approximate search with pynndescent, for banks that are too large for exact search.
 
     Parameters
     ----------
     bank : Tensor of shape (m, d)
-        Finite.
+        Finite vectors.
     bank_groups : Tensor of shape (m,), default=None
-        Image that each bank vector is from.
+        Image that contains each bank vector.
     graph_n_neighbors : int, default=30
-        Neighbours of each bank vector in the graph that is searched. More find better and
-        take longer to build.
+        Number of neighbors of each bank vector in the search graph. More neighbors make the
+        search more accurate and the graph slower to build.
     random_state : int, default=0
-        The graph is built from random trees.
+        Seed of the random trees from which the graph is built.
     verbose : int, default=0
-        If positive, say on stderr that a graph is being built.
+        Whether a progress bar on stderr shows that a graph is being built.
 
     Raises
     ------
     ImportError
-        pynndescent is not installed. It is imported here, not with skocc: that takes
-        seconds.
+        pynndescent is not installed. It is imported here and not together with skocc,
+        because its import takes seconds.
 
     Notes
     -----
-    The first graph of a process takes a minute or two however small it is: pynndescent is
-    compiled for it, and numba keeps only a part of that for other processes.
+    The first graph of a process takes a minute or two, however small it is: numba compiles
+    pynndescent, and caches only a part of the result for other processes.
     """
 
     def __init__(
@@ -370,10 +372,10 @@ class ApproximateIndex:
     ):
         self.bank = bank.cpu()
         self.bank_groups = None if bank_groups is None else bank_groups.cpu()
-        # A graph on features that differ only in their last digits would be of rounding
-        # errors.
+        # Centering: the graph of features that differ only in their last digits would
+        # reflect rounding errors.
         self._center = self.bank.double().mean(dim=0)
-        stage = "Graph of neighbours"
+        stage = "Neighbor graph"
         if "pynndescent" not in sys.modules:
             stage += " (compiles first, which takes a minute or two)"
         with _threads_kept(), tqdm(total=1, desc=stage, disable=not verbose) as progress:
@@ -389,28 +391,29 @@ class ApproximateIndex:
         return (vectors.double() - self._center).float().numpy()
 
     def nearest(self, queries, n_neighbors=1, *, query_groups=None, epsilon=0.2):
-        """Search for the nearest neighbours of each query.
+        """Search for the nearest neighbors of each query.
 
         Parameters
         ----------
         queries : Tensor of shape (n, d)
-            On any device; the search and its result are on the CPU.
+            Vectors on any device; the search and its result are on the CPU.
         n_neighbors : int, default=1
         query_groups : Tensor of shape (n,), default=None
-            A bank vector of the same group is no neighbour.
+            Image that contains each query. Bank vectors of the same group are excluded.
         epsilon : float, default=0.2
-            How far beyond the neighbours found so far the search looks: more finds better,
-            and slower.
+            Relative distance to which the search extends beyond the neighbors found so far.
+            A larger value makes it more accurate and slower.
 
         Returns
         -------
         distances : Tensor of shape (n, n_neighbors), float64
-            Exact for the vectors found.
+            Exact distances to the vectors found.
         indices : Tensor of shape (n, n_neighbors), int64
+            Rows of the bank.
 
         Notes
         -----
-        A query for which too few candidates of other groups are found is searched exactly.
+        If too few candidates of other groups are found for a query, it is searched exactly.
         """
         bank_groups = None if query_groups is None else self.bank_groups
         query = _Query(queries, self.bank, query_groups, bank_groups).on_cpu()
@@ -443,7 +446,7 @@ class ApproximateIndex:
 
 @contextmanager
 def _threads_kept():
-    """Keep torch's number of threads: numba sets that of OpenMP, which torch takes over."""
+    """Restore torch's number of threads, which numba changes through OpenMP."""
     n_threads = torch.get_num_threads()
     try:
         yield
@@ -463,7 +466,7 @@ def _import_pynndescent():
 
 
 def bank_bytes(n_vectors: int, n_features: int) -> int:
-    """Bytes of a bank of float32 vectors, to be known before it is made.
+    """Return the number of bytes of a bank of float32 vectors.
 
     Parameters
     ----------

@@ -1,20 +1,19 @@
-"""Tensors on the memory of arrays."""
+"""Tensors that share memory with NumPy arrays."""
 
 import numpy as np
 import torch
 
 
 def tensor_view(array: np.ndarray) -> torch.Tensor:
-    """Return a tensor on the memory of an array that nothing will write to.
+    """Return a tensor that shares the memory of an array, and must not be written to.
 
-    ``torch.from_numpy`` warns of an array that is read-only, as those of joblib's memory
-    maps are. A filter for the warning would be one of the whole process, also of the
-    threads beside.
+    ``torch.from_numpy`` warns if an array is read-only, like joblib's memory maps. A filter
+    for the warning would affect all threads of the process.
 
     Parameters
     ----------
     array : ndarray
-        Writable or not.
+        Array, which may be read-only.
     """
     return torch.from_numpy(np.asarray(_Writable(array)))
 
@@ -23,4 +22,4 @@ class _Writable:
     def __init__(self, array):
         address, _ = array.__array_interface__["data"]
         self.__array_interface__ = {**array.__array_interface__, "data": (address, False)}
-        self.array = array  # NumPy keeps the owner of the memory alive, and with it this
+        self.array = array  # NumPy keeps this object alive, and it keeps the memory

@@ -1,4 +1,4 @@
-"""What comes from the user: X as image sources, labels, arguments, and warnings about them.
+"""User input: X as image sources, labels, arguments, and warnings about them.
 
-No torch, and nothing else of skocc.
+This folder imports neither torch nor any other part of skocc.
 """

@@ -1,4 +1,4 @@
-"""Arrays of what is passed in, or words that name the argument where there is none."""
+"""Conversion of arguments to arrays, with error messages that name the argument."""
 
 import numpy as np
 
@@ -9,10 +9,10 @@ def as_array(name, values, dtype=None, read=np.asarray):
     Parameters
     ----------
     name : str
-        The argument's, for the message.
+        Name of the argument, for the message.
     values : array-like
     dtype : type, default=None
-        Of real numbers. None: whatever they are.
+        Type of real numbers to convert to. None keeps the type of the values.
     read : callable, default=numpy.asarray
         Called as ``read(values, dtype=dtype)``.
 
@@ -23,17 +23,17 @@ def as_array(name, values, dtype=None, read=np.asarray):
     Raises
     ------
     ValueError
-        There is no such array, as of a ragged list, complex numbers, or numbers that are
-        too large for `dtype`.
+        The values cannot be converted: for example a ragged list, complex numbers, or
+        numbers that are too large for `dtype`.
     """
     try:
-        # Complex numbers and moments in time would be converted with a warning, or none.
+        # NumPy converts complex numbers and dates with a warning, or silently.
         if dtype is not None and np.asarray(values).dtype.kind in "cmMV":
-            raise TypeError("they are complex, or no numbers")
+            raise TypeError("the values are complex, or not numbers")
         return read(values, dtype=dtype)
     except (TypeError, ValueError, OverflowError) as error:
-        what = "samples alike" if dtype is None else "real numbers"
+        what = "equally shaped samples" if dtype is None else "real numbers"
         raise ValueError(
             f"{name} must be an array of {what}. Got a {type(values).__name__} that cannot "
-            f"be read as one: {error}. Convert it first, for example by np.array({name})."
+            f"be read as one: {error}. Convert it first, for example with np.array({name})."
         ) from error

@@ -1,7 +1,8 @@
-"""Clips of videos, cut when they are loaded, and curves over the frames of a video.
+"""Clips of videos, cut when they are loaded, and score curves over the frames of a video.
 
-A video is anything that :func:`~skocc._samples.validation.read_images` reads as images,
-which are its frames in order; or a folder of frame files.
+A video is a folder of frame files, or anything that
+:func:`~skocc._samples.validation.read_images` reads as images, which are then its frames in
+order.
 """
 
 import os
@@ -16,22 +17,22 @@ from skocc._samples.windows import window_starts
 
 
 class Clips:
-    """Windows over the frames of videos, as a source of clips (n, T, H, W, C).
+    """Source of clips (n, T, H, W, C), which are windows over the frames of videos.
 
-    A clip is cut when it is loaded. The frames of the last load are kept, so that one
-    pass in order reads each frame once, and holds no more than those of two batches.
+    A clip is cut when it is loaded. The source keeps the frames of the last load, so that a
+    pass in order reads each frame once and holds the frames of at most two batches.
 
     Parameters
     ----------
     frames : image source of shape (n_frames, H, W, C)
-        Of all videos, one after the other.
+        The frames of all videos, one video after the other.
     n_frames : sequence of int
-        Frames of each video.
+        Number of frames of each video.
     clip_length : int
-        Frames of a clip, T. No video has fewer.
+        Number of frames in a clip, T. No video may have fewer.
     stride : int, default=1
-        Frames from the start of one clip to that of the next, at most `clip_length`. The
-        last clip of a video ends with its last frame, whatever the stride.
+        Number of frames from the start of one clip to the start of the next, at most
+        `clip_length`. The last clip of a video always ends with its last frame.
 
     Attributes
     ----------
@@ -51,7 +52,7 @@ class Clips:
         self._kept = np.empty(0, dtype=int), None
         self.shape = (len(self.starts), clip_length, *frames.shape[1:])
         self.dtype, self.is_lazy = frames.dtype, frames.is_lazy
-        # Of videos of a single frame, these say what one of X is like.
+        # If every video is a single frame, these attributes describe a sample of X.
         is_single = max(n_frames) == 1
         self.is_table = is_single and getattr(frames, "is_table", False)
         self.n_features = frames.n_features if is_single else None
@@ -72,11 +73,11 @@ class Clips:
         return loaded[places.reshape(frames.shape)]
 
     def lowest_of_videos(self, scores):
-        """Return, of scores of all clips (n_clips, ...), the lowest of each video."""
+        """Return the lowest score of each video, from the scores of all clips."""
         return np.minimum.reduceat(scores, self._first_clips)
 
     def _load_frames(self, needed):
-        """Return frames by their sorted indices, of which some may have been kept."""
+        """Return the frames at sorted indices, and load only those that are not kept."""
         kept_indices, kept_frames = self._kept
         is_kept = np.isin(needed, kept_indices, assume_unique=True)
         missing = needed[~is_kept]
@@ -92,7 +93,7 @@ class Clips:
 
 
 class _JoinedFrames:
-    """The frames of several sources, one after the other."""
+    """Source of the frames of several sources, one source after the other."""
 
     def __init__(self, sources):
         self._sources = sources
@@ -134,36 +135,37 @@ def read_clips(
     min_samples=1,
     name="The estimator",
 ) -> Clips:
-    """Read X as videos, and cut them into clips; nothing else is changed.
+    """Validate X and return the clips of its videos.
 
     Parameters
     ----------
     X : array (n, T, H, W, C), tensor (n, T, C, H, W), or list of videos
         A video is an array (T, H, W, C), (T, H, W) or (T, C, H, W), a tensor (T, C, H, W),
-        the path of a folder of frame files, or a list of paths or PIL images. Whatever else
-        :func:`~skocc._samples.validation.read_images` reads holds videos of a single frame.
+        the path of a folder of frame files, or a list of paths or PIL images. Any other
+        input of :func:`~skocc._samples.validation.read_images` holds single-frame videos.
     clip_length : int or None
-        Frames of a clip. None: those of the videos, which must have one length.
+        Number of frames in a clip. None means the length of the videos, which must be
+        equal.
     clip_stride : int, default=1
-        Frames from one clip to the next.
+        Number of frames from one clip to the next.
     image_shape, image_size, intensity_range
-        Of a frame, as in :func:`~skocc._samples.validation.read_images`.
+        Parameters for a frame, as in :func:`~skocc._samples.validation.read_images`.
     like : tuple (T, H, W, C), default=None
-        Shape of the clips that an estimator was fitted on. None: in `fit`.
+        Shape of the clips in the fit of the estimator. None means that this is a fit.
     min_samples : int, default=1
-        Fewest clips the estimator can use.
+        Minimum number of clips that the estimator needs.
     name : str, default="The estimator"
         Class of the estimator, for messages.
 
     Returns
     -------
     clips : Clips
-        All windows of all videos.
+        The clips of all videos.
 
     Raises
     ------
     ValueError
-        X has no reading, a video is shorter than a clip, a frame cannot be used.
+        X cannot be interpreted, a video is shorter than a clip, or a frame is invalid.
     """
 
     def read_frames(frames):
@@ -193,9 +195,9 @@ def read_clips(
 
 
 def _holds_videos(X):
-    """Return whether X is to be read as videos, not as single frames."""
+    """Return whether X holds videos rather than single frames."""
     if isinstance(X, str | os.PathLike | Image.Image):
-        return True  # and is refused
+        return True  # _unwrap_videos raises an error
     if len(getattr(X, "shape", ())) == 1 and len(X) > 0:
         X = list(X)  # an array or a Series of paths
     if isinstance(X, list | tuple):
@@ -211,18 +213,18 @@ def _holds_videos(X):
 
 
 def _check_lengths(n_frames, clip_length, stride):
-    """Return the length of clips, once it is known that videos can be cut into them."""
+    """Return the clip length, or raise a ValueError if videos cannot be cut into clips."""
     if clip_length is None:
         clip_length = n_frames[0]
         if set(n_frames) != {clip_length}:
             raise ValueError(
                 "The clips in X must have one length unless clip_length is set. Got "
                 f"{min(n_frames)} to {max(n_frames)} frames. Set clip_length, at most "
-                f"{min(n_frames)}, to have clips cut from videos."
+                f"{min(n_frames)}, to cut the videos into clips."
             )
     if stride > clip_length:
         raise ValueError(
-            "clip_stride must not exceed clip_length, or frames are left out. Got "
+            "clip_stride must not exceed clip_length, or frames are skipped. Got "
             f"clip_stride={stride} and clips of {clip_length} frames. Set clip_stride to "
             f"{clip_length} or less."
         )
@@ -257,34 +259,34 @@ def list_frames(folder):
         raise ValueError(
             f"A video given as a path must be a folder of frame files. Got "
             f"{str(folder)!r}, which is {'a file' if folder.exists() else 'not there'}. "
-            "Extract the frames of a film first, for example by ffmpeg -i film.mp4 "
-            "folder/%06d.png; pass frame files as a list of lists, one for each video."
+            "Extract the frames of a film first, for example with ffmpeg -i film.mp4 "
+            "folder/%06d.png, or pass frame files as a list of lists, one for each video."
         )
     paths = list_images(folder, natural=True)
     if not paths:
         raise ValueError(
             f"The folder {str(folder)!r} holds no frames. Got {len(os.listdir(folder))} "
-            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are frames. Put the "
-            "frames there, or name the folder that holds them."
+            f"entries, none of which ends in one of {sorted(IMAGE_SUFFIXES)}. Put the "
+            "frames there, or pass the folder that holds them."
         )
     return paths
 
 
 def average_over_frames(scores, starts, clip_length):
-    """Give each frame the mean score of the clips that hold it.
+    """Return for each frame the mean score of the clips that contain it.
 
     Parameters
     ----------
     scores : ndarray of shape (n_clips,)
     starts : ndarray of shape (n_clips,), int
-        First frame of each clip, all different. The clips leave out no frame.
+        First frame of each clip, all different. Together the clips cover every frame.
     clip_length : int
-        Frames of a clip.
+        Number of frames in a clip.
 
     Returns
     -------
     curve : ndarray of shape (n_frames,), float64
-        Up to the last frame of the last clip.
+        Scores up to the last frame of the last clip.
     """
     n_frames = int(np.max(starts)) + clip_length
     sums, counts = np.zeros(n_frames), np.zeros(n_frames)
@@ -295,23 +297,23 @@ def average_over_frames(scores, starts, clip_length):
 
 
 def normalize_within_clips(scores, starts, clip_length, tolerance=0.0):
-    """Give each frame its mean score, from 0, the lowest in its clips, to 1, the highest.
+    """Scale the mean score of each frame to [0, 1], by the extremes within its clips.
 
     Parameters
     ----------
     scores, starts, clip_length
-        As for :func:`average_over_frames`.
+        As in :func:`average_over_frames`.
     tolerance : float, default=0.0
-        Range up to which frames have the same score: that of rounding.
+        Scores whose range is at most this count as equal, to allow for rounding.
 
     Returns
     -------
     curve : ndarray of shape (n_frames,), float64
-        0 where all frames of a frame's clips have the same score.
+        Scaled scores; 0 if all frames in the clips of a frame have the same score.
 
     Notes
     -----
-    Eq. 8 of the paper of :class:`~skocc.MOCCA`, with the minimum in the numerator.
+    This is Eq. 8 of the paper of :class:`~skocc.MOCCA`, with the minimum in the numerator.
     """
     curve = average_over_frames(scores, starts, clip_length)
     in_clips = curve[starts[:, np.newaxis] + np.arange(clip_length)]
@@ -328,13 +330,13 @@ def normalize_within_clips(scores, starts, clip_length, tolerance=0.0):
 
 
 def min_max_normalize(curve, tolerance=0.0):
-    """Bring a curve to [0, 1]; one that is constant becomes zeros.
+    """Scale a curve to [0, 1]; a constant curve becomes zeros.
 
     Parameters
     ----------
     curve : ndarray of shape (n,)
     tolerance : float, default=0.0
-        Range up to which a curve is constant: that of rounding.
+        A curve whose range is at most this counts as constant, to allow for rounding.
 
     Returns
     -------
@@ -358,19 +360,19 @@ def _unwrap_videos(X):
     if isinstance(X, list | tuple):
         if len(X) == 0:
             raise ValueError(
-                "X holds no videos. Got an empty list (n_samples=0). Check how it was made."
+                "X holds no videos. Got an empty list (n_samples=0). Pass at least one."
             )
         return list(X)
     if len(X) == 0:
         raise ValueError(
-            f"X holds no clips. Got shape {tuple(X.shape)} (n_samples=0). Check how it "
-            "was made."
+            f"X holds no clips. Got shape {tuple(X.shape)} (n_samples=0). Pass at least "
+            "one."
         )
     return X
 
 
 def _read_videos(X, read_frames):
-    """Return the frames of all videos as one source, and how many each video has."""
+    """Return the frames of all videos as one source, and the length of each video."""
     if not isinstance(X, list):
         n, length = X.shape[:2]
         frames = X.reshape(n * length, *X.shape[2:])

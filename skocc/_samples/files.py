@@ -1,4 +1,4 @@
-"""Image files in folders, in order."""
+"""Lists of the image files in a folder."""
 
 import os
 import re
@@ -8,17 +8,17 @@ IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 def list_images(folder, *, natural=False, recursive=False):
-    """Return the image files in a folder in order of their names, or in natural order.
+    """Return the image files in a folder, sorted by name or in natural order.
 
     Parameters
     ----------
     folder : Path
-        Must be there. Names that start with a dot are passed over.
+        An existing folder. Names that start with a dot are skipped.
     natural : bool, default=False
-        Whether 9 comes before 10.
+        Whether to sort in natural order, in which 9 comes before 10.
     recursive : bool, default=False
-        Whether images in folders within it are listed too, in order of these. Links to
-        folders are passed over.
+        Whether to include images in subfolders, sorted by folder first. Links to folders
+        are skipped.
 
     Returns
     -------
@@ -35,7 +35,7 @@ def list_images(folder, *, natural=False, recursive=False):
 
     images = []
     for parent, folders, names in os.walk(folder, onerror=fail):
-        # macOS puts a file ._000.png, which is no image, beside 000.png on foreign disks.
+        # On foreign disks, macOS adds a file ._000.png, which is not an image, to 000.png.
         folders[:] = [name for name in folders if recursive and not name.startswith(".")]
         paths = (Path(parent, name) for name in names if not name.startswith("."))
         images += [path for path in paths if path.suffix.lower() in IMAGE_SUFFIXES]
@@ -43,8 +43,8 @@ def list_images(folder, *, natural=False, recursive=False):
 
 
 def _natural_key(path):
-    # "frame10" -> ["frame", 10, ""]: text and numbers take turns, so that two keys have
-    # the same type at the same place.
+    # "frame10" -> ["frame", 10, ""]: text and numbers alternate, so that two keys have the
+    # same type at the same position.
     parts = re.split(r"(\d+)", path.stem)
     numbers = [int(part) if part.isdecimal() else part for part in parts]
     return path.parent, numbers, path.name

@@ -1,4 +1,4 @@
-"""How labels of normal samples and anomalies are read, the same everywhere."""
+"""The label convention for normal samples and anomalies, shared by the whole package."""
 
 from numbers import Real
 
@@ -15,17 +15,18 @@ def anomaly_kinds(y):
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        Numbers, +1 for normal and negative ones for anomalies; or names, "good" for normal.
+        Either numbers, +1 for normal samples and negative numbers for anomalies, or names,
+        "good" for normal samples.
 
     Returns
     -------
     kinds : ndarray of shape (n_samples,), int
-        The same number for the same label.
+        Equal labels have the same number.
 
     Raises
     ------
     ValueError
-        Labels are not of that form, or none is normal.
+        The labels have another form, or no sample is normal.
     """
     y, normal, anomalous = _split_labels(as_array("y", y, read=column_or_1d))
     if not normal.any() or not (normal | anomalous).all():
@@ -39,28 +40,29 @@ def anomaly_kinds(y):
 
 
 def marked_anomalies(y):
-    """Return which samples are labeled as anomalies, whatever the other labels are.
+    """Return which samples are labeled as anomalies, for labels of any form.
 
-    For detectors, which scikit-learn fits with classes of all sorts, and which ignore them.
+    Detectors use this function, because scikit-learn passes them classes of all kinds,
+    which they ignore.
 
     Parameters
     ----------
     y : array-like of shape (n_samples,)
-        As of :func:`anomaly_kinds`, or anything else, which marks nothing.
+        Labels as in :func:`anomaly_kinds`. Labels of any other form mark no sample.
 
     Returns
     -------
     marked : ndarray of shape (n_samples,), bool
-        Of shape (0,) where y is no array at all.
+        Of shape (0,) if y cannot be converted to an array.
     """
     try:
         return _split_labels(y)[2]
-    except ValueError:  # nothing that could be labels
+    except ValueError:  # y cannot be labels
         return np.zeros(0, dtype=bool)
 
 
 def are_zeros_and_ones(y):
-    """Return whether labels are both 0 and 1 and nothing else, which has two readings.
+    """Return whether the labels are exactly 0 and 1, which is ambiguous.
 
     Parameters
     ----------
@@ -69,7 +71,7 @@ def are_zeros_and_ones(y):
     Returns
     -------
     ambiguous : bool
-        Here 1 is normal; for others, PyOD among them, it is an anomaly.
+        In skocc, 1 is normal; in other libraries, such as PyOD, it is an anomaly.
     """
     try:
         y = _split_labels(y)[0]
@@ -79,20 +81,20 @@ def are_zeros_and_ones(y):
 
 
 def marked_or_warned(y):
-    """Return the same, and warn where labels that cannot be read are taken as normal."""
+    """Return the marked anomalies, and warn if unknown labels are treated as normal."""
     y, normal, anomalous = _split_labels(y)
     if n_unread := int(np.sum(~normal & ~anomalous)):
         warn(
             f"{n_unread} of {len(y)} labels in y are neither normal (+1) nor anomalies "
-            '(negative numbers, or names beside "good"), and these samples are taken as '
-            f"normal. Got {_shown(y)}. For labels in which 1 is an anomaly pass "
+            '(negative numbers, or names other than "good"), so these samples are treated '
+            f"as normal. Got {_shown(y)}. For labels in which 1 is an anomaly pass "
             "np.where(y == 1, -1, 1).",
         )
     return anomalous
 
 
 def _split_labels(y):
-    """Return labels as an array, and which mean normal and which an anomaly."""
+    """Return labels as an array, and masks of the normal samples and the anomalies."""
     y = as_array("y", y).ravel()
     if y.dtype.kind == "O" and all(isinstance(label, Real) for label in y):
         y = as_array("y", y, np.float64)
@@ -100,11 +102,11 @@ def _split_labels(y):
         return y, y == 1, y < 0
     normal = np.array([isinstance(label, str) and label == "good" for label in y], bool)
     named = np.array([isinstance(label, str) for label in y], bool)
-    # Names without a normal one among them are classes of another problem.
+    # If no name is "good", the names are classes of another problem.
     return y, normal, named & ~normal & normal.any()
 
 
 def _shown(y):
-    # By their text: there are labels that cannot be compared.
+    # Compared by their text, because some labels cannot be compared directly.
     labels = list({repr(label): label for label in y.tolist()}.values())
     return repr(labels[:6]) + (" and more" if len(labels) > 6 else "")

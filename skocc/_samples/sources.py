@@ -1,7 +1,7 @@
-"""Image sources: arrays, files or data sets behind one interface, read a batch at a time.
+"""Image sources: one interface to arrays, files and data sets, read one batch at a time.
 
-Nothing downstream knows whether pixels are in memory or on disk. NumPy and Pillow only:
-the engine converts to tensors.
+The rest of the package need not know whether pixels are in memory or on disk. This file
+uses only NumPy and Pillow; the engine converts batches to tensors.
 """
 
 import math
@@ -18,12 +18,12 @@ from PIL import Image, UnidentifiedImageError
 
 from skocc._samples.warnings import warn
 
-# Pillow's names of the pixel formats that hold more than eight bits per channel.
+# Pillow's names of the pixel formats with more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _GREY_MODES = _DEEP_MODES | {"1", "L", "LA"}
 _N_DECODERS = min(4, os.cpu_count() or 1)
 _HEADER_BLOCK = 1000
-# What undoes each value of EXIF's tag for the orientation of the camera.
+# The operation that undoes each value of EXIF's orientation tag.
 _ORIENTATION_TAG = 0x0112
 _TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -37,18 +37,18 @@ _TRANSPOSITIONS = {
 
 
 class ImageSource(Protocol):
-    """Images, rows or clips that are loaded a batch at a time.
+    """Images, rows or clips that are loaded one batch at a time.
 
     Attributes
     ----------
     shape : tuple
-        (n, H, W, C), (n, d) or (n, T, H, W, C); H and W are -1 where images differ in size.
+        (n, H, W, C), (n, d) or (n, T, H, W, C); H and W are -1 if images differ in size.
     dtype : numpy.dtype
-        What `load` gives: uint8, from 0 to 255, or float32.
+        Type of the batches that `load` returns: uint8, from 0 to 255, or float32.
     is_lazy : bool
-        Whether loading takes long enough to be worth doing ahead, in a thread.
+        Whether loading is so slow that batches are loaded ahead in a thread.
     original_size : tuple (H, W) or None
-        Of the images before they were resized; None where they differ in it, and for rows.
+        Size of the images before they were resized. None if the sizes differ, and for rows.
     """
 
     shape: tuple[int, ...]
@@ -63,20 +63,20 @@ class ImageSource(Protocol):
     def load(self, indices) -> Any:
         """Return the samples at `indices`, a slice or an array of int, as one batch.
 
-        An ndarray (b, H, W, C), (b, d) or (b, T, H, W, C), or a tensor like it on the
-        device where the source keeps its samples.
+        The batch is an ndarray (b, H, W, C), (b, d) or (b, T, H, W, C), or a tensor of the
+        same shape on the device where the source keeps its samples.
         """
 
 
 class ReadImages(ImageSource, Protocol):
-    """What is made of X.
+    """Image source that `read_images` makes from X.
 
     Attributes
     ----------
     n_features : int or None
-        Values of a sample, ``n_features_in_``; None where samples differ in it.
+        Number of values per sample, ``n_features_in_``; None if it differs between samples.
     is_table : bool
-        Whether X had rows and columns.
+        Whether X was given as rows and columns.
     """
 
     n_features: int | None
@@ -91,17 +91,17 @@ class ArrayImages:
     array : ndarray of shape (n, H, W, C) or (n, d), uint8, uint16 or float32
         The images; not copied. A memory map stays on disk until it is read.
     image_size : tuple (H, W), default=None
-        Size in pixels that images are brought to as they are loaded.
+        Size in pixels to which images are resized when they are loaded.
     intensity_range : tuple (low, high), default=None
-        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
-        numbers as they are.
+        Values that are scaled to 0 and 1, as float32. None means the range of uint8 and
+        uint16, and no scaling of other types.
     is_table : bool, default=False
         Whether the array was given as rows and columns.
 
     Attributes
     ----------
     is_deep : bool
-        Whether there are integers of 16 bits, divided by the whole of their range.
+        Whether the array holds 16-bit integers that are divided by their full range.
     """
 
     is_lazy = False
@@ -130,33 +130,34 @@ class ArrayImages:
             batch = scaled(batch, self._intensity_range)
         if self._image_size is not None:
             return np.stack([resize_array(image, self._image_size) for image in batch])
-        # A slice is a view; callers may get a read-only memory map or the user's own
-        # array, and tensors made from it must never write through.
+        # A slice is a view of a read-only memory map or of the user's own array, to which
+        # tensors made from it must never write.
         return batch if batch.base is None else batch.copy()
 
 
 class FileImages:
-    """Images in files or as PIL objects, decoded when they are loaded.
+    """Image files or PIL images that are decoded when they are loaded.
 
-    Only the headers are read here, so that a file that is no image or has another size
-    is found before any training starts. Grey and colour files may be mixed. Images are
-    turned as EXIF says, and have the size that they have then. Of a file with several pages
-    the first is read.
+    The constructor reads only the headers, so that a file that is not an image or has
+    another size is found before training starts. Gray and color files may be mixed. Images
+    are rotated as EXIF specifies, and their size is the size after the rotation. The first
+    page of a file with several pages is read.
 
     Parameters
     ----------
     items : list of str, Path or PIL.Image.Image
-        What to decode. The pixels of a file are never kept.
+        Images to decode. The pixels of a file are never kept.
     image_size : tuple (H, W), default=None
-        Size in pixels that every image is brought to. None: all have one size.
+        Size in pixels to which every image is resized. None means that all images must have
+        one size.
     n_channels : {1, 3}, default=None
-        Channels to decode to. None: 3 if any image has colour, else 1.
+        Number of channels to decode to. None means 3 if any image has color, else 1.
     mixed_sizes : bool, default=False
-        Whether images may keep sizes of their own. If they do, ``shape`` is
-        (n, -1, -1, C), and they are loaded one by one.
+        Whether images may keep different sizes. If they do, ``shape`` is (n, -1, -1, C),
+        and the images are loaded one by one.
     intensity_range : tuple (low, high), default=None
-        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
-        numbers as they are.
+        Values that are scaled to 0 and 1, as float32. None means the range of uint8 and
+        uint16, and no scaling of other types.
     """
 
     is_lazy, is_table = True, False
@@ -170,8 +171,8 @@ class FileImages:
         intensity_range=None,
     ):
         self._items, self._intensity_range = list(items), intensity_range
-        # One pool for the life of the source: memory that a thread has used for decoding
-        # serves it again, but is not given back when it ends.
+        # One pool for the life of the source: a thread reuses its memory for decoding, but
+        # does not release it when it ends.
         self._pool = ThreadPoolExecutor(_N_DECODERS)
         headers = self._read_headers()
         modes = {mode for mode, _, _ in headers}
@@ -182,7 +183,7 @@ class FileImages:
         elif n_sizes == 1 or mixed_sizes:
             self._sizes = sizes
         else:
-            self._refuse_sizes(sizes)
+            self._raise_for_sizes(sizes)
         self._warn_about_files(headers)
         if n_channels is None:
             n_channels = 1 if modes <= _GREY_MODES else 3
@@ -218,8 +219,8 @@ class FileImages:
         )
         return np.stack(list(images))
 
-    def _refuse_sizes(self, sizes):
-        """Name the first image that is not as large as the one before all others."""
+    def _raise_for_sizes(self, sizes):
+        """Raise a ValueError that names the first image whose size differs."""
         (height, width), index = sizes[0], 0
         while sizes[index] == sizes[0]:
             index += 1
@@ -231,16 +232,16 @@ class FileImages:
         )
 
     def _warn_about_files(self, headers):
-        """Name the first file of several pages, and the first that is very large."""
+        """Warn of the first file with several pages, and of the first very large file."""
         several = [index for index, (_, _, has_pages) in enumerate(headers) if has_pages]
         if several:
             warn(
                 f"{self._named(several[0])} holds several pages, of "
-                f"which the first is read. Got {len(several)} of {len(headers)} files like "
-                "it. To read the others, save each as a file of its own, or pass them as "
-                "PIL images."
+                f"which only the first is read. Got {len(several)} of {len(headers)} files "
+                "with several pages. To read the other pages, save each as a separate "
+                "file, or pass them as PIL images."
             )
-        # Pillow warns of these too, but does not say which file it is.
+        # Pillow also warns, but does not name the file.
         limit = Image.MAX_IMAGE_PIXELS or float("inf")
         large = [
             index
@@ -251,15 +252,15 @@ class FileImages:
             height, width = headers[large[0]][1]
             warn(
                 f"{self._named(large[0])} has {height} x {width} pixels, "
-                f"more than the {limit} that Pillow holds to be safe. Got {len(large)} of "
-                f"{len(headers)} files like it. Leave out what may not be trusted; else "
-                "raise PIL.Image.MAX_IMAGE_PIXELS."
+                f"more than the {limit} that Pillow considers safe. Got {len(large)} of "
+                f"{len(headers)} files of such a size. Leave out files that you do not "
+                "trust, or raise PIL.Image.MAX_IMAGE_PIXELS."
             )
 
     def _read_headers(self):
-        """Return Pillow's mode, the (H, W), and whether there are pages, of each image."""
+        """Return for each image Pillow's mode, (H, W), and whether it has several pages."""
         headers = []
-        # In blocks, because a pool takes note of all it is asked for at once.
+        # In blocks, because a pool stores all pending tasks.
         for start in range(0, len(self._items), _HEADER_BLOCK):
             block = self._items[start : start + _HEADER_BLOCK]
             places = [self._place(start + i) for i in range(len(block))]
@@ -270,34 +271,35 @@ class FileImages:
         return _name(self._items[index], self._place(index))
 
     def _place(self, index):
-        """Return what messages say of an image's place: nothing of one alone."""
+        """Return the index that messages give, or None for a single image."""
         return index if len(self._items) > 1 else None
 
 
 class ItemImages:
-    """Images that something gives by index: a data set of torch, or a list.
+    """Images that are read by index from a torch data set or a list.
 
-    Each is read when it is loaded, by its index, one after another in one thread. The first
-    one says how many channels all have, and how large they are unless `image_size` does.
+    Images are read when they are loaded, one after another, in one thread. The first image
+    determines the number of channels and, without `image_size`, the size of all images.
 
     Parameters
     ----------
     items : sequence
-        Of PIL images, tensors (C, H, W) or (H, W), arrays (H, W, C) or (H, W), or tuples
-        that begin with one of them, such as pairs of image and label.
+        PIL images, tensors (C, H, W) or (H, W), arrays (H, W, C) or (H, W), or tuples whose
+        first element is one of these, such as pairs of image and label.
     image_size : tuple (H, W), default=None
-        Size in pixels that every image is brought to. None: all have one size.
+        Size in pixels to which every image is resized. None means that all images must have
+        one size.
     n_channels : int, default=None
-        Channels that every image has; grey ones are repeated to three, and PIL images
-        converted to one or three. None: those of the first image.
+        Number of channels of every image. Gray images are repeated to three channels, and
+        PIL images are converted to one or three. None means those of the first image.
     mixed_sizes : bool, default=False
-        As in `FileImages`. The sizes are then found by reading all images once.
+        As in `FileImages`. The constructor then reads all images once to find their sizes.
     is_channels_first : callable, default=None
-        Says of the shape of an array of three dimensions whether it is (C, H, W). None:
-        none is. Tensors always are.
+        Function that returns whether the shape of a three-dimensional array is (C, H, W).
+        None means that no array has that layout. Tensors always have it.
     intensity_range : tuple (low, high), default=None
-        What is read as 0 and 1, as float32. None: the range of uint8 and uint16; other
-        numbers as they are.
+        Values that are scaled to 0 and 1, as float32. None means the range of uint8 and
+        uint16, and no scaling of other types.
     """
 
     is_lazy, is_table = True, False
@@ -333,7 +335,7 @@ class ItemImages:
 
     @property
     def original_size(self):
-        """The (H, W) of all images that have been read, None where they differ in it."""
+        """The (H, W) of all images read so far, or None if the sizes differ."""
         return next(iter(self._sizes_seen)) if len(self._sizes_seen) == 1 else None
 
     def load(self, indices):
@@ -360,14 +362,14 @@ class ItemImages:
             )
 
     def _read(self, index):
-        """Return one image as an array (H, W, C) of its own size, uint8 or float32."""
+        """Return one image as an array (H, W, C) of its original size, uint8 or float32."""
         try:
             item = self._items[index]
         except Exception as error:
             raise ValueError(
                 f"The item at index {index} of X, a {type(self._items).__name__}, cannot "
-                f"be read: {type(error).__name__}: {error}. Leave it out, for example by "
-                "torch.utils.data.Subset, or mend the data set."
+                f"be read: {type(error).__name__}: {error}. Leave it out, for example with "
+                "torch.utils.data.Subset, or fix the data set."
             ) from error
         if isinstance(item, tuple | list) and len(item) > 0:
             item = item[0]
@@ -402,8 +404,8 @@ class ItemImages:
             raise ValueError(
                 "The items of a data set must be tensors (C, H, W) or (H, W), arrays "
                 "(H, W) or (H, W, C), PIL images, or tuples that begin with one. Got "
-                f"{_described(item)} at index {index}. Wrap it in a Dataset that gives "
-                "images; pass rows as one array (n, d)."
+                f"{_described(item)} at index {index}. Wrap it in a Dataset that returns "
+                "images, or pass rows as one array (n, d)."
             )
         if not image.size:
             raise ValueError(
@@ -424,34 +426,35 @@ class ItemImages:
             kind = "NaN" if np.isnan(image).any() else "infinity (inf)"
             raise ValueError(
                 f"X contains {kind}: the image at index {index} holds values that are not "
-                "finite. Leave it out, or replace them, for example by torch.nan_to_num."
+                "finite. Leave it out, or replace the values, for example with "
+                "torch.nan_to_num."
             )
         return image
 
 
 def is_data_set(X):
-    """Return whether X is a map-style data set of torch.
+    """Return whether X is a map-style torch data set.
 
     Raises
     ------
     ValueError
-        X is what torch iterates over, and has no items that could be asked for.
+        X is a DataLoader or an iterable data set, whose items have no index.
     """
-    # Who has not imported it has none.
+    # If torch.utils.data is not imported, X cannot be a data set.
     torch_data = sys.modules.get("torch.utils.data")
     if torch_data is None or not isinstance(X, torch_data.Dataset | torch_data.DataLoader):
         return False
     if isinstance(X, torch_data.DataLoader):
         raise ValueError(
-            "X must give each image by its index, and in one order. Got a DataLoader of "
-            f"{type(X.dataset).__name__}, which gives batches of its own. Pass its data "
-            "set, loader.dataset; batch_size is a parameter of the detector."
+            "X must return each image by its index, in a fixed order. Got a DataLoader of "
+            f"{type(X.dataset).__name__}, which returns batches. Pass its data set, "
+            "loader.dataset; batch_size is a parameter of the detector."
         )
     if isinstance(X, torch_data.IterableDataset) or not hasattr(X, "__len__"):
         raise ValueError(
-            f"X must give each image by its index, and say how many there are. Got "
+            f"X must return each image by its index, and must have a length. Got "
             f"{type(X).__name__}, which does not. Pass a Dataset with __getitem__ and "
-            "__len__, or the paths of the files; list(X) where all fit into memory."
+            "__len__, the paths of the files, or list(X) if all images fit into memory."
         )
     return True
 
@@ -463,9 +466,10 @@ def _described(item):
 
 
 def scaled(array, intensity_range=None):
-    """Return numbers as float32, brought from a range to [0, 1]; too large ones are inf.
+    """Return numbers as float32, scaled from a range to [0, 1]; an overflow becomes inf.
 
-    Without a range uint16 has that of its type, and other numbers are as they are.
+    Without a range, uint16 is scaled from the range of its type, and other types are not
+    scaled.
     """
     if intensity_range is None and array.dtype == np.uint16:
         intensity_range = 0, 65535
@@ -479,24 +483,24 @@ def scaled(array, intensity_range=None):
 
 @contextmanager
 def open_image(item, index=None):
-    """Open a file as a PIL image; whatever fails in the block is said of the file.
+    """Open a file as a PIL image; any error in the block becomes one that names the file.
 
     Parameters
     ----------
     item : str, Path or PIL.Image.Image
-        A PIL image is given back as it is.
+        File or image to open. A PIL image is yielded unchanged.
     index : int, default=None
-        Its place in X, for the message.
+        Index of the item in X, for the message.
 
     Yields
     ------
     image : PIL.Image.Image
-        Its pixels are not read yet.
+        The image, whose pixels are not decoded yet.
 
     Raises
     ------
     ValueError
-        There is no such file, it is no regular file, or Pillow cannot make anything of it.
+        The file does not exist, is not a regular file, or cannot be decoded by Pillow.
     """
     try:
         if isinstance(item, Image.Image):
@@ -504,25 +508,25 @@ def open_image(item, index=None):
             return
         with open(item, "rb", opener=_open_regular) as file, Image.open(file) as image:
             if image.format == "EPS":
-                # Pillow would have Ghostscript run it, for as long as it pleases.
+                # Pillow would run it in Ghostscript, without a time limit.
                 raise ValueError("PostScript is a program, not pixels")
             yield image
-    # Decoders meet bytes that nobody thought of: beside OSError and SyntaxError they raise
+    # For unexpected bytes, decoders raise not only OSError and SyntaxError but also
     # struct.error, IndexError, zlib.error, MemoryError, errors of their own and more.
     except Exception as error:
         raise _unreadable(item, index, error) from error
 
 
 def _open_regular(path, flags):
-    """Open a regular file; a pipe would wait for ever, and a device may never end."""
+    """Open a regular file only: a pipe would block forever, and a device may never end."""
     if not stat.S_ISREG(os.stat(path).st_mode):
-        raise OSError("it is no regular file but a folder, pipe, socket or device")
-    # What stands there now may be another thing; that must not wait either.
+        raise OSError("it is not a regular file but a folder, pipe, socket or device")
+    # The file may have been replaced since the check; the new one must not block either.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def _name(item, index):
-    """Return how a message names an image: by its path, else by its place in X."""
+    """Return the name of an image for a message: its path, or its index in X."""
     if isinstance(item, Image.Image):
         return "The PIL image" if index is None else f"The PIL image at index {index}"
     place = "" if index is None else f" (index {index})"
@@ -536,7 +540,7 @@ def _unreadable(item, index, error):
     )
     reason = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(". ")]))
     if isinstance(error, UnidentifiedImageError):
-        reason = "it is in no format that Pillow knows"
+        reason = "Pillow does not recognize its format"
     elif isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
         to_do = "Leave it out of X, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
     elif isinstance(error, MemoryError):
@@ -545,18 +549,18 @@ def _unreadable(item, index, error):
 
 
 def _read_header(item, index):
-    """Return Pillow's mode, the (H, W), and whether it has pages, without decoding."""
+    """Return Pillow's mode, (H, W), and whether it has pages, without decoding."""
     with open_image(item, index) as image:
         is_file = image is not item
-        # Of a PIL image, whoever opened it has said which page is meant. A second image in
-        # a JPEG is a preview of the first.
+        # Whoever opened a PIL image has chosen its page. A second image in a JPEG is a
+        # preview of the first.
         has_pages = (
             is_file and image.format != "MPO" and getattr(image, "is_animated", False)
         )
         width, height = image.size
         is_turned = _orientation(image) in (5, 6, 7, 8)
         if image.format == "TIFF":
-            # Pillow turns these itself, some versions in part before they are decoded.
+            # Pillow rotates these itself; some versions change the size before decoding.
             if is_file:
                 width, height = image.tag_v2[256], image.tag_v2[257]
             else:
@@ -566,28 +570,28 @@ def _read_header(item, index):
 
 
 def _orientation(image):
-    """Return how a camera was held by EXIF, 1 to 8, or None; nothing is decoded."""
+    """Return EXIF's orientation of the camera, 1 to 8, or None, without decoding."""
     try:
-        # Not image.getexif(): of a PNG, that decodes the pixels to look behind them.
+        # Not image.getexif(): for a PNG, it decodes the pixels to read what follows them.
         return Image.Image.getexif(image).get(_ORIENTATION_TAG)
     except Exception:
-        # Other programs show an image whose EXIF block is broken as it is stored.
+        # Other programs do not rotate an image whose EXIF block is broken.
         return None
 
 
 def _upright(image):
-    """Return a PIL image as it is to be seen."""
+    """Return a PIL image rotated as its EXIF orientation specifies."""
     if image.format == "TIFF":
-        image.load()  # this turns it, and may leave the tag
+        image.load()  # rotates the image, and may keep the tag
         return image
     transposition = _TRANSPOSITIONS.get(_orientation(image))
     return image if transposition is None else image.transpose(transposition)
 
 
 def to_pil(array, item):
-    """Return an array (H, W[, C]), changed from what `read_image` gave, as a PIL image.
+    """Return an array (H, W[, C]) on the scale of `read_image` as a PIL image.
 
-    It holds numbers like those of `item`: of 16 bits, not floats, where that does.
+    The PIL image has 16-bit integers instead of floats if `item` has them.
     """
     with open_image(item) as image:
         if array.dtype == np.float32 and _is_deep(image):
@@ -596,15 +600,15 @@ def to_pil(array, item):
 
 
 def read_image(item, index=None, n_channels=None, intensity_range=None):
-    """Return one image (H, W, C) as it is: its own size, uint8 or float32.
+    """Return one image (H, W, C) at its original size, as uint8 or float32.
 
     Parameters
     ----------
     item, index : as in `open_image`
     n_channels : {1, 3}, default=None
-        Channels to decode to. None: 3 if it has colour, else 1.
+        Number of channels to decode to. None means 3 if the image has color, else 1.
     intensity_range : tuple (low, high), default=None
-        As of `FileImages`.
+        As in `FileImages`.
 
     Raises
     ------
@@ -632,7 +636,7 @@ def _to_array(image, image_size, n_channels, dtype, intensity_range):
     """Convert a PIL image to `n_channels`, resize it, and return (H, W, C)."""
     height, width = image_size
     if image.mode in _DEEP_MODES:
-        # Pillow cannot resize all of its deep formats, but all of mode F.
+        # Pillow cannot resize all of its deep formats, but can resize mode F.
         full_range = intensity_range or (0, 65535 if _is_deep(image) else 1)
         pixels = scaled(np.asarray(image, dtype=np.float32), full_range)
         if not np.isfinite(pixels).all():
@@ -647,7 +651,7 @@ def _to_array(image, image_size, n_channels, dtype, intensity_range):
         array = scaled(array, intensity_range or (0, 255))
     if array.ndim == 2:
         array = array[:, :, np.newaxis]
-    # A deep image is grey; where its neighbours have colour it is grey in colour.
+    # A deep image is gray; among color images, its channel is repeated.
     return np.repeat(array, n_channels, axis=2) if array.shape[2] == 1 else array
 
 

@@ -1,7 +1,7 @@
-"""Input validation: whatever is accepted as X becomes an image source.
+"""Input validation: converts X to an image source.
 
-Arrays, tensors, lists, tables, paths, PIL images and data sets all leave
-:func:`read_images` as an :class:`~skocc._samples.sources.ArrayImages`,
+:func:`read_images` accepts arrays, tensors, lists, tables, paths, PIL images and data sets.
+It returns an :class:`~skocc._samples.sources.ArrayImages`,
 :class:`~skocc._samples.sources.FileImages` or :class:`~skocc._samples.sources.ItemImages`.
 """
 
@@ -26,18 +26,18 @@ from skocc._samples.sources import (
 )
 from skocc._samples.warnings import warn
 
-# Sizes of the channel axis by which a four-dimensional layout is recognised.
+# Sizes of the channel axis that identify the layout of a four-dimensional array.
 _USUAL_CHANNELS = (1, 3, 4)
-# Anything that is not listed becomes the first. With uint8 first, float images would be
-# truncated to integers and every scikit-learn check would still pass.
+# check_array converts all other types to the first one. If uint8 were first, float images
+# would be truncated to integers and every scikit-learn check would still pass.
 _DTYPES = [np.float32, np.uint8, np.uint16]
-# Images whose values are looked at for a warning, and how far these may be off by rounding,
-# after a resize for example.
+# Number of images whose values are checked for a warning, and the tolerance of the check,
+# which allows for rounding, for example by a resize.
 _N_CHECKED = 100
 _ROUNDING = 1e-3
-# Pixels a side, and values of a row, that no sample exceeds.
+# Limit on the side of an image in pixels, and on the number of values in a row.
 _LONGEST_SIDE = 2**20
-# Pixels a side below which the maps of a backbone have no cell left.
+# Side in pixels below which the feature maps of a backbone would be empty.
 _MIN_BACKBONE_SIZE = 32
 
 
@@ -53,37 +53,37 @@ def read_images(
     min_samples=1,
     name="The estimator",
 ) -> ReadImages:
-    """Read X as images or rows; nothing else is changed.
+    """Validate X and return it as a source of images or rows.
 
     Parameters
     ----------
     X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     image_shape, image_size, intensity_range
-        The parameters of an estimator.
+        The parameters of the estimator with these names.
     like : tuple, default=None
-        ``image_shape_`` of an estimator that is fitted already: X is read like the images
-        it was fitted on. None: in `fit`.
+        ``image_shape_`` of a fitted estimator: X is read like the images of its fit. None
+        means that this is a fit.
     rows : bool, default=False
         Whether (n, d) without `image_shape` is accepted as plain rows.
     mixed_sizes : bool, default=False
         Whether files and PIL images may differ in size.
     min_samples : int, default=1
-        Fewest samples the estimator can use.
+        Minimum number of samples that the estimator needs.
     name : str, default="The estimator"
         Class of the estimator, for messages.
 
     Returns
     -------
     images : ArrayImages, FileImages or ItemImages
-        Source of shape (n, H, W, C), or (n, d) for plain rows; (n, -1, -1, C) for
-        images that differ in size.
+        Source of shape (n, H, W, C) for images, (n, -1, -1, C) for images that differ in
+        size, or (n, d) for plain rows.
 
     Raises
     ------
     ValueError
-        X has no reading, holds values that are not finite, or has too few samples; a file
-        cannot be read; a parameter is not usable.
+        X cannot be interpreted, contains values that are not finite, or has too few
+        samples; a file cannot be read; or a parameter is invalid.
     """
     check_intensity_range(intensity_range)
     reader = _Reader(
@@ -99,7 +99,7 @@ def read_images(
     )
     X = _unwrap(X)
     if isinstance(X, list) or is_data_set(X):
-        # Files, and images one by one. Other lists have become arrays in _unwrap.
+        # Files or single images: _unwrap has converted all other lists to arrays.
         images = reader.from_items(X)
     elif len(X.shape) == 2:
         images = reader.from_table(X)
@@ -112,7 +112,7 @@ def read_images(
 
 
 def check_like(images, like, name):
-    """Raise a ValueError unless images have the shape that an estimator was fitted on.
+    """Raise a ValueError unless the images have the shape of those in `fit`.
 
     Parameters
     ----------
@@ -125,16 +125,16 @@ def check_like(images, like, name):
     shape = images.shape[1:]
     if len(shape) == len(like) and _matches(shape, like):
         return
-    several = " (-1: they differ)" if -1 in shape else ""
+    several = " (-1: sizes differ)" if -1 in shape else ""
     raise ValueError(
         f"X holds samples of shape {shape}{several}, but this {name} was fitted on samples "
         f"of shape {like}. Pass X in the shape it was fitted on, or set "
-        "image_size=(H, W) and fit again to have images resized."
+        "image_size=(H, W) and fit again to resize all images."
     )
 
 
 def check_backbone_channels(image_shape):
-    """Raise a ValueError for images (H, W, C) that are neither grey nor RGB."""
+    """Raise a ValueError for images (H, W, C) that are neither gray nor RGB."""
     if image_shape[2] not in (1, 3):
         raise ValueError(
             "A backbone needs 1 or 3 channels. Got images of shape "
@@ -143,7 +143,7 @@ def check_backbone_channels(image_shape):
 
 
 def check_backbone_images(sample_shape):
-    """Raise a ValueError for samples that are no images for a backbone to be trained on.
+    """Raise a ValueError for samples that cannot train a backbone.
 
     Parameters
     ----------
@@ -159,12 +159,12 @@ def check_backbone_images(sample_shape):
 
 
 def check_integers(name, values):
-    """Raise a ValueError unless all of `values`, if there are any, are positive integers.
+    """Raise a ValueError unless `values` is None or holds only positive integers.
 
     Parameters
     ----------
     name : str
-        The parameter's.
+        Name of the parameter, for the message.
     values : sequence or None
     """
     if values is not None and not all(isinstance(n, Integral) and n > 0 for n in values):
@@ -175,12 +175,12 @@ def check_integers(name, values):
 
 
 def check_fitted_shape(estimator):
-    """Raise a ValueError unless `image_shape_` is one that `fit` sets with its parameters.
+    """Raise a ValueError unless `image_shape_` is consistent with the parameters.
 
     Parameters
     ----------
     estimator : estimator
-        Read from a file, which may hold anything.
+        An estimator loaded from a file, whose content is not trusted.
     """
     shape = estimator.image_shape_
     check_intensity_range(getattr(estimator, "intensity_range", None))
@@ -202,34 +202,35 @@ def check_fitted_shape(estimator):
 
 
 def warn_about_anomalies(y):
-    """Warn when labels say, or may say, that anomalies are among the training images."""
+    """Warn if the labels mark, or may mark, anomalies among the training images."""
     if y is None:
         return
     marked = marked_anomalies(y)
     if n_anomalies := int(marked.sum()):
         warn(
-            f"y labels {n_anomalies} of {len(marked)} training images as anomalies, and "
-            "they are being trained on as if they were normal: y is ignored in fit. "
+            f"y labels {n_anomalies} of {len(marked)} training images as anomalies, but "
+            "fit ignores y and treats these images as normal. "
             "Pass normal images only, for example X[y == 1].",
         )
     elif are_zeros_and_ones(y):
         n_ones = int(np.sum(np.asarray(y, dtype=float)))
         warn(
-            "y holds 0 and 1 only, which has two readings, and all images are being "
-            "trained on as if they were normal: y is ignored in fit. Got "
-            f"{n_ones} labels of 1 and {len(marked) - n_ones} of 0. If 1 is an anomaly, as "
-            "in PyOD, pass X[y == 0]; if 0 is one, X[y == 1]. Labels of +1 and -1, as of "
-            "np.where(y == 1, -1, 1), cannot be misread."
+            "y holds 0 and 1 only, which has two readings. fit ignores y and treats all "
+            f"images as normal. Got {n_ones} labels of 1 and {len(marked) - n_ones} of 0. "
+            "If 1 is an anomaly, as in PyOD, pass X[y == 0]; if 0 is an anomaly, pass "
+            "X[y == 1]. Labels of +1 and -1, such as np.where(y == 1, -1, 1), are not "
+            "ambiguous."
         )
 
 
 def warn_about_range(images):
-    """Warn when images have pixels that a sigmoid cannot paint, as their first ones show.
+    """Warn if the first images have values outside the output range of a sigmoid.
 
     Parameters
     ----------
     images : image source
-        Integers are in [0, 1] by the time they are trained on, rows are not painted so.
+        Integers are not checked, because they are scaled to [0, 1] before training. Rows
+        are not checked, because their decoder does not end in a sigmoid.
     """
     if images.dtype == np.uint8 or len(images.shape) != 4:
         return
@@ -237,10 +238,10 @@ def warn_about_range(images):
     lowest, highest = float(pixels.min()), float(pixels.max())
     if lowest < -_ROUNDING or highest > 1 + _ROUNDING:
         warn(
-            f"The images have values from {lowest:.3g} to {highest:.3g}, and their "
+            f"The images have values from {lowest:.3g} to {highest:.3g}, but their "
             "reconstruction, which ends in a sigmoid, lies in [0, 1]. Pass X / 255 for "
-            "pixels from 0 to 255, integers as they are, and images that have not been "
-            "standardised.",
+            "float pixels from 0 to 255, leave integers unchanged, and do not standardize "
+            "the images.",
         )
 
 
@@ -279,7 +280,7 @@ def check_image_size(image_size):
 
 
 def check_intensity_range(intensity_range):
-    """Refuse what are not two finite numbers in ascending order."""
+    """Raise a ValueError unless the range is None or two ascending finite numbers."""
     if intensity_range is None:
         return
     largest = float(np.finfo(np.float32).max)
@@ -302,10 +303,11 @@ def _warn_about_depth(images):
     high = round(65535 * float(max(image.max() for image in firsts)))
     if high - low < 65536 / 8:
         warn(
-            f"The images have 16 bits and use little of them: values from {low} to {high}, "
-            "where 0 is read as 0 and 65535 as 1. To a network they hardly differ. Set for "
-            f"example intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, "
-            "65535) to have them read as now without this warning."
+            "The images have 16 bits but use little of that range, so that they hardly "
+            f"differ for a network. Got values from {low} to {high}, where 0 is read as 0 "
+            "and 65535 as 1. Set for example "
+            f"intensity_range=(0, {2 ** max(high, 1).bit_length() - 1}), or (0, 65535) to "
+            "keep the present scale without this warning."
         )
 
 
@@ -343,21 +345,21 @@ def _unwrap(X):
             "for example np.abs(X)."
         )
     if not X.dtype.isnative:
-        # Of foreign byte order, uint16 would not be recognised as such.
+        # A uint16 array of foreign byte order would not be recognized.
         X = X.astype(X.dtype.newbyteorder("="))
     if X.ndim not in (2, 3, 4):
         raise ValueError(
             "X must be images (n, H, W) or (n, H, W, C), rows (n, d), or a list of "
             f"paths. Got a {given} of {X.ndim} dimension(s), shape {X.shape}. Reshape "
             "your data: for one image pass image[np.newaxis], for one row "
-            "X.reshape(1, -1); for a generator its images as one array."
+            "X.reshape(1, -1), and for a generator its images as one array."
         )
     return X
 
 
 def _is_table(X):
-    """Return whether X has named columns: a DataFrame of pandas, polars or another."""
-    # scikit-learn reads the names, so that it has to see the table itself.
+    """Return whether X has named columns, like a DataFrame of pandas or polars."""
+    # scikit-learn reads the column names, so it needs the table itself.
     return len(getattr(X, "shape", ())) == 2 and hasattr(X, "columns")
 
 
@@ -366,14 +368,14 @@ def _is_files(items):
 
 
 def _is_single_images(items):
-    """Return whether a list holds what a data set gives, or arrays that do not stack."""
+    """Return whether a list holds items of a data set, or arrays of different shapes."""
     first = items[0]
     is_sample = isinstance(first, list) and len({type(part) for part in first}) > 1
     if (isinstance(first, tuple) and first) or is_sample:
-        # As scikit-learn's splitters take them out of a data set.
+        # scikit-learn's splitters select such items from a data set.
         return isinstance(first[0], Image.Image) or getattr(first[0], "ndim", 0) in (2, 3)
     shapes = {tuple(x.shape) if hasattr(x, "shape") else None for x in items}
-    # Tensors one by one have their channels first, which no array has to.
+    # A list of tensors is not stacked, because tensors have their channels first.
     return all(shape is not None and len(shape) in (2, 3) for shape in shapes) and (
         len(shapes) > 1 or hasattr(first, "detach")
     )
@@ -397,7 +399,7 @@ def _stack(samples):
 
 
 def _list_of_items(X):
-    """Return a 1-D array of paths or PIL images as a list; refuse other objects."""
+    """Return a 1-D array of paths or PIL images as a list; raise for other objects."""
     items = X.tolist()
     for index, item in enumerate(items):
         if not isinstance(item, (str, os.PathLike, Image.Image)):
@@ -430,7 +432,7 @@ def _from_tensor(X):
 
 @dataclass(frozen=True)
 class _Reader:
-    """What X is read by: see `read_images`."""
+    """The parameters of `read_images`, and one method for each kind of X."""
 
     image_shape: tuple[int, int, int] | None
     given_shape: tuple | None
@@ -453,7 +455,7 @@ class _Reader:
         if isinstance(items, list) and _is_files(items):
             if n_channels not in (None, 1, 3):
                 raise ValueError(
-                    "Files are decoded to 1 (grey) or 3 (RGB) channels, but this estimator "
+                    "Files are decoded to 1 (gray) or 3 (RGB) channels, but this estimator "
                     f"works on {n_channels} channels. Pass arrays (n, H, W, {n_channels})."
                 )
             images = FileImages(
@@ -490,7 +492,7 @@ class _Reader:
         if self.image_shape is None:
             return ArrayImages(X, None, self.intensity_range, is_table=True)
         n_features = X.shape[1]
-        known = abs(math.prod(map(int, self.image_shape)))  # without the one that is -1
+        known = abs(math.prod(map(int, self.image_shape)))  # ignores an entry of -1
         if n_features % known or (-1 not in self.image_shape and n_features != known):
             raise ValueError(
                 f"Rows of {n_features} values cannot be read as images of "
@@ -502,7 +504,7 @@ class _Reader:
         return ArrayImages(X, self.image_size, self.intensity_range, is_table=True)
 
     def check_rows(self, shape):
-        """Raise a ValueError where a table cannot be plain rows."""
+        """Raise a ValueError if a table cannot be plain rows."""
         if self.like is None and not self.rows:
             raise ValueError(
                 f"X has 2 dimensions, shape {shape}, and image_shape is None, but "
@@ -532,12 +534,12 @@ class _Reader:
         return ArrayImages(X, self.image_size, self.intensity_range)
 
     def expected_shape(self):
-        """Return what is known of (H, W, C), -1 where nothing is, to tell layouts apart."""
+        """Return the known part of (H, W, C), with -1 for unknown sizes, or None."""
         if self.like is None:
             return self.image_shape
         if len(self.like) != 3:
             return None
-        # Images of any size may arrive where they are resized.
+        # With image_size, images may have any size.
         return self.like if self.image_size is None else (-1, -1, self.like[2])
 
     def check_sample_count(self, n_samples):
@@ -545,7 +547,7 @@ class _Reader:
 
 
 def _check_table(X):
-    """Raise a ValueError for a table of something else than numbers."""
+    """Raise a ValueError unless a table holds numbers and has unique column names."""
     values = np.asarray(X)
     if values.size and isinstance(values.flat[0], str | os.PathLike):
         raise ValueError(
@@ -557,7 +559,7 @@ def _check_table(X):
     counts = Counter(getattr(X, "columns", ()))
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise ValueError(
-            f"The columns of X must have names of their own. Got {repeated[:5]} more than "
+            f"The columns of X must have unique names. Got {repeated[:5]} more than "
             "once. Rename them, or pass X.to_numpy()."
         )
 
@@ -572,13 +574,13 @@ def _is_channels_first(shape, expected):
             return True
     last_is_channels, first_is_channels = c in _USUAL_CHANNELS, a in _USUAL_CHANNELS
     if last_is_channels == first_is_channels:
-        # Nothing recognisable at either end: square images give the layout away.
+        # No axis has a usual number of channels: square images identify the layout.
         last_is_channels, first_is_channels = a == b != c, b == c != a
     if last_is_channels == first_is_channels:
         raise ValueError(
             f"X of shape {shape} can be read in two ways: as (n, H, W, C), images of "
             f"{a} x {b} pixels with {c} channels, or as (n, C, H, W), images of {b} x {c} "
-            f"pixels with {a} channels. Set image_shape=(H, W, C) to say which."
+            f"pixels with {a} channels. Set image_shape=(H, W, C) to choose one."
         )
     return first_is_channels
 
@@ -597,7 +599,7 @@ def _check_against_image_shape(shape, image_shape):
 
 
 def _checked_numbers(values):
-    """Return an array (n, d) of numbers; refuse others, and those that float32 has not."""
+    """Return an array (n, d) of numbers; raise for other types and for float32 overflow."""
     if values.dtype.kind == "O":
         values = np.array([_number(x) for x in values.flat]).reshape(values.shape)
     if values.dtype.kind not in "biuf":
@@ -607,9 +609,9 @@ def _checked_numbers(values):
         )
     if values.dtype.kind != "f" or values.size == 0:
         return values
-    # float64 reaches further than the float32 that networks compute in.
+    # float64 has a larger range than float32, in which networks compute.
     largest = np.finfo(np.float32).max
-    # Two passes over the data in the usual case; NaN is neither.
+    # The usual case takes two passes over the data. NaN fails both comparisons.
     if values.min() >= -largest and values.max() <= largest:
         return values
     bad = ~(np.abs(values) <= largest).all(axis=1)
@@ -628,8 +630,8 @@ def _checked_numbers(values):
 
 
 def _number(value):
-    """Return an object as a float, NaN where it stands for a missing value."""
-    # Those of pandas by name: it need not be there.
+    """Return an object as a float, or NaN for a missing value."""
+    # pandas may not be installed, so its types are compared by name.
     if value is None or type(value).__name__ in ("NAType", "NaTType"):
         return np.nan
     try:
@@ -639,8 +641,8 @@ def _number(value):
         pass
     raise ValueError(
         f"X must hold numbers. Got a {type(value).__name__}, {value!r:.60}, among its "
-        "objects. Convert text to numbers and leave out what is none; paths and PIL images "
-        "go into a list, or an array of one dimension."
+        "objects. Convert text to numbers, and leave out values that are not numbers. Pass "
+        "paths and PIL images as a list, or as an array of one dimension."
     )
 
 

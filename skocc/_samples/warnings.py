@@ -1,12 +1,12 @@
-"""Warnings that point at the user's line, however deep in the package they arise."""
+"""Warnings that point at the user's line, at any depth of the call stack."""
 
 import sys
 import warnings
 from pathlib import Path
 
 _PACKAGE = str(Path(__file__).parents[1])
-# scikit-learn wraps `fit`, `transform` and functions whose parameters it checks; contexts
-# are entered and left by Python.
+# scikit-learn wraps `fit`, `transform` and functions whose parameters it checks, and
+# contextlib adds frames for contexts.
 _WRAPPERS = (
     str(Path("sklearn", "base.py")),
     str(Path("sklearn", "utils", "_param_validation.py")),
@@ -16,7 +16,7 @@ _WRAPPERS = (
 
 
 def warn(message, category=UserWarning):
-    """Warn, and name the first line outside of the package as the place.
+    """Warn, and report the first line outside of the package as the location.
 
     Parameters
     ----------

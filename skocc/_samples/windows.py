@@ -1,11 +1,11 @@
-"""Where windows start along a side of an image, or in a video."""
+"""Start positions of windows along one side of an image, or in a video."""
 
 
 def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
-    """Return where windows start along one side of an image.
+    """Return the start positions of windows along one side of an image.
 
-    Every `stride` pixels, as many as fit; and one more, flush with the end, where they
-    leave pixels there uncovered.
+    A window starts every `stride` pixels, for as many windows as fit. If they leave pixels
+    at the end uncovered, one more window is aligned with the end.
 
     Parameters
     ----------
@@ -19,7 +19,7 @@ def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
     Returns
     -------
     starts : list of int
-        Ascending, from 0 to ``size - patch_size``.
+        Positions in ascending order, from 0 to ``size - patch_size``.
 
     Raises
     ------
@@ -33,9 +33,9 @@ def window_starts(size: int, patch_size: int, stride: int) -> list[int]:
         )
     if not 1 <= stride <= patch_size:
         raise ValueError(
-            f"stride={stride} does not suit patches of {patch_size} pixels: it must be at "
-            "least 1, and with more than the patch size pixels would be left out. Use for "
-            f"example stride={patch_size // 4}."
+            f"stride must be between 1 and the patch size, or pixels are left out. Got "
+            f"stride={stride} and patches of {patch_size} pixels. Set for example "
+            f"stride={patch_size // 4}."
         )
     last = size - patch_size
     starts = list(range(0, last + 1, stride))

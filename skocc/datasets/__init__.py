@@ -1,7 +1,7 @@
-"""Image data sets: lists of files with their labels, and images made on the spot.
+"""Image data sets: lists of files with their labels, and synthetic images.
 
-Loaders return a :class:`~sklearn.utils.Bunch`, whose paths go into `fit` and `predict` as
-they are. Generators, and functions that put defects into images, return arrays.
+Loaders return a :class:`~sklearn.utils.Bunch`, whose paths can be passed directly to `fit`
+and `predict`. Generators, and functions that add defects to images, return arrays.
 """
 
 from skocc.datasets._defects import (

@@ -1,4 +1,4 @@
-"""Defects put into images, and the masks of where: outside these, no bit changes."""
+"""Synthetic defects in images, with masks outside of which no bit changes."""
 
 import math
 from collections.abc import Callable
@@ -12,10 +12,10 @@ from skocc._base.private_sklearn import validate_params
 from skocc._samples.arrays import as_array
 from skocc._samples.warnings import warn
 
-# Mean change of the pixels in the mask, of a range of 1, that a defect must exceed.
+# Mean change of the pixels in the mask that a defect must exceed, for pixels in [0, 1].
 _VISIBLE = 2 / 255
 _N_REDRAWS = 10
-# Grey values, of a range of 1, by which the foreground differs from the border.
+# Difference between the foreground and the border, for gray values in [0, 1].
 _FOREGROUND = 0.1
 _RANGES = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 
@@ -37,59 +37,60 @@ def twist_defects(
     foreground: bool = False,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Twist small discs of images about their centers.
+    """Twist small discs of images around their centers.
 
-    The pixels in a disc are turned, most at its center and not at all at its rim, so that
-    neither brightness nor color tells a defect, only structure.
+    The pixels in a disc are rotated, most at its center and not at all at its rim. A defect
+    therefore differs in structure, but not in brightness or color.
 
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
-        Normal images, of at least 8 pixels each way. Not changed.
+        Normal images of at least 8 x 8 pixels, which are not changed.
     n_defects : int or tuple (low, high), default=(1, 3)
-        Defects of each image, or the range, both ends included, they are drawn from.
+        Number of defects per image, or an inclusive range from which it is drawn.
     radius : tuple (low, high), default=(0.03, 0.1)
         Range of the radius of a disc, as a fraction of the shorter side of the image, at
         most 0.5. A radius is never less than a pixel.
     angle : tuple (low, high), default=(60, 180)
-        Range of the angle at the center in degrees; either direction is as likely.
+        Range of the angle at the center in degrees; both directions are equally likely.
     foreground : bool, default=False
-        Whether centers are drawn from the pixels that differ from the median of the
-        image's border by more than a tenth of the range of the pixels, in their mean over
-        channels. Where there are none, from all.
+        Whether centers are drawn only from the foreground: pixels whose mean over channels
+        differs from the median of the image's border by more than a tenth of the range of
+        the pixels. If there are no such pixels, centers are drawn from all pixels.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same defects each time.
+        Seed of the defects. An int gives the same defects in each call.
 
     Returns
     -------
     twisted : ndarray, like `images` in shape and type
-        Outside the masks equal to `images`, bit by bit.
+        Images with defects. Outside the masks they equal `images`, bit by bit.
     masks : ndarray of shape (n, H, W), bool
-        Where pixels may have changed: the union of the discs.
+        Masks of the pixels that may have changed: the union of the discs.
 
     Raises
     ------
     ValueError
-        `images` has another shape or type or values outside of [0, 1], or a range is
+        `images` has an invalid shape or type or values outside of [0, 1], or a range is
         empty or too large.
 
     Warns
     -----
     UserWarning
-        Images remain whose pixels change by no more than 2/255 in the mean over the mask:
-        they are plain where the defects were put. Each was drawn ten times more, and has
+        In some images, the pixels in the mask change by no more than 2/255 on average,
+        because the images are plain there. Each of these was drawn ten more times, and has
         the draw that changed it most.
 
     See Also
     --------
-    make_defects : This and the other kinds by name.
+    make_defects : Make these and other kinds of defects by name.
 
     Notes
     -----
-    A pixel at distance d < r from the center of a disc of radius r, at the angle t, becomes
-    what is found by bilinear interpolation at distance d and angle t + p (1 - d / r)^2,
-    where p is the angle at the center. The last disc twists what the others have left. Only
-    the idea of twisting small parts is published; radii, angles and their fading are ours.
+    A pixel at distance d < r from the center of a disc of radius r, at the angle t, gets
+    the value at distance d and angle t + p (1 - d / r)^2, by bilinear interpolation, where
+    p is the angle at the center. If discs overlap, a later disc twists the result of the
+    earlier ones. Only the idea of twisting small parts is published; the radii, the angles
+    and their decrease toward the rim are skocc's.
 
     Examples
     --------
@@ -115,7 +116,7 @@ def twist_defects(
         mask = distance < r
         y, x = np.nonzero(mask)
         phi = turn * (1 - distance[mask] / r) ** 2
-        # As differences from the pixel itself, so that no turn is no change.
+        # Computed as differences from the pixel, so that an angle of 0 changes nothing.
         di = (np.cos(phi) - 1) * (y - i) + np.sin(phi) * (x - j)
         dj = (np.cos(phi) - 1) * (x - j) - np.sin(phi) * (y - i)
         places = np.stack([y + di, x + dj])
@@ -151,45 +152,45 @@ def cut_defects(
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
-        Normal images, of at least 8 pixels each way. Not changed.
+        Normal images of at least 8 x 8 pixels, which are not changed.
     n_defects : int or tuple (low, high), default=1
-        Defects of each image, or the range, both ends included, they are drawn from.
+        Number of defects per image, or an inclusive range from which it is drawn.
     area : tuple (low, high), default=(0.02, 0.15)
         Range of the area of the rectangle, as a fraction of that of the image, at most
         0.5.
     aspect_ratio : tuple (low, high), default=(0.3, 3.33)
-        Range of the height of the rectangle over its width, at most 10. As likely above 1
-        as below, where the range is symmetric in that sense.
+        Range of the height of the rectangle divided by its width, at most 10. The ratio is
+        drawn uniformly on a logarithmic scale.
     foreground : bool, default=False
-        As for :func:`twist_defects`, of the place that is pasted to.
+        As in :func:`twist_defects`, for the position to which the rectangle is pasted.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same defects each time.
+        Seed of the defects. An int gives the same defects in each call.
 
     Returns
     -------
     cut : ndarray, like `images` in shape and type
-        Outside the masks equal to `images`, bit by bit.
+        Images with defects. Outside the masks they equal `images`, bit by bit.
     masks : ndarray of shape (n, H, W), bool
-        Where pixels may have changed: the rectangles that were pasted over.
+        Masks of the pixels that may have changed: the pasted rectangles.
 
     Raises
     ------
     ValueError
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     Warns
     -----
     UserWarning
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     See Also
     --------
-    make_defects : This and the other kinds by name.
+    make_defects : Make these and other kinds of defects by name.
 
     Notes
     -----
-    Areas and aspect ratios are those of CutPaste [1]_; the colors of the piece are left as
-    they are, and it is not turned.
+    Areas and aspect ratios are those of CutPaste [1]_. The rectangle is not rotated, and
+    its colors are not changed.
 
     References
     ----------
@@ -245,45 +246,46 @@ def scratch_defects(
     foreground: bool = False,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Scratch images along thin, slightly bent lines.
+    """Add scratches along thin, slightly bent lines to images.
 
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
-        Normal images, of at least 8 pixels each way. Not changed.
+        Normal images of at least 8 x 8 pixels, which are not changed.
     n_defects : int or tuple (low, high), default=1
-        Defects of each image, or the range, both ends included, they are drawn from.
+        Number of defects per image, or an inclusive range from which it is drawn.
     length, width : tuple (low, high), default=(0.2, 0.5) and (0.01, 0.03)
         Ranges of length and width, as a fraction of the shorter side of the image, at most
         0.9 and 0.5. A scratch is never thinner than a pixel.
     contrast : tuple (low, high), default=(0.2, 0.5)
-        Range of the difference of a scratch from the mean of the pixels that it covers, of
-        the range of the pixels. It is brighter where these are dark, else darker.
+        Range of the difference between a scratch and the mean of the pixels that it covers,
+        as a fraction of the range of the pixels. A scratch is brighter than dark pixels and
+        darker than bright ones.
     foreground : bool, default=False
-        As for :func:`twist_defects`, of the middle of a scratch.
+        As in :func:`twist_defects`, for the middle of a scratch.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same defects each time.
+        Seed of the defects. An int gives the same defects in each call.
 
     Returns
     -------
     scratched : ndarray, like `images` in shape and type
-        Outside the masks equal to `images`, bit by bit.
+        Images with defects. Outside the masks they equal `images`, bit by bit.
     masks : ndarray of shape (n, H, W), bool
-        Where pixels may have changed: the scratches.
+        Masks of the pixels that may have changed: the scratches.
 
     Raises
     ------
     ValueError
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     Warns
     -----
     UserWarning
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     See Also
     --------
-    make_defects : This and the other kinds by name.
+    make_defects : Make these and other kinds of defects by name.
 
     Examples
     --------
@@ -303,7 +305,7 @@ def scratch_defects(
         half_width = max(0.5, rng.uniform(*width) * min(shape) / 2)
         turn, bend = rng.uniform(0, 2 * np.pi), rng.uniform(-0.3, 0.3) * half
         along = np.linspace(-1, 1, 2 * math.ceil(2 * half) + 1)
-        # A parabola about the middle, turned.
+        # A rotated parabola.
         x, y = along * half, bend * (along**2 - 1 / 3)
         line_i = y * np.cos(turn) + x * np.sin(turn)
         line_j = x * np.cos(turn) - y * np.sin(turn)
@@ -336,45 +338,46 @@ def stain_defects(
     foreground: bool = False,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Stain images with ragged spots, through which they can still be seen a little.
+    """Add ragged, slightly transparent spots to images.
 
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
-        Normal images, of at least 8 pixels each way. Not changed.
+        Normal images of at least 8 x 8 pixels, which are not changed.
     n_defects : int or tuple (low, high), default=1
-        Defects of each image, or the range, both ends included, they are drawn from.
+        Number of defects per image, or an inclusive range from which it is drawn.
     radius : tuple (low, high), default=(0.05, 0.1)
         Range of the mean radius of a spot, as a fraction of the shorter side of the image,
         at most 0.3. A radius is never less than 1.5 pixels.
     contrast : tuple (low, high), default=(0.2, 0.4)
-        Range of the difference of a stain from the mean of the pixels that it covers, of
-        the range of the pixels. It is brighter where these are dark, else darker.
+        Range of the difference between a spot and the mean of the pixels that it covers, as
+        a fraction of the range of the pixels. A spot is brighter than dark pixels and
+        darker than bright ones.
     foreground : bool, default=False
-        As for :func:`twist_defects`, of the middle of a spot.
+        As in :func:`twist_defects`, for the middle of a spot.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same defects each time.
+        Seed of the defects. An int gives the same defects in each call.
 
     Returns
     -------
     stained : ndarray, like `images` in shape and type
-        Outside the masks equal to `images`, bit by bit.
+        Images with defects. Outside the masks they equal `images`, bit by bit.
     masks : ndarray of shape (n, H, W), bool
-        Where pixels may have changed: the spots.
+        Masks of the pixels that may have changed: the spots.
 
     Raises
     ------
     ValueError
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     Warns
     -----
     UserWarning
-        As for :func:`twist_defects`.
+        As in :func:`twist_defects`.
 
     See Also
     --------
-    make_defects : This and the other kinds by name.
+    make_defects : Make these and other kinds of defects by name.
 
     Examples
     --------
@@ -427,36 +430,36 @@ def make_defects(
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Put defects of one kind into images.
+    """Add defects of one kind to images.
 
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
-        Normal images, of at least 8 pixels each way. Not changed.
+        Normal images of at least 8 x 8 pixels, which are not changed.
     kind : {"twist", "cut", "scratch", "stain"}, default="twist"
-        :func:`twist_defects`, :func:`cut_defects`, :func:`scratch_defects` or
-        :func:`stain_defects`.
+        Kind of defect: that of :func:`twist_defects`, :func:`cut_defects`,
+        :func:`scratch_defects` or :func:`stain_defects`.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same defects each time.
+        Seed of the defects. An int gives the same defects in each call.
     **options
         Other parameters of the function for this kind, such as ``n_defects``.
 
     Returns
     -------
     defective : ndarray, like `images` in shape and type
-        Outside the masks equal to `images`, bit by bit.
+        Images with defects. Outside the masks they equal `images`, bit by bit.
     masks : ndarray of shape (n, H, W), bool
-        Where pixels may have changed.
+        Masks of the pixels that may have changed.
 
     Raises
     ------
     ValueError
-        No such kind, or as for the function of this kind.
+        `kind` is unknown, or as in the function of this kind.
 
     See Also
     --------
-    make_textures : Images to put defects into.
-    make_objects : Others, of things on a plain background.
+    make_textures : Make images of textures.
+    make_objects : Make images of objects on a plain background.
 
     Examples
     --------
@@ -475,7 +478,7 @@ def make_defects(
 
 
 def as_random_state(random_state):
-    """Return a RandomState; that of a Generator draws from its stream."""
+    """Return a RandomState; for a Generator, it shares the generator's stream."""
     if isinstance(random_state, np.random.Generator):
         return np.random.RandomState(random_state.bit_generator)
     return check_random_state(random_state)
@@ -484,12 +487,12 @@ def as_random_state(random_state):
 def _apply(draw, images, n_defects, foreground, random_state):
     """Return images with defects, drawn by `draw(image, centers, rng)`, and masks.
 
-    It gets a float image (H, W, C) in [0, 1] and returns a changed one and the mask.
+    `draw` gets a float image (H, W, C) in [0, 1], and returns a changed one and the mask.
     """
     images = _check_images(images)
     if not isinstance(foreground, bool | np.bool_):
         raise ValueError(
-            "foreground says whether defects lie on what is not background, True or False. "
+            "foreground says whether defects lie on the foreground only, True or False. "
             f"Got a {type(foreground).__name__}. Pass foreground=True."
         )
     low, high = _check_counts(n_defects)
@@ -507,7 +510,7 @@ def _apply(draw, images, n_defects, foreground, random_state):
             for _ in range(rng.randint(low, high + 1)):
                 changed, drawn = draw(changed, centers, rng)
                 mask |= drawn
-            # Interpolation may end a bit of rounding above 1.
+            # Interpolation may exceed 1 by rounding.
             pixels = changed[mask].clip(0, 1)
             if scale > 1:
                 pixels = np.rint(pixels * scale) / scale
@@ -521,16 +524,16 @@ def _apply(draw, images, n_defects, foreground, random_state):
         defective[index][masks[index]] = np.rint(kept) if scale > 1 else kept
     if n_invisible:
         warn(
-            f"Defects can hardly be seen in {n_invisible} of {len(images)} images: in the "
-            "mean over the mask, pixels change by no more than 2/255. The images are plain "
-            "there. Pass foreground=True for things on a plain background, or another kind "
-            "of defect.",
+            f"Defects can hardly be seen in {n_invisible} of {len(images)} images: the "
+            "pixels in the mask change by no more than 2/255 on average, because the "
+            "images are plain there. Pass foreground=True for objects on a plain "
+            "background, or another kind of defect.",
         )
     return defective, masks
 
 
 def _place(shape, reach, centers, rng):
-    """Return a random center whose reach, in rows and columns, stays inside the image."""
+    """Return a random center whose reach, in rows and columns, is inside the image."""
     last = np.array(shape) - 1
     reach = np.minimum(reach, last / 2)
     if centers is not None:
@@ -557,7 +560,7 @@ def _tint(image, mask, contrast, opacity):
 
 
 def _check_images(images):
-    """Return images as an array, or say what is wrong with them."""
+    """Return images as an array, or raise a ValueError."""
     images = as_array("images", images)
     if images.ndim == 4 and images.shape[3] not in (1, 2, 3, 4):
         raise ValueError(
@@ -571,7 +574,7 @@ def _check_images(images):
             f"in [0, 1], H and W at least 8. Got shape {images.shape} of {images.dtype}. "
             "Read files into one array first; for a single image pass image[np.newaxis]."
         )
-    # Written so that NaN is refused as well.
+    # This form of the condition also rejects NaN.
     if images.dtype.kind == "f" and images.size:
         low, high = images.min(), images.max()
         if not (low >= 0 and high <= 1):
@@ -583,7 +586,7 @@ def _check_images(images):
 
 
 def _check_counts(n_defects):
-    """Return the fewest and the most defects of an image."""
+    """Return the minimum and the maximum number of defects of an image."""
     counts = np.broadcast_to(n_defects, 2) if np.size(n_defects) in (1, 2) else np.array([])
     if counts.dtype.kind not in "iu" or not 1 <= counts[0] <= counts[1]:
         raise ValueError(

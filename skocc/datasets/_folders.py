@@ -1,4 +1,4 @@
-"""What is in a folder: images, in order of their names, and folders."""
+"""Loader of images in a folder or in one folder per class."""
 
 import os
 from pathlib import Path
@@ -22,33 +22,33 @@ def load_image_folder(folder: str | os.PathLike) -> Bunch:
     Parameters
     ----------
     folder : str or Path
-        Holds images, or folders of images, one for each class; not both. Folders in
-        these are passed over.
+        Folder that contains either images or one folder of images per class. Deeper
+        folders are skipped.
 
     Returns
     -------
     images : Bunch
         paths : list of Path of length n
-            In natural order, 9 before 10; class by class in order of the names.
+            Images in natural order, 9 before 10, and class by class in order of the names.
         labels : ndarray of shape (n,), str, or None
-            Name of the folder that an image is in; None without subfolders.
+            Name of the folder that contains each image; None without subfolders.
 
     Raises
     ------
     FileNotFoundError
         The folder does not exist.
     ValueError
-        There are no images, or images beside folders of images.
+        There are no images, or both images and folders of images.
 
     See Also
     --------
-    one_vs_rest : From these labels to a class to learn and others to tell from it.
-    load_mvtec_layout : Folders with training and test images, and masks.
+    one_vs_rest : Make a one-class problem from these labels.
+    load_mvtec_layout : List folders with training images, test images and masks.
 
     Notes
     -----
     Images end in png, jpg, jpeg, bmp, tif, tiff or webp, in upper or lower case. Other
-    files and names that start with a dot are passed over. No file is opened.
+    files, and names that start with a dot, are skipped. No file is opened.
 
     Examples
     --------
@@ -81,14 +81,14 @@ def load_image_folder(folder: str | os.PathLike) -> Bunch:
     classes = {name: paths for name, paths in classes.items() if paths}
     if loose and classes:
         raise ValueError(
-            f"It is not said of which class the images directly in '{folder}' are. Got "
+            f"The class of the images directly in '{folder}' is unknown. Got "
             f"'{loose[0].name}', {len(loose)} in all, beside the folders {list(classes)}. "
-            "Move them into folders, or the folders elsewhere."
+            "Move the images into folders, or move the folders elsewhere."
         )
     if not loose and not classes:
         raise ValueError(
             f"There are no images in '{folder}'. Got {len(list(folder.iterdir()))} other "
-            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are images. Put images "
+            f"entries, none of which ends in one of {sorted(IMAGE_SUFFIXES)}. Put images "
             "there, or into one folder for each class."
         )
     if loose:
@@ -100,7 +100,7 @@ def load_image_folder(folder: str | os.PathLike) -> Bunch:
 
 
 def subfolders(folder: Path) -> list[str]:
-    """Return the names of the folders in a folder, which may be missing."""
+    """Return the sorted names of the folders in a folder, which need not exist."""
     if not folder.is_dir():
         return []
     paths = (path for path in folder.iterdir() if path.is_dir())

@@ -1,3 +1,5 @@
+"""Loaders of MVTec AD and of other folders with its layout."""
+
 import os
 from pathlib import Path
 
@@ -9,8 +11,8 @@ from skocc._samples.files import IMAGE_SUFFIXES, list_images
 from skocc.datasets._folders import subfolders
 
 _PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
-# Images of MVTec AD by class: train, test without a defect, test with one. Every image
-# with a defect has a mask.
+# Number of images of each class of MVTec AD: train, good test, defective test. Every
+# defective image has a mask.
 _COUNTS = {
     "bottle": (209, 20, 63),
     "cable": (224, 58, 92),
@@ -38,9 +40,9 @@ _COUNTS = {
     prefer_skip_nested_validation=True,
 )
 def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> Bunch:
-    """List the images of a folder that is laid out like MVTec AD.
+    """List the images of a folder with the layout of MVTec AD.
 
-    The layout, for each category::
+    Each category has this layout::
 
         <category>/train/good/<image>
         <category>/test/good/<image>
@@ -50,15 +52,15 @@ def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> B
     Parameters
     ----------
     root : str or Path
-        Folder that holds the categories, or without `category` the folder of one.
+        Folder that contains the categories. Without `category`, the folder of a category.
     category : str, default=None
-        Name of a folder in `root`. None: `root` is the category itself.
+        Name of a folder in `root`. None means that `root` is the folder of a category.
 
     Returns
     -------
     images : Bunch
-        Images without a defect come first, then the defects in order of their names;
-        within each the files in order of theirs.
+        Normal images come first, then the defects, sorted by name. Within each of them, the
+        files are sorted by name.
 
         train_paths : list of Path
             Normal images, to fit on.
@@ -69,8 +71,8 @@ def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> B
         test_defects : ndarray of shape (n_test,), str
             Name of the defect, "good" for normal images.
         test_masks : list of Path or None, of length n_test
-            File that marks the defect; None for normal images, and for a defect without
-            a folder in ``ground_truth``.
+            Mask of the defect; None for normal images, and for defects without a folder in
+            ``ground_truth``.
         defect_names : list of str
             The defects, without "good".
 
@@ -79,18 +81,18 @@ def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> B
     FileNotFoundError
         The folder does not exist.
     ValueError
-        The folder is not laid out as above: ``train/good``, ``test`` or images are
-        missing, ``train`` holds anything but ``good``, or masks and defective images do
-        not match one to one.
+        The folder has another layout: ``train/good``, ``test`` or images are missing,
+        ``train`` contains other folders than ``good``, or masks and defective images do not
+        match one to one.
 
     See Also
     --------
-    fetch_mvtec : The same for MVTec AD itself, with its counts checked.
+    fetch_mvtec : List the images of MVTec AD itself, and check their numbers.
 
     Notes
     -----
     Images end in png, jpg, jpeg, bmp, tif, tiff or webp, in upper or lower case. Other
-    files and names that start with a dot are passed over. A mask is called like its image,
+    files, and names that start with a dot, are skipped. A mask has the name of its image,
     with or without ``_mask`` before the suffix. No file is opened.
 
     Examples
@@ -147,35 +149,35 @@ def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> B
     prefer_skip_nested_validation=True,
 )
 def fetch_mvtec(root: str | os.PathLike, category: str | None = None) -> Bunch:
-    """List the images of one class of MVTec AD, and check that all are there.
+    """List the images of one class of MVTec AD, and check that the class is complete.
 
-    Nothing is downloaded: MVTec AD is given out by its makers, under CC BY-NC-SA 4.0, on
-    https://www.mvtec.com/company/research/datasets/mvtec-ad. Download it there, accept the
-    licence, and unpack it in `root`.
+    This function downloads nothing. The authors of MVTec AD distribute it under CC BY-NC-SA
+    4.0 at https://www.mvtec.com/company/research/datasets/mvtec-ad. Download it there,
+    accept the license, and unpack it in `root`.
 
     Parameters
     ----------
     root : str or Path
-        Folder that holds the classes, or without `category` the folder of one.
+        Folder that contains the classes. Without `category`, the folder of a class.
     category : str, default=None
-        One of the 15 classes, such as "bottle". None: `root` is the class itself, and is
-        named like it.
+        One of the 15 classes, such as "bottle". None means that `root` is the folder of a
+        class, and has its name.
 
     Returns
     -------
     images : Bunch
-        As of :func:`load_mvtec_layout`.
+        As in :func:`load_mvtec_layout`.
 
     Raises
     ------
     FileNotFoundError
-        The folder does not exist. The message says where the data are to be had.
+        The folder does not exist. The message says where to download the data.
     ValueError
-        No class of this name; or images or masks are missing or too many.
+        The class does not exist, or has missing or additional images or masks.
 
     See Also
     --------
-    load_mvtec_layout : Any folder of the same layout, whatever its counts.
+    load_mvtec_layout : List the images of any folder with this layout.
 
     References
     ----------
@@ -194,14 +196,14 @@ def fetch_mvtec(root: str | os.PathLike, category: str | None = None) -> Bunch:
     name = folder.resolve().name if category is None else category
     if name not in _COUNTS and (category is not None or folder.is_dir()):
         raise ValueError(
-            f"{name!r} is no class of MVTec AD. Got root={str(root)!r} and "
+            f"{name!r} is not a class of MVTec AD. Got root={str(root)!r} and "
             f"category={category!r}. Pass one of {list(_COUNTS)} as category, or use "
             "load_mvtec_layout for other images in this layout."
         )
     if not folder.is_dir():
         raise FileNotFoundError(
-            "MVTec AD is not downloaded for you, because its licence, CC BY-NC-SA 4.0, is "
-            f"yours to accept. There is no folder '{folder}'. Download the data from "
+            "MVTec AD is not downloaded for you, because you must accept its license, CC "
+            f"BY-NC-SA 4.0. There is no folder '{folder}'. Download the data from "
             f"{_PAGE} and unpack them so that '{folder / 'train' / 'good'}' exists."
         )
     images = load_mvtec_layout(root, category)
@@ -214,7 +216,7 @@ def fetch_mvtec(root: str | os.PathLike, category: str | None = None) -> Bunch:
     expected = (*_COUNTS[name], _COUNTS[name][2])
     if found != expected:
         raise ValueError(
-            f"The class {name!r} of MVTec AD is not complete or has been added to. Got "
+            f"The class {name!r} of MVTec AD has missing or additional files. Got "
             f"{_describe(found)} in '{folder}', expected {_describe(expected)}. Unpack it "
             "again, or use load_mvtec_layout if this is what you want."
         )
@@ -227,7 +229,7 @@ def _describe(counts):
 
 
 def _check_layout(folder, root, category):
-    """Check the folders of one category, down to those of the defects."""
+    """Raise an error unless the folders of a category have the layout of MVTec AD."""
     if not (folder / "train" / "good").is_dir():
         categories = [
             name for name in subfolders(root) if (root / name / "train" / "good").is_dir()
@@ -259,10 +261,10 @@ def _check_layout(folder, root, category):
     others = [name for name in subfolders(folder / "train") if name != "good"]
     if others:
         raise ValueError(
-            "Whatever is in train is learned as normal, so that it may only hold good. Got "
+            "All images in train are normal, so it may contain only the folder good. Got "
             f"{others} in '{folder / 'train'}'. Move them to test."
         )
-    # Masks of good images are empty, and some tools write them.
+    # Some tools write the masks of good images, which are empty.
     expected = {"good", *subfolders(folder / "test")}
     others = [n for n in subfolders(folder / "ground_truth") if n not in expected]
     if others:
@@ -274,12 +276,12 @@ def _check_layout(folder, root, category):
 
 
 def _images_in(folder):
-    """Return the image files in a folder that must hold some."""
+    """Return the image files in a folder, or raise a ValueError if there are none."""
     images = list_images(folder)
     if not images:
         raise ValueError(
             f"There are no images in '{folder}'. Got {len(list(folder.iterdir()))} other "
-            f"entries; files that end in {sorted(IMAGE_SUFFIXES)} are images. Put images "
+            f"entries, none of which ends in one of {sorted(IMAGE_SUFFIXES)}. Put images "
             "there, or remove the folder."
         )
     return images
@@ -295,8 +297,8 @@ def _masks_of(images, folder):
         if stem not in masks:
             raise ValueError(
                 f"The image '{image}' has no mask. Got no '{stem}_mask.png' or "
-                f"'{stem}.png' in '{folder}'. Add it, or remove that folder if its defect "
-                "is to have no masks."
+                f"'{stem}.png' in '{folder}'. Add it, or remove that folder if the defect "
+                "should have no masks."
             )
     for stem, mask in masks.items():
         if stem not in images:
@@ -308,13 +310,13 @@ def _masks_of(images, folder):
 
 
 def _by_stem(paths, ending=""):
-    """Return paths by their name without `ending` and suffix, in the same order."""
+    """Return a dictionary of paths by their names without `ending` and suffix."""
     by_stem = {}
     for path in paths:
         stem = path.stem.removesuffix(ending)
         if stem in by_stem:
             raise ValueError(
-                "Masks are told by the names of their images, so that these must differ "
+                "Masks are matched by the names of their images, so the names must differ "
                 f"in more than the suffix. Got '{by_stem[stem]}' and '{path}'. Rename or "
                 "remove one."
             )

@@ -1,3 +1,5 @@
+"""One-class problems from labeled data sets: one class is normal, all others are not."""
+
 import os
 from collections.abc import Hashable
 from contextlib import suppress
@@ -39,26 +41,27 @@ def one_vs_rest(
     test_size: float = 0.3,
     random_state: int | np.random.RandomState | None = None,
 ) -> Bunch:
-    """Make a one-class problem of a labeled data set: one class is normal, all others not.
+    """Make a one-class problem from a labeled data set: all classes but one are anomalies.
 
     Parameters
     ----------
     images : array, sequence of paths or PIL images, or data set
-        The images; or with ``labels=None`` a data set like those of torchvision, which has
-        ``data`` and ``targets``, or gives pairs of image and label by index.
+        The images. With ``labels=None``, a data set like those of torchvision, which has
+        ``data`` and ``targets``, or returns pairs of image and label by index.
     labels : array-like of shape (n,), or None
-        Class of each image. None: `images` is a data set, which holds them.
+        Class of each image. None means that `images` is a data set that contains the
+        labels.
     normal : label, or list of labels
-        The class, or classes, to learn.
+        The normal class, or classes.
     test_images : like `images`, default=None
-        What to test on, all of it. None: `images` is split.
+        Test images, all of which are used. None means that `images` is split.
     test_labels : like `labels`, default=None
-        Class of each of `test_images`; None where these are a data set.
+        Class of each of `test_images`. None means that `test_images` is a data set.
     test_size : float, default=0.3
-        Fraction of the normal images, in (0, 1), that is held out to test on, without
-        `test_images`. All others are tested on.
+        Fraction of the normal images, in (0, 1), that is held out for the test if there are
+        no `test_images`. All images of the other classes are test images.
     random_state : int, RandomState or None, default=None
-        Of the split; not used with `test_images`.
+        Seed of the split; not used with `test_images`.
 
     Returns
     -------
@@ -70,25 +73,25 @@ def one_vs_rest(
         test_labels : ndarray of shape (n_test,), int
             +1 for the normal class, -1 for all others.
         test_classes : ndarray of shape (n_test,)
-            The labels as they were given.
+            The original labels of the test images.
 
     Raises
     ------
     ValueError
-        `normal` is not among the labels of what is trained on, has too few images to
-        split, images and labels differ in number, or one of `test_images` and
+        `normal` is not among the labels of the training images or has too few images to
+        split, the numbers of images and labels differ, or one of `test_images` and
         `test_labels` is missing.
 
     See Also
     --------
-    fetch_one_vs_rest : The same for MNIST, Fashion-MNIST and CIFAR-10.
-    load_image_folder : Images and labels from a folder for each class.
+    fetch_one_vs_rest : Do the same for MNIST, Fashion-MNIST and CIFAR-10.
+    load_image_folder : List images and labels from one folder per class.
 
     Notes
     -----
-    With `test_images`, it is the protocol of Ruff et al. [1]_. From a data set with
-    ``data`` and ``targets``, the images are taken as they are stored; its transforms are
-    not applied. Any other is read once from end to end, into memory.
+    With `test_images`, this is the protocol of Ruff et al. [1]_. If a data set has ``data``
+    and ``targets``, the stored images are used without its transforms. Any other data set
+    is read completely into memory.
 
     References
     ----------
@@ -144,39 +147,39 @@ def fetch_one_vs_rest(
     *,
     download_if_missing: bool = True,
 ) -> Bunch:
-    """Make a one-class problem of MNIST, Fashion-MNIST or CIFAR-10.
+    """Make a one-class problem from MNIST, Fashion-MNIST or CIFAR-10.
 
-    All training images of one class are learned; all test images of all classes are tested
-    on. The files are read, and downloaded where they are missing, by torchvision.
+    The training set consists of all training images of one class, and the test set of all
+    test images of all classes. torchvision reads the files, and downloads missing ones.
 
     Parameters
     ----------
     name : {"mnist", "fashion_mnist", "cifar10"}
         The data set.
     normal : int, or list of int
-        The class, or classes, to learn, 0 to 9.
+        The normal class, or classes, 0 to 9.
     root : str or Path
-        Folder that torchvision keeps the data set in.
+        Folder in which torchvision keeps the data set.
     download_if_missing : bool, default=True
         Whether files may be downloaded.
 
     Returns
     -------
     problem : Bunch
-        As of :func:`one_vs_rest`, the images as arrays (n, H, W) or (n, H, W, C) of uint8.
+        As in :func:`one_vs_rest`. The images are arrays (n, H, W) or (n, H, W, C) of uint8.
 
     Raises
     ------
     ImportError
         torchvision cannot be imported.
     ValueError
-        No such data set or class.
+        The data set or the class does not exist.
     RuntimeError
-        By torchvision: the files are missing, or cannot be downloaded.
+        torchvision cannot find or download the files.
 
     See Also
     --------
-    one_vs_rest : The same for any labeled images.
+    one_vs_rest : Do the same for any labeled images.
 
     Examples
     --------
@@ -242,7 +245,7 @@ def _are_in(labels, normal):
 def _check_images_and_labels(
     images_name, images, labels_name, labels
 ) -> tuple[Any, np.ndarray]:
-    """Return images and an array of labels, from these or from a data set."""
+    """Return images and an array of labels, from the arguments or from a data set."""
     if labels is None:
         if hasattr(images, "data") and hasattr(images, "targets"):
             images, labels = np.asarray(images.data), images.targets
@@ -270,7 +273,7 @@ def _check_images_and_labels(
 
 
 def _read_pairs(images_name, images, labels_name):
-    """Return the images and labels of what gives both by index."""
+    """Return the images and labels of a data set that returns pairs by index."""
     try:
         pairs = [images[index] for index in range(len(images))]
         images, labels = zip(*pairs, strict=True)

@@ -1,4 +1,4 @@
-"""Normal images made on the spot, for examples and tests without a download."""
+"""Synthetic normal images, for examples and tests without a download."""
 
 from numbers import Integral
 
@@ -25,18 +25,19 @@ def make_textures(
     size: int = 96,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Make gray images of a texture, each shifted and lit in its own way.
+    """Make synthetic gray images of a texture, with random shifts and lighting.
 
     Parameters
     ----------
     n_images : int
-        At least 1.
+        Number of images, at least 1.
     kind : {"weave", "grain", "tiles"}, default="weave"
-        A woven cloth; wood with a grain along the rows; a wall of tiles.
+        Kind of texture: a woven cloth, wood with a grain along the rows, or a wall of
+        tiles.
     size : int, default=96
         Height and width in pixels, at least 8.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same images each time.
+        Seed of the images. An int gives the same images in each call.
 
     Returns
     -------
@@ -46,12 +47,12 @@ def make_textures(
     Raises
     ------
     ValueError
-        No such kind, or a number that is too small.
+        `kind` is unknown, or a number is too small.
 
     See Also
     --------
-    make_objects : Images of things on a plain background.
-    make_defects : Defects for these images.
+    make_objects : Make images of objects on a plain background.
+    make_defects : Add defects to these images.
 
     Examples
     --------
@@ -78,18 +79,19 @@ def make_objects(
     size: int = 96,
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> np.ndarray:
-    """Make gray images of a thing on a dark background, each turned in its own way.
+    """Make synthetic gray images of an object on a dark background, randomly rotated.
 
     Parameters
     ----------
     n_images : int
-        At least 1.
+        Number of images, at least 1.
     kind : {"nut", "washer"}, default="nut"
-        A hexagon with a round hole, of brushed metal; a ring with notches at its rim.
+        Kind of object: a hexagon of brushed metal with a round hole, or a ring with notches
+        at its rim.
     size : int, default=96
         Height and width in pixels, at least 8.
     random_state : int, RandomState, Generator or None, default=None
-        An int gives the same images each time.
+        Seed of the images. An int gives the same images in each call.
 
     Returns
     -------
@@ -99,12 +101,12 @@ def make_objects(
     Raises
     ------
     ValueError
-        No such kind, or a number that is too small.
+        `kind` is unknown, or a number is too small.
 
     See Also
     --------
-    make_textures : Images that are the same all over.
-    make_defects : Defects for these images, with ``foreground=True`` on the things.
+    make_textures : Make images of uniform textures.
+    make_defects : Add defects to these images; ``foreground=True`` puts them on the object.
 
     Examples
     --------
@@ -118,7 +120,7 @@ def make_objects(
 
 
 def _make(kinds, n_images, kind, size, random_state):
-    """Return images, drawn one after the other, with noise."""
+    """Return images of a kind with noise, made one after the other."""
     if kind not in kinds:
         raise ValueError(
             f"There is no such kind of image. Got kind={kind!r}. Pass one of {list(kinds)}."
@@ -155,7 +157,7 @@ def _weave(rows, columns, rng):
 
 
 def _grain(rows, columns, rng):
-    # Wrapped round and divided by its own spread, so that all images have one contrast.
+    # Wrapped around and divided by its spread, so that all images have the same contrast.
     noise = ndimage.gaussian_filter(rng.normal(size=rows.shape), (1, 16), mode="wrap")
     return 0.5 + 0.1 * noise / noise.std() + _light(rows, rng)
 
@@ -171,7 +173,7 @@ def _tiles(rows, columns, rng):
 
 
 def _turned(rows, columns, rng):
-    """Return distance from a center near the middle, of a side of 1, and angle."""
+    """Return polar coordinates around a random center, the image having a side of 1."""
     size = len(rows)
     i, j = (size - 1) / 2 + rng.uniform(-0.03, 0.03, size=2) * size
     angle = np.arctan2(rows - i, columns - j) + rng.uniform(0, 2 * np.pi)

@@ -1,3 +1,5 @@
+"""Loader of video data sets in the layouts of ShanghaiTech and UCSD."""
+
 import os
 import re
 from pathlib import Path
@@ -18,9 +20,9 @@ from skocc.datasets._folders import subfolders
     prefer_skip_nested_validation=True,
 )
 def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
-    """List the videos of a folder that is laid out like ShanghaiTech or UCSD's Ped1, Ped2.
+    """List the videos of a folder with the layout of ShanghaiTech or UCSD's Ped1 and Ped2.
 
-    The layouts, where a video is a folder of frames::
+    In both layouts, a video is a folder of frames::
 
         shanghaitech                             ucsd
         training/frames/<video>/<frame>.jpg      Train/Train001/<frame>.tif
@@ -31,44 +33,46 @@ def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
     Parameters
     ----------
     folder : str or Path
-        Holds ``training`` and ``testing``, or ``Train`` and ``Test``.
+        Folder that contains ``training`` and ``testing``, or ``Train`` and ``Test``.
     layout : {"shanghaitech", "ucsd"}
-        Which of the two.
+        Layout of the folder.
 
     Returns
     -------
     videos : Bunch
-        Folders are in order of their names.
+        Folders are sorted by their names.
 
         train_videos : list of Path
             Folders of frames of normal videos, to fit on.
         test_videos : list of Path of length n_test
             Folders of frames to score.
         test_frame_labels : list of ndarray of shape (n_frames,), int
-            For each video +1 for its normal frames, -1 for its anomalous ones, in natural
-            order of the names of the frames.
+            Labels of each video's frames, in natural order of their names: +1 for normal
+            frames and -1 for anomalous frames.
 
     Raises
     ------
     FileNotFoundError
         A folder of the layout, or all ground truth, is missing.
     ValueError
-        No such layout; a video has no frames; ground truth is missing for a video, or is
-        not of its length, or has no reading.
+        The layout is unknown, a video has no frames, or the ground truth of a video is
+        missing, has the wrong length, or cannot be interpreted.
 
     See Also
     --------
-    skocc.MOCCA : Takes ``train_videos`` and ``test_videos`` with ``clip_length`` set.
+    skocc.MOCCA : Accepts ``train_videos`` and ``test_videos`` with ``clip_length`` set.
 
     Notes
     -----
-    ShanghaiTech has films (``.avi``) to train on: extract their frames first. They may be
-    in folders in ``training/videos`` too. Its masks are arrays with a number for each
-    frame, not 0 where it is anomalous. Of UCSD's two kinds of ground truth the file is read
-    if there is one, with a line ``gt_frame = [60:152];`` for each video, counted from 1;
-    else a frame is anomalous if any pixel of its mask is not 0.
+    The training data of ShanghaiTech are films (``.avi``): extract their frames first. The
+    frames may also be in folders in ``training/videos``. Its masks are arrays with one
+    number per frame, which is not 0 if the frame is anomalous. UCSD has two kinds of ground
+    truth. If the file exists, it is read; it has a line ``gt_frame = [60:152];`` for each
+    video, counted from 1. Otherwise, a frame is anomalous if any pixel of its mask is not
+    0.
 
-    The layouts are from descriptions of the data sets and have not been tried on these.
+    The layouts are taken from descriptions of the data sets, and have not been tried on the
+    data sets themselves.
 
     References
     ----------
@@ -112,7 +116,7 @@ def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
             raise ValueError(
                 "The ground truth must have one value for each frame. Got "
                 f"{n_frames} frames in '{video}' and values of shape {anomalous.shape}. "
-                "Check that all of its frames were extracted, and no more."
+                "Check that exactly its frames were extracted."
             )
         labels.append(np.where(anomalous, -1, 1))
     return Bunch(
@@ -121,7 +125,7 @@ def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
 
 
 def _load_shanghaitech(folder):
-    """Return training and test videos, and which frames of the latter are anomalous."""
+    """Return training videos, test videos, and masks of the anomalous test frames."""
     training = folder / "training" / "frames"
     if not training.is_dir():
         training = folder / "training" / "videos"
@@ -141,21 +145,21 @@ def _load_shanghaitech(folder):
                 is_anomalous.append(np.lib.format.read_array(file) != 0)
         except (EOFError, MemoryError, OSError, ValueError) as error:
             raise ValueError(
-                f"The ground truth of '{video}' cannot be read. Got '{path}', which is no "
-                f"array of numbers: {error}. Unpack the data again."
+                f"The ground truth of '{video}' cannot be read. Got '{path}', which is not "
+                f"an array of numbers: {error}. Unpack the data again."
             ) from error
     return _list_videos(training, r".*"), test_videos, is_anomalous
 
 
 def _load_ucsd(folder):
-    """Return the same of UCSD's Ped1 or Ped2."""
+    """Return the results of `_load_shanghaitech` for UCSD's Ped1 or Ped2."""
     train_videos = _list_videos(folder / "Train", r"Train\d+")
     test_videos = _list_videos(folder / "Test", r"Test\d+")
     files = sorted((folder / "Test").glob("[Uu][Cc][Ss][Dd]*.m"))
     if len(files) > 1:
         raise ValueError(
-            f"It is not said which ground truth counts. Got {[f.name for f in files]} in "
-            f"'{folder / 'Test'}'. Leave one of them there."
+            f"There is more than one ground truth. Got {[f.name for f in files]} in "
+            f"'{folder / 'Test'}'. Keep only one of them there."
         )
     if files:
         return train_videos, test_videos, _read_matlab(files[0], test_videos)
@@ -163,7 +167,7 @@ def _load_ucsd(folder):
 
 
 def _read_matlab(path, videos):
-    """Return which frames a file such as UCSDped1.m calls anomalous, for each video."""
+    """Return masks of the anomalous frames of each video, from a file like UCSDped1.m."""
     # A per cent sign starts a comment.
     text = re.sub(r"%.*", "", path.read_text(errors="replace"))
     entries = re.findall(r"gt_frame\s*=\s*\[?([^\];]*)", text)
@@ -181,9 +185,9 @@ def _read_matlab(path, videos):
             first, last = (int(ends[1]), int(ends[2] or ends[1])) if ends else (0, 0)
             if not 1 <= first <= last <= len(anomalous):
                 raise ValueError(
-                    f"The ground truth of '{video}' has no reading. Got {part!r} in "
+                    f"The ground truth of '{video}' cannot be interpreted. Got {part!r} in "
                     f"'{path}' for {len(anomalous)} frames. Frames are counted from 1 and "
-                    "written first:last; unpack the data again."
+                    "written as first:last; unpack the data again."
                 )
             anomalous[first - 1 : last] = True
         is_anomalous.append(anomalous)
@@ -191,7 +195,7 @@ def _read_matlab(path, videos):
 
 
 def _read_masks(video):
-    """Return which frames of a video of UCSD have a mask that is not empty."""
+    """Return a mask of the frames of a UCSD video whose pixel masks are not empty."""
     # Importing the package does not load Pillow.
     from skocc._samples.sources import open_image
 
@@ -209,14 +213,14 @@ def _read_masks(video):
 
 
 def _list_videos(folder, pattern):
-    """Return the folders of frames in a folder, by their names."""
+    """Return the folders of frames in a folder whose names match a pattern."""
     videos = [folder / name for name in subfolders(folder) if re.fullmatch(pattern, name)]
     if not videos:
         raise FileNotFoundError(
             f"There are no videos in '{folder}', which "
-            f"{'holds no folder of frames' if folder.is_dir() else 'does not exist'}. Got "
-            "folder and layout that do not fit, or films: extract their frames first, for "
-            "example by ffmpeg -i film.avi film/%03d.jpg."
+            f"{'holds no folder of frames' if folder.is_dir() else 'does not exist'}. "
+            "Check folder and layout. If the folder holds films, extract their frames "
+            "first, for example with ffmpeg -i film.avi film/%03d.jpg."
         )
     for video in videos:
         if not list_images(video):

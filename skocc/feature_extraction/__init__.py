@@ -1,4 +1,4 @@
-"""Transformers of images: to tables for scikit-learn's detectors; of frames of videos."""
+"""Transformers of images to tables of features, and of video frames."""
 
 from skocc.feature_extraction._background import BackgroundRemoval
 from skocc.feature_extraction._deep import DeepFeatures

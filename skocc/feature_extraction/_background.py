@@ -1,3 +1,5 @@
+"""Background removal for the frames of a fixed camera."""
+
 from numbers import Integral, Real
 
 import numpy as np
@@ -10,49 +12,49 @@ from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
 from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 
-# Frames that are in memory at a time, besides what is returned.
+# Number of frames that are loaded at a time.
 _N_FRAMES = 32
 
 
 class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
-    """Frames of a fixed camera, with all that does not move set to zero.
+    """Set the background in the frames of a fixed camera to zero.
 
-    A mixture of Gaussians for each pixel learns what the camera sees when nothing is in
-    front of it. In a frame, pixels that differ from this background are kept, with those
-    near them; the others become zero. Detectors of anomalies in videos then do not spend
-    their capacity on the scene. Read more in the :ref:`User Guide <video>`.
+    A mixture of Gaussians for each pixel learns the empty scene. In a frame, the pixels
+    that differ from this background and the pixels near them are kept; the others become
+    zero. Detectors of anomalies in videos then do not spend their capacity on the scene.
+    Read more in the :ref:`User Guide <video>`.
 
-    OpenCV is needed: ``pip install "skocc[video]"``.
+    This class needs OpenCV: ``pip install "skocc[video]"``.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     threshold : float, default=128
-        How much a pixel has to differ to be kept: absolute differences in grey levels (0
-        to 255), summed over the channels.
+        Minimum difference of a pixel that is kept: the absolute differences in gray levels
+        (0 to 255), summed over the channels.
     n_dilations : int, default=5
-        By how many pixels what is kept grows, up, down, left and right.
+        Number of pixels by which the kept regions grow up, down, left and right.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the frames in flattened rows, in pixels; one entry may be -1.
     image_size : int or tuple (H, W), default=None
-        Size in pixels that all frames are resized to (bilinear, antialiased). None: the
-        frames have one size already.
+        Size in pixels to which all frames are resized (bilinear, antialiased). None means
+        that all frames have the same size.
     intensity_range : tuple (low, high), default=None
-        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
-        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
-        numbers as they are.
+        Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
+        camera that writes 16-bit files. None means the range of uint8 and uint16, and no
+        scaling of other types.
 
     Attributes
     ----------
     background_ : ndarray of shape (H, W, C), uint8
-        The scene without what moves.
+        The scene without moving objects.
     image_shape_ : tuple (H, W, C)
         Shape of the frames.
     n_features_in_ : int
-        Values per frame of X.
+        Number of values per frame of X.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where X was a table with names that are all text.
+        Names of the columns, if X was a table whose column names are all strings.
 
     See Also
     --------
@@ -60,20 +62,20 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
 
     Notes
     -----
-    The scheme is that of the code of [1]_, on whose frames MOCCA [2]_ works too, with its
-    threshold: a frame is multiplied by a mask, the sum over the channels of
-    ``|frame - background|`` being above `threshold`, dilated `n_dilations` times. The
-    background is the mean of the most frequent Gaussians of each pixel after the last frame
-    of `fit`, as OpenCV's ``createBackgroundSubtractorMOG2`` [3]_ gives it with its default
-    parameters. It forgets frames that are more than 500 back.
+    The procedure and its threshold are those of the code of [1]_, whose frames MOCCA [2]_
+    uses as well. A frame is multiplied by a mask of the pixels at which the sum of
+    ``|frame - background|`` over the channels exceeds `threshold`. The mask is dilated
+    `n_dilations` times. The background is the mean of the most frequent Gaussians of each
+    pixel after the last frame of `fit`, from OpenCV's ``createBackgroundSubtractorMOG2``
+    [3]_ with its default parameters. It forgets frames that are more than 500 frames old.
 
-    One estimator is for one camera: fit it on frames of that camera in their order, of some
-    seconds at least. Floats are expected in [0, 1]; what is outside is cut off for the
-    background only.
+    Use a separate estimator for each camera, and fit it on frames of that camera in their
+    order, of at least some seconds. Floats should be in [0, 1]; other values are clipped,
+    but only to find the background.
 
-    `transform` holds all frames in memory. For a long video, pass it blocks of frames: each
-    frame is treated alone. A frame of 256 x 512 pixels takes about 10 milliseconds to fit,
-    and as many to transform.
+    `transform` keeps all frames in memory. For a long video, pass blocks of frames, because
+    each frame is processed separately. A frame of 256 x 512 pixels takes about 10
+    milliseconds in `fit`, and the same in `transform`.
 
     References
     ----------
@@ -86,7 +88,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    A bright square of three pixels crosses a grey ground:
+    A bright square of three by three pixels crosses a gray background:
 
     >>> import numpy as np
     >>> from skocc.feature_extraction import BackgroundRemoval
@@ -135,10 +137,9 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         Parameters
         ----------
         X : frames or paths
-            Of one camera, in their order. An array (n, H, W), (n, H, W, C) or
-            (n, C, H, W); flattened frames (n, d) with `image_shape`; a tensor
-            (n, C, H, W); a list of paths or PIL images; or a
-            data set of torch. Grey or RGB.
+            Gray or RGB frames of one camera, in their order: an array (n, H, W),
+            (n, H, W, C) or (n, C, H, W); flattened frames (n, d) with `image_shape`; a
+            tensor (n, C, H, W); a list of paths or PIL images; or a torch data set.
         y : Ignored
             Present for scikit-learn.
 
@@ -152,7 +153,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         ImportError
             OpenCV is missing.
         ValueError
-            X or a parameter is not usable; the message says what to do.
+            X or a parameter is invalid; the message says what to do.
         """
         cv2 = _import_cv2()
         with unchanged_on_error(self):
@@ -181,12 +182,12 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         frames : ndarray of shape (n_frames, H, W, C), uint8 or float32
-            In the values they came in; uint16 becomes floats in [0, 1].
+            Frames on the scale of X; uint16 becomes floats in [0, 1].
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, or its shape differs from that in `fit`.
         """
         check_is_fitted(self)
         frames = validate_images(self, X, reset=False)
@@ -205,10 +206,10 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
     def _remove(self, frames):
         differences = np.abs(_to_bytes(frames).astype(np.int16) - self.background_)
         masks = differences.sum(axis=3) > self.threshold
-        # Zero iterations would be as many as change anything.
+        # To SciPy, zero iterations mean as many as change anything.
         if self.n_dilations > 0:
             cross = ndimage.generate_binary_structure(2, 1)[np.newaxis]
-            # More than that change nothing.
+            # More iterations would change nothing.
             n = min(self.n_dilations, masks.shape[1] + masks.shape[2])
             masks = ndimage.binary_dilation(masks, cross, iterations=n)
         return frames * masks[..., np.newaxis]
@@ -226,7 +227,7 @@ def _import_cv2():
 
 
 def _blocks(frames):
-    """Load a source block by block."""
+    """Yield the frames of a source in blocks."""
     for start in range(0, len(frames), _N_FRAMES):
         yield frames.load(slice(start, min(start + _N_FRAMES, len(frames))))
 

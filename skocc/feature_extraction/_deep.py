@@ -1,3 +1,5 @@
+"""Features of a pretrained network as a table."""
+
 import os
 
 import numpy as np
@@ -20,11 +22,11 @@ from skocc._samples.validation import check_backbone_channels
 
 
 class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
-    """Features of a pretrained network as a table, one row for an image.
+    """Compute features of a pretrained network as a table with one row per image.
 
     A network that was trained on ImageNet, and is not trained further, describes an image
-    by the mean activations of some of its layers. The table is one for any estimator of
-    scikit-learn, among them its one-class detectors. Read more in the :ref:`User Guide
+    by the mean activations of some of its layers. Any scikit-learn estimator can use the
+    table, including its one-class detectors. Read more in the :ref:`User Guide
     <deep_features>`.
 
     .. versionadded:: 0.1
@@ -35,63 +37,65 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         Name of a classification network of torchvision, or a module, which is copied and
         which torch.fx can trace.
     weights : {"imagenet"}, name, path or None, default="imagenet"
-        torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
-        ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
-        such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
-        unless this is a path.
+        "imagenet" loads torchvision's best ImageNet weights: the second ones
+        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2, the first for ResNet18. A name such
+        as "IMAGENET1K_V1" loads those weights of torchvision. A path loads a state dict
+        (``.pt``, ``.pth`` or ``.safetensors``). None means random weights. A module given
+        as `backbone` keeps its weights unless this is a path.
     layers : tuple of str, default=("layer4",)
         Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over
-        all their cells; layers that give a vector are taken as they are.
+        all their cells; vectors are used unchanged.
     normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean colour is subtracted and the deviation divided by, as when
-        the weights were trained. The source does not.
+        Whether images are normalized by ImageNet's mean and standard deviation, as in the
+        training of the weights. The report [1]_ does not normalize them.
     memory : path, joblib.Memory or None, default=None
-        Folder in which the features of each image are kept, for other fits: a search over
-        the parameters of a pipeline then computes them once. None: they are not kept.
+        Folder in which the features of each image are kept for other fits, so that a search
+        over the parameters of a pipeline computes them once. None means that they are not
+        kept.
     batch_size : int, default=32
-        Images per batch, at least 2. Features do not depend on it.
+        Number of images per batch, at least 2. Features do not depend on it.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
     image_size : int or tuple (H, W), default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). None: the
-        images have one size already.
+        Size in pixels to which all images are resized (bilinear, antialiased). None means
+        that all images have the same size.
     intensity_range : tuple (low, high), default=None
-        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
-        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
-        numbers as they are.
+        Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
+        camera that writes 16-bit files. None means the range of uint8 and uint16, and no
+        scaling of other types.
     device : str or torch.device, default=None
-        Where to compute. None takes CUDA, then MPS, then the CPU.
+        Device to compute on. None means CUDA if available, else MPS, else the CPU.
     random_state : int, RandomState or None, default=None
-        For ``weights=None``.
+        Seed of the random weights for ``weights=None``.
     verbose : int, default=0
         Whether a progress bar is shown.
 
     Attributes
     ----------
     network_ : torch.nn.Module
-        On the CPU; maps images (n, C, H, W) to features (n, d).
+        Network on the CPU, which maps images (n, C, H, W) to features (n, d).
     image_shape_ : tuple (H, W, C)
-        Shape of the images as the network sees them.
+        Shape of the images that enter the network.
     n_features_in_ : int
-        Values per sample of X.
+        Number of values per sample of X.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where X was a table with names that are all text.
+        Names of the columns, if X was a table whose column names are all strings.
 
     See Also
     --------
-    skocc.ResNetKNN : Compares features cell by cell, and says where an image is anomalous.
+    skocc.ResNetKNN : Compares features cell by cell, and locates anomalies in an image.
 
     Notes
     -----
     `fit` reads no pixels: it builds the network, and learns the shape of the images.
 
-    The report [1]_ that compares classical detectors on such features has 2048 of them from
-    the last stage of ResNet50, which is the default here, or 512 + 1024 from its second and
-    third, ``layers=("layer2", "layer3")``. It calls the last stage "block 3", counted from
-    0, and does not say how maps become features; only the mean gives the numbers it states.
+    The report [1]_ compares classical detectors on such features. It uses 2048 features
+    from the last stage of ResNet50, which is the default here, or 512 + 1024 features from
+    its second and third stages, ``layers=("layer2", "layer3")``. It calls the last stage
+    "block 3", counted from 0. It does not state how maps become features; only the mean
+    gives the numbers of features that it states.
 
-    Time is one pass of the network for each image, up to the last of the layers.
+    The time is that of one pass of the network per image, up to the last of the layers.
 
     References
     ----------
@@ -99,7 +103,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    The pipeline of the report, here with random weights, which need no download:
+    The pipeline of the report, with random weights, which need no download:
 
     >>> from sklearn.datasets import load_digits
     >>> from sklearn.decomposition import PCA
@@ -170,7 +174,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
             `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
-            data set of torch.
+            torch data set.
         y : Ignored
             Present for scikit-learn.
 
@@ -182,7 +186,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         Raises
         ------
         ValueError
-            X or a parameter is not usable, among them layers that the backbone has not;
+            X or a parameter is invalid, for example layers that the backbone does not have;
             the message says what to do.
         """
         with unchanged_on_error(self):
@@ -206,18 +210,18 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         table : ndarray of shape (n_samples, n_columns), float32
-            A row for each image, columns as `get_feature_names_out` names them.
+            One row per image; `get_feature_names_out` returns the names of the columns.
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, or its shape differs from that in `fit`.
         """
         check_is_fitted(self)
         images = validate_images(self, X, reset=False)
         device = resolve_device(self.device, fall_back=True)
         dtype = inference_dtype(self.image_shape_, device)
-        # What is kept is the few numbers asked for, not the maps they are means of.
+        # The cache keeps the means, not the large maps from which they are computed.
         network = _InTuple(on_device(self.network_, device, dtype))
         compute = cached(network, self.memory)
         batches = ImageBatches(images, self.batch_size, device=device)
@@ -230,17 +234,17 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         )
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
-        """Name the columns of the table.
+        """Return the names of the table's columns.
 
         Parameters
         ----------
         input_features : Ignored
-            Present for scikit-learn: the names do not depend on those of X.
+            Present for scikit-learn; the names do not depend on those of X.
 
         Returns
         -------
         names : ndarray of shape (n_columns,), object
-            Layer and channel, such as ``layer4_0``.
+            Names of layer and channel, such as ``layer4_0``.
         """
         check_is_fitted(self)
         names = [
@@ -268,7 +272,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         )
 
     def _empty_network(self, attribute):
-        """Return the module of a fitted attribute before its weights are loaded."""
+        """Return the module of a fitted attribute, whose weights are loaded later."""
         return self._build_network(weights=None)
 
     def _check_loaded(self):
@@ -278,7 +282,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
 
 class _InTuple(nn.Module):
-    """A network whose one result comes in a tuple, as the cache has it."""
+    """Network that returns its single result in a tuple, as the cache requires."""
 
     def __init__(self, network):
         super().__init__()

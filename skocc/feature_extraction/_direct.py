@@ -1,3 +1,5 @@
+"""Statistics of an image as a table, computed without a network."""
+
 import math
 from itertools import chain
 from numbers import Integral
@@ -33,76 +35,77 @@ STATISTICS = (
     "quantiles_intensity_25", "quantiles_intensity_50", "quantiles_intensity_75",
 )  # fmt: skip
 
-# Images that a worker is given at a time; no more are in memory than this, for each.
+# Number of images per worker that are in memory at a time.
 _N_PER_WORKER = 8
 _EIGHT_CONNECTED = np.ones((3, 3), dtype=bool)
 # High-pass filter of Daubechies' wavelet with two vanishing moments.
 _DB2 = np.array([1 - 3**0.5, -3 + 3**0.5, 3 + 3**0.5, -1 - 3**0.5]) / (4 * 2**0.5)
-# Scales at which spots are looked for, in pixels.
+# Scales, in pixels, at which blobs are searched.
 _BLOB_SIGMAS = (2.0, 5.0, 8.0)
 # Median of the absolute value of a standard normal variable.
 _MEDIAN_OF_NORMAL = 0.6744897501960817
-# Standard deviation of the error that rounding to whole grey levels makes.
+# Standard deviation of the error of rounding to integer gray levels.
 _ROUNDING_NOISE = 12**-0.5
 
 
 class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
-    """Statistics of an image, computed from its pixels without a network.
+    """Compute statistics of an image from its pixels, without a network.
 
-    An image becomes 43 numbers: its size, colours, edges, gradients, the largest bright
-    object, the distribution of grey levels, and measures of texture and noise. They are
-    cheap and have names that mean something, and are the baseline that features of a
-    network have to beat. The raw pixels can be added. Read more in the
+    The statistics are 43 numbers: the size, colors, edges and gradients of an image, its
+    largest bright object, the distribution of its gray levels, and measures of texture and
+    noise. They are cheap, have meaningful names, and are a baseline for the features of a
+    network. The raw pixels can be added. Read more in the
     :ref:`User Guide <direct_features>`.
 
-    scikit-image is needed: ``pip install "skocc[direct]"``.
+    This class needs scikit-image: ``pip install "skocc[direct]"``.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     pixels : bool, int or tuple (H, W), default=False
-        Whether the pixels follow the statistics, as columns ``pixel_1``, ``pixel_2`` and
-        so on: rows of the image one after another, for each pixel red, green, blue. An int
-        or (H, W) resizes the image for these columns only (bilinear, antialiased); images
-        that differ in size need it. The report has 224, which gives 150,528 columns.
+        Whether to append the pixels, as columns ``pixel_1``, ``pixel_2`` and so on. They
+        are ordered by rows of the image, with red, green and blue for each pixel. An int or
+        (H, W) resizes the image for these columns only (bilinear, antialiased), which is
+        required for images that differ in size. The report uses 224, which gives 150,528
+        columns.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
     image_size : int or tuple (H, W), default=None
-        Size in pixels that all images are resized to before anything is computed. None
-        keeps them as they are; files and PIL images may then differ in size.
+        Size in pixels to which all images are resized before the statistics are computed.
+        None means that they are not resized; files and PIL images may then differ in size.
     intensity_range : tuple (low, high), default=None
-        Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
-        camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
-        numbers as they are.
+        Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
+        camera that writes 16-bit files. None means the range of uint8 and uint16, and no
+        scaling of other types.
     n_jobs : int, default=None
-        Processes that share the images. None is 1 unless in a
-        :obj:`joblib.parallel_config` context, -1 all processors.
+        Number of parallel processes. None means 1 unless in a
+        :obj:`joblib.parallel_config` context, and -1 means all processors.
 
     Attributes
     ----------
     image_shape_ : tuple (H, W, C)
-        Shape of the images; H and W are -1 where they differ in size.
+        Shape of the images; H and W are -1 if the images differ in size.
     n_features_in_ : int
-        Values per sample of X. Missing where the images differ in size.
+        Number of values per sample of X. Missing if the images differ in size.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Names of the columns, where X was a table with names that are all text.
+        Names of the columns, if X was a table whose column names are all strings.
 
     See Also
     --------
-    skocc.model_selection.classical_detectors : Detectors that take such a table, with
+    skocc.model_selection.classical_detectors : Return detectors for such a table, with
         grids of their parameters.
 
     Notes
     -----
-    Everything is defined on 256 levels of red, green and blue. uint8 is taken as it is;
-    other images are multiplied by 255 (uint16 by 255 / 65535) and rounded, and floats
-    outside [0, 1] are cut off, with a warning. Grey images have three equal channels; a
-    fourth channel is left out.
+    All statistics are defined on 256 levels of red, green and blue. uint8 is used
+    unchanged. Other images are multiplied by 255 (uint16 by 255 / 65535) and rounded.
+    Floats outside [0, 1] are clipped, with a warning. Gray images have three equal
+    channels; a fourth channel is ignored.
 
-    Below, :math:`g` is the grey level 0.299 R + 0.587 G + 0.114 B, rounded. Unless another
-    unit is given, values are in grey levels, 0 to 255. Deviations and variances are those
-    of the population.
+    In the table, :math:`g` is the gray level 0.299 R + 0.587 G + 0.114 B, rounded. Unless
+    another unit is given, values are in gray levels, 0 to 255. Deviations and variances are
+    those of the population.
 
     =============================  =========================================================
     name                           definition and unit
@@ -110,7 +113,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     width, height                  of the image, pixels
     aspect_ratio                   width / height
     num_pixels_b, _g, _r           sum of the values of blue, green, red. The name is the
-                                   report's; it is no number of pixels
+                                   report's; it is not a number of pixels
     brightness_b, _g, _r           mean of the channel
     contrast_b, _g, _r             standard deviation of the channel
     luminance                      mean of 0.2126 R + 0.7152 G + 0.0722 B
@@ -123,7 +126,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     mean_grad_y, std_grad_y        3 x 3 Sobel filter (weights 1, 2, 1); x to the right, y
                                    downwards
     object_count                   number of objects: 8-connected regions brighter than
-                                   Otsu's threshold, holes and what is in them filled
+                                   Otsu's threshold, with their holes filled
     bounding_box_x, _y             left and top edge of the box around the largest object,
                                    pixels
     bounding_box_width, _height    its sides, pixels
@@ -159,20 +162,20 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     _75
     =============================  =========================================================
 
-    Where there is no object, as in an image of one colour, its numbers are 0. All values
-    are finite for any image. The lines are searched in a random order with a fixed seed:
-    one image always gives the same numbers.
+    If there is no object, as in an image of one color, its statistics are 0. All values are
+    finite for any image. The lines are searched in a random order with a fixed seed, so an
+    image always has the same statistics.
 
-    The names are those of a report that compares classical detectors on MVTec AD, which
-    leaves most formulas open and names no library; those above are our choice. It counts
-    "intense regions", which may be read as bright ones alone. Where OpenCV's functions are
-    the usual ones, these differ: the gradient of Canny's detector has the Euclidean length,
-    where OpenCV's default is the sum of absolute values, and an edge between two flat areas
-    is two pixels wide, not one; the largest object is the one with the most pixels, where
-    OpenCV takes the area of a polygon.
+    The names are those of a report that compares classical detectors on MVTec AD. It does
+    not specify most formulas and names no library; the formulas above are skocc's choice.
+    The report counts "intense regions", which may mean only bright ones. Some definitions
+    differ from OpenCV's functions, which are widely used. The gradient of Canny's detector
+    has the Euclidean length, where OpenCV's default is the sum of absolute values, and an
+    edge between two flat areas is two pixels wide instead of one. The largest object is the
+    one with the most pixels, where OpenCV uses the area of a polygon.
 
-    Time is about linear in the pixels: a quarter of a second for an image of 512 x 512.
-    With `pixels`, the table is large: 1.2 MB an image with the report's 224.
+    The time is about linear in the number of pixels: a quarter of a second for an image of
+    512 x 512. With `pixels`, the table is large: 1.2 MB per image with the report's 224.
 
     References
     ----------
@@ -183,7 +186,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     Examples
     --------
-    A bright rectangle on a dark ground:
+    A bright rectangle on a dark background:
 
     >>> import numpy as np
     >>> from skocc.feature_extraction import DirectFeatures
@@ -225,14 +228,14 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     @fit_context(prefer_skip_nested_validation=True)
     def fit(self, X, y=None) -> "DirectFeatures":
-        """Learn the shape of the images; nothing else is learnt.
+        """Learn the shape of the images and nothing else.
 
         Parameters
         ----------
         X : images or paths
             An array (n, H, W), (n, H, W, C) or (n, C, H, W); flattened images (n, d) with
             `image_shape`; a tensor (n, C, H, W); a list of paths or PIL images; or a
-            data set of torch.
+            torch data set.
         y : Ignored
             Present for scikit-learn.
 
@@ -246,7 +249,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         ImportError
             scikit-image is missing.
         ValueError
-            X or a parameter is not usable; the message says what to do.
+            X or a parameter is invalid; the message says what to do.
         """
         _check_skimage()
         with unchanged_on_error(self):
@@ -266,12 +269,12 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         Returns
         -------
         table : ndarray of shape (n_samples, 43) or (n_samples, 43 + 3 * H * W), float64
-            A row for each image, columns as `get_feature_names_out` names them.
+            One row per image; `get_feature_names_out` returns the names of the columns.
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, or its shape differs from that in `fit`.
         """
         check_is_fitted(self)
         images = validate_images(self, X, reset=False, mixed_sizes=True)
@@ -279,11 +282,11 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         table = np.empty((len(images), _n_columns(pixel_size)))
         n_block = _N_PER_WORKER * effective_n_jobs(self.n_jobs)
         lowest, highest = np.inf, -np.inf
-        # Images are sent to the workers, not written to memory-mapped files.
+        # max_nbytes=None: images are sent to the workers, without memory-mapped files.
         with Parallel(n_jobs=self.n_jobs, max_nbytes=None) as parallel:
             for start in range(0, len(images), n_block):
-                # Decoded here, a block at a time: an error of a file must not be raised
-                # in the thread by which joblib hands out work.
+                # Decoded here, one block at a time: an error of a file must not be raised
+                # in the thread in which joblib dispatches work.
                 block = []
                 for index in range(start, min(start + n_block, len(images))):
                     image = images.load([index])[0]
@@ -296,17 +299,17 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return table
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
-        """Name the columns of the table.
+        """Return the names of the table's columns.
 
         Parameters
         ----------
         input_features : Ignored
-            Present for scikit-learn: the names do not depend on those of X.
+            Present for scikit-learn; the names do not depend on those of X.
 
         Returns
         -------
         names : ndarray of shape (n_columns,), object
-            The 43 statistics, then ``pixel_1`` and so on where `pixels` is set.
+            Names of the 43 statistics, then ``pixel_1`` and so on if `pixels` is set.
         """
         check_is_fitted(self)
         n_pixels = _n_columns(self._pixel_size()) - len(STATISTICS)
@@ -341,7 +344,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
                 raise ValueError(
                     "Images that differ in size have no common number of pixels. Got "
                     f"pixels={self.pixels} and files of several sizes. Set pixels=(H, W) "
-                    "to have them resized for these features, for example pixels=224."
+                    "to resize them for these features, for example pixels=224."
                 )
             return size
         size = self.pixels
@@ -380,12 +383,12 @@ def _to_bytes(image):
 
 
 def _warn_about_range(lowest, highest):
-    # Half a level beyond the ends is rounded, not cut off.
+    # Values up to half a level outside the range are rounded, not clipped.
     if 255 * lowest < -0.5 or 255 * highest > 255.5:
         warn(
-            "DirectFeatures reads floats as grey levels in [0, 1], and cuts off what is "
-            f"outside. Got values from {lowest:.3g} to {highest:.3g}. Scale X to [0, 1], "
-            "or pass uint8.",
+            "DirectFeatures reads floats as gray levels in [0, 1], and clips other "
+            f"values. Got values from {lowest:.3g} to {highest:.3g}. Scale X to [0, 1], or "
+            "pass uint8.",
         )
 
 
@@ -437,12 +440,12 @@ def _edges(grey):
     """Return a mask of the edges."""
     from skimage.feature import canny
 
-    # The thresholds are not rescaled, because the image is no integer one.
+    # skimage rescales the thresholds for integer images, but not for this float image.
     return canny(grey, sigma=0, low_threshold=100, high_threshold=200)
 
 
 def _objects(levels):
-    """Return the number of objects, and box and perimeter of the largest."""
+    """Return the number of objects, and the box and perimeter of the largest one."""
     from skimage.filters import threshold_otsu
     from skimage.measure import perimeter
 
@@ -494,7 +497,7 @@ def _blob_count(grey):
     )
     responses = np.abs(responses)
     peaks = (responses > 0.1) & (responses == ndimage.maximum_filter(responses, size=3))
-    # Maxima that touch have the same height: along a straight edge there are many.
+    # Maxima that touch have the same height, and there are many along a straight edge.
     return ndimage.label(peaks, np.ones((3, 3, 3)))[1]
 
 
@@ -513,7 +516,7 @@ def _region_homogeneity(grey, gradient):
 
 
 def _noise_level(grey):
-    """Return the robust standard deviation of the noise, 0 where there is none."""
+    """Return the robust standard deviation of the noise, or 0 if there is none."""
     details = grey
     for axis in (0, 1):
         details = ndimage.convolve1d(details, _DB2, axis=axis, mode="reflect")
@@ -521,5 +524,5 @@ def _noise_level(grey):
     if details.size == 0:
         return 0.0
     level = np.median(np.abs(details)) / _MEDIAN_OF_NORMAL
-    # What rounding leaves of 0 would be scaled up to a feature by a StandardScaler.
+    # A StandardScaler would amplify the rounding error of 0 to a feature.
     return level if level > 1e-9 else 0.0

@@ -1,6 +1,6 @@
-"""How well a detector ranks images and pixels, the anomalies being the positive class.
+"""Metrics of the ranking of images and pixels, and scorers for scikit-learn's searches.
 
-Functions of labels and scores, and scorers made of them for scikit-learn's searches.
+The anomalies are the positive class.
 """
 
 from skocc.metrics._level_sets import excess_mass_auc, mass_volume_auc

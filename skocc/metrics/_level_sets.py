@@ -1,3 +1,5 @@
+"""Criteria that need no anomalies: the mass-volume and the excess-mass curve."""
+
 from numbers import Real
 
 import numpy as np
@@ -8,7 +10,7 @@ from sklearn.utils import column_or_1d
 from skocc._base.private_sklearn import validate_params
 from skocc._samples.arrays import as_array
 
-# The mass from which on level sets count in the criterion of the excess mass.
+# Level sets with at least this mass count in the excess-mass criterion.
 _MIN_MASS = 0.9
 
 
@@ -28,11 +30,11 @@ def mass_volume_auc(
     volume: float = 1.0,
     mass_range: tuple[float, float] = (0.9, 0.999),
 ) -> float:
-    """Area under the mass-volume curve: a criterion that needs no anomaly.
+    """Return the area under the mass-volume curve, a criterion that needs no anomaly.
 
-    A good detector has small level sets: the part of the space where its scores are high
-    is small, though it holds most of the normal samples. The area is that of the volume of
-    the smallest level set that holds a mass, as a function of this mass. Read more in the
+    A good detector has small level sets: the part of the space with high scores is small,
+    but contains most of the normal samples. The curve is the volume of the smallest level
+    set that contains a given mass, as a function of this mass. Read more in the
     :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
@@ -40,31 +42,31 @@ def mass_volume_auc(
     Parameters
     ----------
     scores_normal : array-like of shape (n_normal,), float
-        Scores as of ``score_samples``, higher is more normal, of normal samples that the
-        detector was not trained on. NaN ranks with -inf.
+        Scores from ``score_samples``, higher is more normal, of normal samples that are not
+        training samples. NaN counts as -inf.
     scores_uniform : array-like of shape (n_uniform,), float
-        Scores of samples drawn uniformly from a region that holds the normal samples, such
-        as their bounding box.
+        Scores of samples drawn uniformly from a region that contains the normal samples,
+        such as their bounding box.
     volume : float, default=1.0
-        Volume of this region, positive. 1.0 measures volumes as its fractions.
+        Positive volume of this region. With 1.0, volumes are fractions of the region.
     mass_range : (float, float), default=(0.9, 0.999)
-        Lowest and highest mass, fractions of the normal samples in [0, 1].
+        Lowest and highest mass, as fractions of the normal samples in [0, 1].
 
     Returns
     -------
     area : float
-        In (0, volume * (highest - lowest mass)], LOWER is better. For a
-        search, where higher is better, take its negative.
+        Area in (0, volume * (highest - lowest mass)], LOWER is better. For a search, where
+        higher is better, use its negative.
 
     Raises
     ------
     ValueError
-        There is no score; `volume` or `mass_range` is not as above; no uniform sample is
-        in the level set of the highest mass, so that no volume can be measured.
+        There are no scores, `volume` or `mass_range` is invalid, or no uniform sample is in
+        the level set of the highest mass, so that no volume can be measured.
 
     See Also
     --------
-    excess_mass_auc : The same idea with masses for given densities; higher is better.
+    excess_mass_auc : Compute masses for given densities instead; higher is better.
 
     Notes
     -----
@@ -74,12 +76,13 @@ def mass_volume_auc(
     step function for a finite sample and is integrated as such, without the grid of the
     author's code.
 
-    Areas of two detectors can be compared if both were computed from the same samples. The
-    limit is the dimension: in a box of more than about eight dimensions nearly no uniform
-    sample comes near the normal ones, and volumes cannot be measured. [1]_ then averages
-    the criterion over random subsets of a few features, with a detector trained on each.
-    Images have to be reduced to a few features before, or compared with something nearer
-    than uniform noise, which makes the area a criterion of that comparison and no volume.
+    The areas of two detectors can be compared if both were computed from the same samples.
+    The dimension is a limit: in a box of more than about eight dimensions, almost no
+    uniform sample is near the normal ones, so volumes cannot be measured. [1]_ then
+    averages the criterion over random subsets of a few features, with a detector trained on
+    each. Images must first be reduced to a few features, or compared with samples that are
+    more similar than uniform noise; the area then rates that comparison and is not a
+    volume.
 
     References
     ----------
@@ -88,7 +91,7 @@ def mass_volume_auc(
 
     Examples
     --------
-    The scores of a detector that is right, and of one that looks at one of two features:
+    The scores of a correct detector, and of a detector that uses only one of two features:
 
     >>> import numpy as np
     >>> from skocc.metrics import mass_volume_auc
@@ -129,49 +132,51 @@ def mass_volume_auc(
 def excess_mass_auc(
     scores_normal: ArrayLike, scores_uniform: ArrayLike, *, volume: float = 1.0
 ) -> float:
-    """Area under the excess-mass curve: a criterion that needs no anomaly.
+    """Return the area under the excess-mass curve, a criterion that needs no anomaly.
 
-    The excess mass at a density t is the largest difference, over the level sets, of the
-    fraction of normal samples in it and t times its volume. A good detector has level sets
-    that exceed high densities. Read more in the :ref:`User Guide <metrics>`.
+    The excess mass at a density t is the maximum, over the level sets, of the fraction of
+    normal samples in the set minus t times its volume. A good detector has level sets that
+    exceed high densities. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     scores_normal : array-like of shape (n_normal,), float
-        Scores as of ``score_samples``, higher is more normal, of normal samples that the
-        detector was not trained on. NaN ranks with -inf.
+        Scores from ``score_samples``, higher is more normal, of normal samples that are not
+        training samples. NaN counts as -inf.
     scores_uniform : array-like of shape (n_uniform,), float
-        Scores of samples drawn uniformly from a region that holds the normal samples, such
-        as their bounding box.
+        Scores of samples drawn uniformly from a region that contains the normal samples,
+        such as their bounding box.
     volume : float, default=1.0
-        Volume of this region, positive. 1.0 measures volumes as its fractions.
+        Positive volume of this region. With 1.0, volumes are fractions of the region.
 
     Returns
     -------
     area : float
-        Positive, HIGHER is better. At least 0.095 / `volume`, which constant scores have.
+        Positive area, HIGHER is better. It is at least 0.095 / `volume`, the area of
+        constant scores.
 
     Raises
     ------
     ValueError
-        There is no score; `volume` is not positive; no uniform sample is in a level set
-        that holds more than 0.9 of the normal samples, so that no volume can be measured.
+        There are no scores, `volume` is not positive, or no uniform sample is in a level
+        set that contains more than 0.9 of the normal samples, so that no volume can be
+        measured.
 
     See Also
     --------
-    mass_volume_auc : The same idea with volumes for given masses; lower is better. Its
-        Notes say where both end.
+    mass_volume_auc : Compute volumes for given masses instead; lower is better. Its Notes
+        describe the limits of both criteria.
 
     Notes
     -----
     For scores s, EM(t) = max over u of P(s(normal) >= u) - t * `volume` *
     P(s(uniform) >= u), and the area is the integral of EM from 0 to the lowest t at which
     EM(t) <= 0.9 [1]_. EM is convex and piecewise linear for a finite sample, and is
-    integrated as such. The author's code takes a grid, and scores above u only, which
-    counts one normal sample less. The values of EM there are between 0.9 and 1, so
-    that the area is about 0.95 times the upper limit.
+    integrated as such. The author's code uses a grid, and counts only scores above u, which
+    is one normal sample less. EM is between 0.9 and 1 in this range, so the area is about
+    0.95 times the upper limit.
 
     References
     ----------
@@ -194,13 +199,13 @@ def excess_mass_auc(
     thresholds = np.unique(normal)[::-1]
     masses = _fraction_at_least(normal, thresholds)
     volumes = volume * _fraction_at_least(uniform, thresholds)
-    # Below a mass of 0.9 a level set cannot exceed 0.9 at any density.
+    # A level set with a mass below 0.9 cannot exceed 0.9 at any density.
     volumes, masses = volumes[masses > _MIN_MASS], masses[masses > _MIN_MASS]
     if volumes[0] == 0:
         raise _no_volume(len(uniform))
     limit = ((masses - _MIN_MASS) / volumes).max()
     volumes, masses = _upper_hull(volumes, masses)
-    # Where one level set takes over from the next smaller one.
+    # Densities at which the maximum changes from one level set to the next smaller one.
     changes = np.diff(masses) / np.diff(volumes)
     densities = np.unique([0.0, *changes[changes < limit], limit])
     excess = (masses - densities[:, None] * volumes).max(axis=1)
@@ -208,7 +213,7 @@ def excess_mass_auc(
 
 
 def _check_scores(scores_normal, scores_uniform, volume):
-    """Return both as sorted arrays, ascending, with NaN as -inf."""
+    """Return both scores as ascending arrays, with NaN as -inf."""
     checked = []
     for name, scores in (("normal", scores_normal), ("uniform", scores_uniform)):
         scores = as_array(f"scores_{name}", scores, np.float64, read=column_or_1d)
@@ -218,13 +223,14 @@ def _check_scores(scores_normal, scores_uniform, volume):
                 f"detector.score_samples(X) for {name} samples X."
             )
         checked.append(np.sort(np.where(np.isnan(scores), -np.inf, scores)))
-    # Masses over volumes must be numbers as well. Beside a float32 the bounds overflow.
+    # Quotients of masses and volumes must not overflow. The comparison of a float32 with
+    # these bounds overflows.
     with np.errstate(over="ignore"):
         is_usable = 1e-290 < volume < 1e290
     if not is_usable:
         raise ValueError(
             "volume must be positive and finite, from 1e-290 to 1e290. Got "
-            f"{volume!r}. Pass that of the region of the uniform samples, or 1.0."
+            f"{volume!r}. Pass the volume of the uniform samples' region, or 1.0."
         )
     return checked
 
@@ -253,6 +259,6 @@ def _upper_hull(volumes, masses):
 def _no_volume(n_uniform):
     return ValueError(
         "No volume can be measured: no uniform sample scores as high as the normal "
-        f"samples. Got {n_uniform} uniform samples. Draw more of them, from a "
-        "smaller region, or in fewer dimensions."
+        f"samples. Got {n_uniform} uniform samples. Draw more of them, or draw them from a "
+        "smaller region or in fewer dimensions."
     )

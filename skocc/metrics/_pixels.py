@@ -1,3 +1,5 @@
+"""Metrics of heat maps, computed from all pixels in bounded memory."""
+
 from collections.abc import Iterable
 from itertools import chain, zip_longest
 from numbers import Real
@@ -9,10 +11,10 @@ from scipy import ndimage
 from skocc._base.private_sklearn import validate_params
 from skocc._samples.arrays import as_array
 
-# Values that are kept and values that wait to be thinned, both powers of two.
+# Maximum number of kept values, and of values waiting to be thinned, both powers of two.
 _MAX_KEPT = 2**26
 _N_WAITING = 2**24
-# Defect pixels whose points of the curve are computed at a time.
+# Number of defect pixels whose points of the curve are computed at a time.
 _N_POINTS = 2**20
 _MISSING = object()
 
@@ -27,47 +29,47 @@ _MISSING = object()
 def pixel_auroc(
     masks: ArrayLike | Iterable[ArrayLike | None], maps: ArrayLike | Iterable[ArrayLike]
 ) -> float:
-    """Area under the ROC curve over the pixels of all maps together.
+    """Return the area under the ROC curve over the pixels of all maps.
 
-    The probability that a pixel of a defect has a higher value than a normal pixel, both
-    drawn at random from all images, those without a defect included; equal values count one
-    half. Large defects weigh more than small ones. Read more in the
-    :ref:`User Guide <metrics>`.
+    This is the probability that a random pixel of a defect has a higher value than a random
+    normal pixel, where equal values count one half. The pixels are drawn from all images,
+    including those without a defect. Large defects have more weight than small ones. Read
+    more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
-        True, or an integer that is not 0, where the defects are; None for an image without
-        one. Generators are read one image at a time.
+        Masks that are True, or an integer other than 0, at the pixels of a defect; None for
+        an image without a defect. Generators are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
-        Heat maps as of ``anomaly_map``, HIGHER is more anomalous, unlike scores of images.
-        They are compared as float32. NaN is an anomaly: it ranks with +inf. Images may
+        Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
+        images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
         differ in size.
 
     Returns
     -------
     auroc : float
-        In [0, 1], higher is better; 0.5 is chance.
+        Area in [0, 1], higher is better; 0.5 is chance level.
 
     Raises
     ------
     ValueError
-        There are more masks than maps or fewer; a mask is not of the shape of its map, or
-        holds floats; there is no pixel of a defect, or no normal one.
+        The numbers of masks and maps differ, a mask differs in shape from its map or
+        contains floats, or there is no pixel of a defect or no normal pixel.
 
     See Also
     --------
-    aupro : Every defect weighs the same, however large.
+    aupro : Gives every defect the same weight, whatever its size.
 
     Notes
     -----
-    Memory: 4 bytes a pixel, and at most about 1 GiB for any number of maps. The result is
-    exact up to 2**26 pixels of either kind, some 1,000 maps of 256 x 256. Beyond,
-    every second value, then every fourth and so on, of the sorted ones is kept, which moves
-    a rate on the curve by at most 3e-8 + 1e-15 N for N pixels, hence the area by at most
-    twice that: under 5e-7 for 2,000 such maps.
+    The function takes 4 bytes per pixel, and at most about 1 GiB for any number of maps.
+    The result is exact up to 2**26 pixels of either kind, about 1,000 maps of 256 x 256.
+    For more pixels, only every second of the sorted values is kept, then every fourth and
+    so on. This changes a rate on the curve by at most 3e-8 + 1e-15 N for N pixels, and
+    therefore the area by at most twice that: less than 5e-7 for 2,000 such maps.
 
     Examples
     --------
@@ -99,11 +101,11 @@ def aupro(
     *,
     max_fpr: float = 0.3,
 ) -> float:
-    """Area under the per-region overlap, over rates of false alarms up to a limit.
+    """Return the area under the per-region overlap, up to a false-positive rate.
 
     The per-region overlap at a threshold is the fraction of a defect's pixels above it,
-    averaged over the defects, so that a small defect weighs as much as a large one. A
-    defect is a connected region of a mask, of pixels that touch at a side or a corner. Read
+    averaged over the defects, so that a small defect has the same weight as a large one. A
+    defect is a connected region of a mask, whose pixels touch at a side or a corner. Read
     more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
@@ -111,44 +113,46 @@ def aupro(
     Parameters
     ----------
     masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
-        True, or an integer that is not 0, where the defects are; None for an image without
-        one. Generators are read one image at a time.
+        Masks that are True, or an integer other than 0, at the pixels of a defect; None for
+        an image without a defect. Generators are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
-        Heat maps as of ``anomaly_map``, HIGHER is more anomalous, unlike scores of images.
-        They are compared as float32. NaN is an anomaly: it ranks with +inf. Images may
+        Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
+        images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
         differ in size.
     max_fpr : float, default=0.3
-        Highest rate of false alarms: fraction of the normal pixels of all images that is
-        above the threshold, in (0, 1].
+        Maximum false-positive rate, in (0, 1]: the fraction of the normal pixels of all
+        images that are above the threshold.
 
     Returns
     -------
     aupro : float
         The area divided by `max_fpr`, in [0, 1], higher is better. ``max_fpr / 2`` is
-        chance.
+        chance level.
 
     Raises
     ------
     ValueError
-        There are more masks than maps or fewer; a mask is not of the shape of its map, or
-        holds floats; there is no pixel of a defect, or no normal one; `max_fpr` is not in
-        (0, 1].
+        The numbers of masks and maps differ, a mask differs in shape from its map or
+        contains floats, there is no pixel of a defect or no normal pixel, or `max_fpr` is
+        not in (0, 1].
 
     See Also
     --------
-    pixel_auroc : Every pixel weighs the same.
+    pixel_auroc : Gives every pixel the same weight.
 
     Notes
     -----
-    The curve has a point for every distinct value of the maps, and is linear between them
-    and where it is cut; the area up to `max_fpr` is divided by `max_fpr`, as in [1]_.
+    The curve has a point for every distinct value of the maps. It is interpolated linearly
+    between these points, also at `max_fpr`. The area up to `max_fpr` is divided by
+    `max_fpr`, as in [1]_.
 
-    Memory: 4 bytes a normal pixel, at most about 0.5 GiB for any number of maps, and
-    about 40 bytes a pixel of a defect. The curve is exact up to 2**26 normal pixels, some
-    1,000 maps of 256 x 256. Beyond, every second value, then every fourth and so on, of the
-    sorted values of normal pixels is kept, which moves a rate of false alarms by at most
-    3e-8 + 1e-15 N for N pixels, and the result by at most that divided by `max_fpr`: under
-    1e-6 for 2,000 such maps. Regions and their overlap remain exact.
+    The function takes 4 bytes per normal pixel, at most about 0.5 GiB for any number of
+    maps, and about 40 bytes per pixel of a defect. The curve is exact up to 2**26 normal
+    pixels, about 1,000 maps of 256 x 256. For more pixels, only every second of the sorted
+    values of normal pixels is kept, then every fourth and so on. This changes a
+    false-positive rate by at most 3e-8 + 1e-15 N for N pixels, and the result by at most
+    that divided by `max_fpr`: less than 1e-6 for 2,000 such maps. Regions and their overlap
+    remain exact.
 
     References
     ----------
@@ -186,9 +190,9 @@ def aupro(
 
 
 class _Values:
-    """The float32 values of many pixels; sorted ones are thinned beyond a number of them.
+    """Sample of the float32 values of many pixels, which is thinned if it is too large.
 
-    Kept values stand for `weight` values each. Those that wait stand for themselves.
+    Each kept value represents `weight` values. Each waiting value represents itself.
     """
 
     def __init__(self, max_kept=None, n_waiting=None):
@@ -215,7 +219,7 @@ class _Values:
                 self._keep()
 
     def _keep(self):
-        """Move what waits, a full number of it, to what is kept."""
+        """Move the full block of waiting values to the kept ones, and thin if needed."""
         batch = np.concatenate(self._waiting)
         self._waiting, self._n_in_waiting = [], 0
         if self._n_kept + len(batch) // self._weight > self._max_kept:
@@ -226,13 +230,13 @@ class _Values:
         if self._weight > 1:
             batch.sort()
             batch = batch[self._weight // 2 :: self._weight]
-        # In place: a copy would need the memory twice.
+        # In place, because a copy would take twice the memory.
         self._kept.resize(self._n_kept + len(batch), refcheck=False)
         self._kept[self._n_kept :] = batch
         self._n_kept += len(batch)
 
     def counts(self, thresholds):
-        """Return how many values are above, and how many at or above, each threshold."""
+        """Return the numbers of values above, and at or above, each threshold."""
         if not self._sorted:
             self._kept.sort()
             self._waiting = (
@@ -254,7 +258,7 @@ class _Values:
         for array, weight in arrays:
             for start in range(0, len(array), _N_POINTS):
                 above, at_least = other.counts(np.sort(array[start : start + _N_POINTS]))
-                # Half of the pairs in which the other is above or equal, twice.
+                # Pairs in which the other value is above, plus half of the equal ones.
                 n_not_above = (above.sum() + at_least.sum()) / 2
                 n_pairs += weight * (len(above) * len(other) - n_not_above)
         return n_pairs / (len(self) * len(other))
@@ -269,7 +273,7 @@ def _pairs(masks, maps):
                 f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
                 "the mask of an image without a defect."
             )
-        with np.errstate(over="ignore"):  # what float32 has not ranks as infinite
+        with np.errstate(over="ignore"):  # overflow becomes infinite
             heat = as_array("maps", heat, np.float32)
         if heat.ndim != 2:
             raise ValueError(
@@ -295,15 +299,15 @@ def _check_both(n_defect, n_normal):
     if not (n_defect and n_normal):
         missing = "normal" if n_defect else "defect"
         raise ValueError(
-            "Pixels of defects and normal pixels are both needed, as nothing can be ranked "
-            f"otherwise. Got no {missing} pixel. Pass the maps of images with and without "
-            "defects."
+            "Pixels of defects and normal pixels are both needed, because otherwise "
+            f"nothing can be ranked. Got no {missing} pixel. Pass the maps of images with "
+            "and without defects."
         )
 
 
 def _overlaps(values, sizes, n_regions):
     """Return the distinct values, descending, and the mean overlap at each."""
-    # Cleared, as the caller holds them while the curve is computed.
+    # The lists are cleared, because the caller keeps them while the curve is computed.
     all_values, all_sizes = np.concatenate(values), np.concatenate(sizes)
     values.clear()
     sizes.clear()
@@ -317,14 +321,14 @@ def _overlaps(values, sizes, n_regions):
 
 
 def _area(normal, thresholds, overlaps, max_fpr):
-    """Return the area under the overlaps from a rate of false alarms of 0 to max_fpr."""
+    """Return the area under the overlaps, from a false-positive rate of 0 to max_fpr."""
     area, last_fpr, last_overlap = 0.0, 0.0, 0.0
     for start in range(0, len(thresholds), _N_POINTS):
         after = overlaps[start : start + _N_POINTS]
         before = np.concatenate([[last_overlap], after[:-1]])
         above, at_least = normal.counts(thresholds[start : start + _N_POINTS])
-        # From one value of a defect to the next the overlap stays as it is, and it rises
-        # along with the rate where normal pixels have this value too.
+        # The overlap is constant from one value of a defect to the next. It rises together
+        # with the false-positive rate if normal pixels have the same value.
         fpr = np.stack([above, at_least], axis=1).ravel() / len(normal)
         overlap = np.stack([before, after], axis=1).ravel()
         fpr = np.concatenate([[last_fpr], fpr])
@@ -337,7 +341,7 @@ def _area(normal, thresholds, overlaps, max_fpr):
 
 
 def _trapezoids(x, y, limit):
-    """Return the area under the points, which is cut at a limit of x."""
+    """Return the area under a piecewise linear curve, up to a limit of x."""
     width = np.diff(x)
     cut = np.clip(limit - x[:-1], 0, width)
     rise = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)

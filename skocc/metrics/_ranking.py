@@ -1,3 +1,5 @@
+"""Metrics of the ranking of images, from labels and scores."""
+
 from numbers import Real
 
 import numpy as np
@@ -22,36 +24,37 @@ from skocc._samples.arrays import as_array
     prefer_skip_nested_validation=True,
 )
 def auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Area under the ROC curve, the anomalies being the positive class.
+    """Return the area under the ROC curve, with anomalies as the positive class.
 
-    The probability that an anomaly has a lower score than a normal sample, both drawn at
-    random; equal scores count one half. Read more in the :ref:`User Guide <metrics>`.
+    This is the probability that a random anomaly has a lower score than a random normal
+    sample, where equal scores count one half. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,), int
-        Labels, +1 for normal and -1 for an anomaly.
+        Labels, +1 for normal samples and -1 for anomalies.
     y_score : array-like of shape (n_samples,), float
-        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
-        ``predict``: it ranks with -inf.
+        Scores from ``score_samples``, higher is more normal. NaN counts as -inf, an
+        anomaly, as in ``predict``.
 
     Returns
     -------
     auroc : float
-        In [0, 1], higher is better; 0.5 is chance.
+        Area in [0, 1], higher is better; 0.5 is chance level.
 
     Raises
     ------
     ValueError
-        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
-        `y_score` in length.
+        `y_true` contains other labels than +1 and -1, or only one of the two, or differs
+        from `y_score` in length.
 
     See Also
     --------
-    average_precision : Depends on the fraction of anomalies, and on the top of the ranking.
-    recall_at_fpr : Depends on one rate of false alarms.
+    average_precision : Emphasizes the top of the ranking, and depends on the fraction of
+        anomalies.
+    recall_at_fpr : Depends on a single false-positive rate.
 
     Examples
     --------
@@ -71,9 +74,9 @@ def auroc(y_true: ArrayLike, y_score: ArrayLike) -> float:
     prefer_skip_nested_validation=True,
 )
 def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Mean precision over the anomalies, the anomalies being the positive class.
+    """Return the average precision, with anomalies as the positive class.
 
-    The area under the steps of the precision-recall curve. Read more in the
+    This is the area under the steps of the precision-recall curve. Read more in the
     :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
@@ -81,21 +84,22 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     Parameters
     ----------
     y_true : array-like of shape (n_samples,), int
-        Labels, +1 for normal and -1 for an anomaly.
+        Labels, +1 for normal samples and -1 for anomalies.
     y_score : array-like of shape (n_samples,), float
-        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
-        ``predict``: it ranks with -inf.
+        Scores from ``score_samples``, higher is more normal. NaN counts as -inf, an
+        anomaly, as in ``predict``.
 
     Returns
     -------
     average_precision : float
-        In (0, 1], higher is better; the fraction of anomalies is chance.
+        Average precision in (0, 1], higher is better; the fraction of anomalies is chance
+        level.
 
     Raises
     ------
     ValueError
-        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
-        `y_score` in length.
+        `y_true` contains other labels than +1 and -1, or only one of the two, or differs
+        from `y_score` in length.
 
     See Also
     --------
@@ -119,33 +123,33 @@ def average_precision(y_true: ArrayLike, y_score: ArrayLike) -> float:
     prefer_skip_nested_validation=True,
 )
 def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """F1 of the anomalies at the threshold that is best for it.
+    """Return the maximum F1 of the anomalies over all thresholds.
 
-    The threshold is chosen with the labels that the result is computed from, so that the
-    result is an upper bound of what a threshold chosen beforehand reaches. Read more in the
-    :ref:`User Guide <metrics>`.
+    The threshold is chosen with the same labels from which the result is computed.
+    Therefore the result is an upper bound for thresholds chosen beforehand. Read more in
+    the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,), int
-        Labels, +1 for normal and -1 for an anomaly.
+        Labels, +1 for normal samples and -1 for anomalies.
     y_score : array-like of shape (n_samples,), float
-        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
-        ``predict``: it ranks with -inf.
+        Scores from ``score_samples``, higher is more normal. NaN counts as -inf, an
+        anomaly, as in ``predict``.
 
     Returns
     -------
     f1 : float
-        In (0, 1], higher is better. Never below that of calling everything an anomaly,
-        2 p / (1 + p) for a fraction p of anomalies.
+        F1 in (0, 1], higher is better. It is at least 2 p / (1 + p) for a fraction p of
+        anomalies, the F1 if all samples are labeled as anomalies.
 
     Raises
     ------
     ValueError
-        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
-        `y_score` in length.
+        `y_true` contains other labels than +1 and -1, or only one of the two, or differs
+        from `y_score` in length.
 
     See Also
     --------
@@ -159,8 +163,8 @@ def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
     """
     is_anomaly, rank = _rank(y_true, y_score)
     precision, recall, _ = precision_recall_curve(is_anomaly, rank)
-    # The last point of the curve has recall 0 and precision 1: the sum is never 0 but where
-    # no anomaly is found, and F1 is 0 there.
+    # If no anomaly is found, precision and recall are 0, and so is F1. The last point of
+    # the curve has recall 0 and precision 1.
     total = precision + recall
     f1 = np.divide(2 * precision * recall, total, out=np.zeros_like(total), where=total > 0)
     return float(f1.max())
@@ -174,33 +178,33 @@ def best_f1(y_true: ArrayLike, y_score: ArrayLike) -> float:
     prefer_skip_nested_validation=True,
 )
 def max_balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
-    """Balanced accuracy at the threshold that is best for it.
+    """Return the maximum balanced accuracy over all thresholds.
 
-    The largest (TPR + 1 - FPR) / 2 on the ROC curve, the anomalies being the positive
-    class. As for :func:`best_f1`, the threshold is chosen with the labels that the result
-    is computed from. Read more in the :ref:`User Guide <metrics>`.
+    This is the maximum of (TPR + 1 - FPR) / 2 on the ROC curve, with anomalies as the
+    positive class. As in :func:`best_f1`, the threshold is chosen with the same labels from
+    which the result is computed. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,), int
-        Labels, +1 for normal and -1 for an anomaly.
+        Labels, +1 for normal samples and -1 for anomalies.
     y_score : array-like of shape (n_samples,), float
-        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
-        ``predict``: it ranks with -inf.
+        Scores from ``score_samples``, higher is more normal. NaN counts as -inf, an
+        anomaly, as in ``predict``.
 
     Returns
     -------
     balanced_accuracy : float
-        In [0.5, 1], higher is better. It is at least 0.5 because a threshold may call
-        everything an anomaly.
+        Balanced accuracy in [0.5, 1], higher is better. It is at least 0.5, the value for a
+        threshold that labels all samples as anomalies.
 
     Raises
     ------
     ValueError
-        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
-        `y_score` in length.
+        `y_true` contains other labels than +1 and -1, or only one of the two, or differs
+        from `y_score` in length.
 
     See Also
     --------
@@ -226,43 +230,43 @@ def max_balanced_accuracy(y_true: ArrayLike, y_score: ArrayLike) -> float:
     prefer_skip_nested_validation=True,
 )
 def recall_at_fpr(y_true: ArrayLike, y_score: ArrayLike, *, max_fpr: float = 0.05) -> float:
-    """Fraction of the anomalies that are found at a given false-positive rate.
+    """Return the fraction of the anomalies that are found at a false-positive rate.
 
-    The largest recall of a threshold at which at most this fraction of the normal samples
-    is called anomalous. Read more in the :ref:`User Guide <metrics>`.
+    This is the maximum recall over the thresholds that label at most this fraction of the
+    normal samples as anomalous. Read more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
     Parameters
     ----------
     y_true : array-like of shape (n_samples,), int
-        Labels, +1 for normal and -1 for an anomaly.
+        Labels, +1 for normal samples and -1 for anomalies.
     y_score : array-like of shape (n_samples,), float
-        Scores as of ``score_samples``, higher is more normal. NaN is an anomaly, as in
-        ``predict``: it ranks with -inf.
+        Scores from ``score_samples``, higher is more normal. NaN counts as -inf, an
+        anomaly, as in ``predict``.
     max_fpr : float, default=0.05
-        Highest rate of false alarms (false-positive rate), in [0, 1].
+        Maximum false-positive rate, in [0, 1].
 
     Returns
     -------
     recall : float
-        In [0, 1], higher is better.
+        Recall in [0, 1], higher is better.
 
     Raises
     ------
     ValueError
-        `y_true` holds other labels than +1 and -1, or only one of the two, or differs from
-        `y_score` in length; `max_fpr` is not in [0, 1].
+        `y_true` contains other labels than +1 and -1, or only one of the two, or differs
+        from `y_score` in length; or `max_fpr` is not in [0, 1].
 
     See Also
     --------
-    auroc : The mean over all rates of false alarms.
+    auroc : The mean recall over all false-positive rates.
 
     Notes
     -----
-    Only thresholds count, nothing is interpolated between them. With n normal samples, the
-    rate is a multiple of 1/n: below 20 normal samples, ``max_fpr=0.05`` allows no false
-    alarm at all.
+    The recall is not interpolated between thresholds. With n normal samples, the
+    false-positive rate is a multiple of 1/n. With fewer than 20 normal samples,
+    ``max_fpr=0.05`` therefore allows no false positive at all.
 
     Examples
     --------
@@ -281,7 +285,7 @@ def recall_at_fpr(y_true: ArrayLike, y_score: ArrayLike, *, max_fpr: float = 0.0
 
 
 def _rank(y_true, y_score):
-    """Return who is an anomaly, and ranks that are higher for more anomalous samples."""
+    """Return a mask of the anomalies, and ranks, higher for more anomalous samples."""
     y_true = as_array("y_true", y_true, read=column_or_1d)
     y_score = as_array("y_score", y_score, np.float64, read=column_or_1d)
     check_consistent_length(y_true, y_score)
@@ -300,9 +304,9 @@ def _rank(y_true, y_score):
         held = {-1: "only anomalies (-1)", 1: "only normal samples (+1)"}
         given = held[int(labels[0])] if len(labels) else "no label"
         raise ValueError(
-            "y_true must hold both normal and anomalous samples, as nothing can be ranked "
-            f"otherwise. Got {given} in {len(y_true)} samples. Validate on both."
+            "y_true must hold both normal and anomalous samples, because otherwise nothing "
+            f"can be ranked. Got {given} in {len(y_true)} samples. Validate on both."
         )
-    # Ranks, as scikit-learn's curves accept no infinite score.
+    # Ranks, because scikit-learn's curves reject infinite scores.
     y_score = np.where(np.isnan(y_score), -np.inf, y_score)
     return y_true == -1, -np.unique(y_score, return_inverse=True)[1]

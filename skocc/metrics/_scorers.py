@@ -1,3 +1,5 @@
+"""Scorers for scikit-learn's searches, from the metrics of this package."""
+
 from collections.abc import Callable
 
 from sklearn import metrics
@@ -27,12 +29,12 @@ _METRICS = {
     prefer_skip_nested_validation=True,
 )
 def make_scorer(name: str, **kwargs) -> Callable[..., float]:
-    """Make a scorer for scikit-learn's searches and cross-validation of a named metric.
+    """Make a scorer from a metric, for scikit-learn's searches and cross-validation.
 
-    It passes ``score_samples`` of the fitted detector to the metric. The anomalies are
-    the positive class, where scikit-learn's ``scoring="average_precision"`` and ``"f1"``
-    take +1, the normal samples; ``"roc_auc"`` is the same either way. Read more in
-    the :ref:`User Guide <metrics>`.
+    The scorer passes ``score_samples`` of the fitted detector to the metric. The anomalies
+    are the positive class. For scikit-learn's ``scoring="average_precision"`` and ``"f1"``,
+    the positive class is +1, the normal samples; ``"roc_auc"`` is the same for both. Read
+    more in the :ref:`User Guide <metrics>`.
 
     .. versionadded:: 0.1
 
@@ -40,17 +42,17 @@ def make_scorer(name: str, **kwargs) -> Callable[..., float]:
     ----------
     name : {"auroc", "average_precision", "best_f1", "max_balanced_accuracy", \
             "recall_at_fpr"}
-        A function of this module with the arguments ``y_true`` and ``y_score``.
+        Name of a function of this module with the arguments ``y_true`` and ``y_score``.
     **kwargs : keyword arguments
-        Passed on to the metric, as in ``make_scorer("recall_at_fpr", max_fpr=0.01)``.
+        Arguments for the metric, as in ``make_scorer("recall_at_fpr", max_fpr=0.01)``.
 
     Returns
     -------
     scorer : callable
-        ``scorer(detector, X, y)``, as ``sklearn.metrics.make_scorer`` makes them; higher is
-        better. y holds +1 for normal and -1 for anomalous samples, and must hold both. The
-        detector, or the last step of the pipeline, must be an outlier detector with
-        ``score_samples``, higher being more normal.
+        Function ``scorer(detector, X, y)``, like those of ``sklearn.metrics.make_scorer``;
+        higher is better. y must contain both +1 for normal and -1 for anomalous samples.
+        The detector, or the last step of the pipeline, must be an outlier detector whose
+        ``score_samples`` is higher for more normal samples.
 
     Raises
     ------
@@ -59,8 +61,8 @@ def make_scorer(name: str, **kwargs) -> Callable[..., float]:
 
     See Also
     --------
-    sklearn.model_selection.GridSearchCV : Takes the scorer as ``scoring``, or several in a
-        dictionary.
+    sklearn.model_selection.GridSearchCV : Accepts a scorer, or a dictionary of scorers, as
+        ``scoring``.
 
     Examples
     --------
@@ -84,8 +86,8 @@ def make_scorer(name: str, **kwargs) -> Callable[..., float]:
     """
     if name not in _METRICS:
         raise ValueError(
-            f"There is no metric of this name that a scorer can be made of. Got {name!r}. "
+            f"A scorer cannot be made from a metric of this name. Got {name!r}. "
             f"Pass one of {', '.join(map(repr, _METRICS))}."
         )
-    # A tuple, as scikit-learn does not list "score_samples" among the single names.
+    # A tuple, because scikit-learn does not accept "score_samples" as a single name.
     return metrics.make_scorer(_METRICS[name], response_method=("score_samples",), **kwargs)

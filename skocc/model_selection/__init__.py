@@ -1,4 +1,4 @@
-"""Choosing detectors and their parameters with scikit-learn's searches."""
+"""Tools to choose detectors, parameters and thresholds with scikit-learn."""
 
 from typing import TYPE_CHECKING
 

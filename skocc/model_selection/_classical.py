@@ -1,3 +1,5 @@
+"""scikit-learn's one-class detectors in pipelines, with grids of parameters."""
+
 from numbers import Integral
 
 import numpy as np

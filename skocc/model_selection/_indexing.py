@@ -1,4 +1,4 @@
-"""Samples at some places, of whatever can hold samples."""
+"""Selection of samples by index from any kind of input."""
 
 import sys
 
@@ -7,7 +7,7 @@ from skocc._samples.sources import is_data_set
 
 
 def take(X, indices):
-    """Return the samples of X at some places; those of a data set are not read yet.
+    """Return the samples of X at some indices; those of a data set are read later.
 
     Parameters
     ----------

@@ -1,3 +1,5 @@
+"""A meta-estimator that fits only on the normal samples, for nested searches."""
+
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import check_consistent_length, get_tags

@@ -1,3 +1,5 @@
+"""Splitters that never train on an anomaly, and synthetic anomalies to validate on."""
+
 import os
 import warnings
 from collections.abc import Callable, Iterator

@@ -1,3 +1,5 @@
+"""A table of scores, p-values and labels of files."""
+
 import os
 from collections.abc import Iterable
 from numbers import Integral

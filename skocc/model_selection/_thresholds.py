@@ -1,3 +1,5 @@
+"""Thresholds with a bounded false-positive rate, and conformal p-values."""
+
 from numbers import Integral, Real
 
 import numpy as np

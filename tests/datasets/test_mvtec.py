@@ -91,14 +91,14 @@ def test_unknown_category_lists_the_others(tile):
     [
         ([], FILES[:3], "no images in .*good'. Got 2 other entries"),
         (["test/dent/notes.txt"], [], "no images in .*dent'"),
-        (["train/crack/0.png"], [], r"learned as normal.*\['crack'\].*Move them to test"),
+        (["train/crack/0.png"], [], r"in train are normal.*\['crack'\].*Move them to test"),
         (["train/0.png"], [], "directly in train.*'.*0.png', 1 in all"),
         (["test/0.png"], [], "directly in test.*test/<defect>"),
         (["test/crack/2.png"], [], "image '.*2.png' has no mask.*'2_mask.png'"),
         ([], ["test/crack/1.png"], "mask '.*1.png' has no image"),
         (["ground_truth/dent/0_mask.png"], [], r"defects without images.*\['dent'\]"),
-        (["ground_truth/crack/0.png"], [], "told by the names.*'.*0.png' and '.*0_mask"),
-        (["test/crack/0.png"], [], "told by the names.*'.*0.bmp' and '.*0.png'"),
+        (["ground_truth/crack/0.png"], [], "matched by the names.*'.*0.png' and '.*0_mask"),
+        (["test/crack/0.png"], [], "matched by the names.*'.*0.bmp' and '.*0.png'"),
     ],
 )
 def test_faults_of_the_layout_are_named(tile, added, removed, message):
@@ -172,7 +172,7 @@ def test_fetch_says_where_the_data_are(tmp_path):
 
 def test_fetch_knows_the_classes(tmp_path):
     for args in [(tmp_path, "botle"), (tmp_path,)]:
-        with pytest.raises(ValueError, match=r"no class of MVTec AD.*'bottle', 'cable'"):
+        with pytest.raises(ValueError, match=r"not a class of MVTec AD.*'bottle', 'cable'"):
             fetch_mvtec(*args)
 
 

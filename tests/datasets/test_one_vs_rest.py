@@ -190,7 +190,7 @@ def test_fetch_unknown_name():
     ("labels", "normal", "message"),
     [
         ([[1], 2, 3], 2, "labels must hold numbers or names"),
-        ([1, [2, 3], 3], 2, "labels must be an array of samples alike"),
+        ([1, [2, 3], 3], 2, "labels must be an array of equally shaped samples"),
         ([1, 2, 3], [1, [2]], "normal must be an array"),
         ([1, 2, 3], [], "normal must be a label"),
         ([1.0, 2.5, 3.0], 10**400, "normal must be a label"),

@@ -156,7 +156,7 @@ def test_ucsd_ground_truth_that_does_not_fit(ucsd):
     with pytest.raises(ValueError, match=r"Got '8:11' in .* for 10 frames"):
         load_video_folders(ucsd, "ucsd")
     (ucsd / "Test" / "UCSDped1.m").touch()
-    with pytest.raises(ValueError, match="not said which ground truth counts"):
+    with pytest.raises(ValueError, match="more than one ground truth"):
         load_video_folders(ucsd, "ucsd")
     for path in (ucsd / "Test").glob("*.m"):
         path.unlink()

@@ -110,7 +110,7 @@ def test_finished_training_is_read_and_can_be_prolonged(tmp_path):
     assert_same(again, first)
     assert again[2] == 0
     assert_same(fit(path, seed=1), fit())
-    with pytest.raises(ValueError, match=r"is of 7 epochs. Got n_epochs=6. Set n_epochs=7"):
+    with pytest.raises(ValueError, match=r"has 7 epochs. Got n_epochs=6. Set n_epochs=7"):
         fit(path, n_epochs=6)
 
 
@@ -128,10 +128,10 @@ def test_checkpoint_of_another_training_is_an_error(tmp_path):
     path = tmp_path / "state.pt"
     fit(path, n_epochs=1, rate=0.1, data="a")
     with pytest.raises(
-        ValueError, match=r"another training: data='a' there, 'b' here\. Fit"
+        ValueError, match=r"another training: data='a' in the file, 'b' here\. To"
     ):
         fit(path, n_epochs=2, rate=0.1, data="b")
-    with pytest.raises(ValueError, match=r"rate=0.1 there, None here"):
+    with pytest.raises(ValueError, match=r"rate=0.1 in the file, None here"):
         fit(path, n_epochs=2, data="a")
     fit(path, n_epochs=2, rate=0.1, data="a")
 
@@ -208,7 +208,7 @@ def test_damaged_checkpoint_is_one_error(tmp_path, damage):
 def test_pipes_and_folders_are_not_opened(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     for path in (tmp_path, tmp_path / "pipe"):
-        with pytest.raises(ValueError, match="cannot be read: it is no regular file"):
+        with pytest.raises(ValueError, match="cannot be read: it is not a regular file"):
             fit(path)
 
 

@@ -131,7 +131,7 @@ def test_damaged_file_is_computed_again(tmp_path, damage):
     expected = results_of(cached(network, tmp_path), batch_of(0))
     (file,) = entries(tmp_path)
     file.write_bytes(damage(file.read_bytes()))
-    with pytest.warns(UserWarning, match=r"1 file\(s\) in .* are damaged.*computed anew"):
+    with pytest.warns(UserWarning, match=r"1 file\(s\) in .* are damaged.*computed again"):
         assert_equal(results_of(cached(network, tmp_path), batch_of(0)), expected)
     assert_equal(results_of(cached(network, tmp_path), batch_of(0)), expected)
     assert network.batches == [1, 1]
@@ -159,7 +159,7 @@ def test_pipes_and_folders_in_the_place_of_files(tmp_path):
     os.mkfifo(first)
     second.mkdir()
     with (
-        pytest.warns(UserWarning, match="2 file.*no regular file"),
+        pytest.warns(UserWarning, match="2 file.*not a regular file"),
         pytest.warns(UserWarning, match="Features cannot be kept.*a device or a pipe"),
     ):
         assert_equal(results_of(cached(network, tmp_path), batch_of(0, 1)), expected)

@@ -210,7 +210,7 @@ def test_average_does_not_change_the_steps():
 
 
 def test_average_and_the_best_epoch_exclude_each_other():
-    with pytest.raises(ValueError, match=r"best epoch. Got weight_average=0.9.*Leave out"):
+    with pytest.raises(ValueError, match=r"best epoch. Got weight_average=0.9.*Remove"):
         fit(Line(), stopping=EarlyStopping(BATCHES, None), weight_average=0.9)
 
 

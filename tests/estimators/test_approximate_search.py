@@ -33,7 +33,7 @@ def test_approximate_search_finds_nearly_the_same_also_after_loading(
         assert capsys.readouterr().err == ""
         loaded = skocc.load(path).set_params(verbose=1)
         np.testing.assert_allclose(loaded.score_samples(images), scores, rtol=1e-6)
-        assert "Graph of neighbours" in capsys.readouterr().err
+        assert "Neighbor graph" in capsys.readouterr().err
         # numba sets the number of threads for OpenMP, and so for torch.
         torch.set_num_threads(2)
         loaded.set_params(verbose=0).score_samples(images)

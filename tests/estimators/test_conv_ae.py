@@ -213,14 +213,14 @@ def test_interrupted_and_resumed_equals_unbroken(images, tmp_path, monkeypatch):
 
 def test_state_of_another_fit_is_an_error(images, tmp_path):
     make(checkpoint_dir=tmp_path).fit(images)
-    with pytest.raises(ValueError, match=r"learning_rate=0.001 there, 0.01 here"):
+    with pytest.raises(ValueError, match=r"learning_rate=0.001 in the file, 0.01 here"):
         make(checkpoint_dir=tmp_path, learning_rate=0.01).fit(images)
     with pytest.raises(ValueError, match=r"another training: images='\w+' there"):
         make(checkpoint_dir=tmp_path).fit(images[::-1])
     with pytest.raises(ValueError, match="image_shape_="):
         make(checkpoint_dir=tmp_path, image_size=16).fit(images)
     other = make(checkpoint_dir=tmp_path, random_state=np.random.RandomState(0))
-    with pytest.raises(ValueError, match="random_state=0 there, 'RandomState' here"):
+    with pytest.raises(ValueError, match="random_state=0 in the file, 'RandomState' here"):
         other.fit(images)
     # What does not change the training may differ.
     make(checkpoint_dir=str(tmp_path), contamination=0.2, verbose=0).fit(images)

@@ -333,7 +333,7 @@ def test_networks_by_name(images):
             {"backbone": torch.nn.Linear(3, 3)},
             r"cannot turn samples of shape \(1, 16, 14\)",
         ),
-        ({"backbone": "resnet19"}, "no classification network"),
+        ({"backbone": "resnet19"}, "not a classification network"),
     ],
 )
 def test_parameters_that_do_not_fit(images, params, message):

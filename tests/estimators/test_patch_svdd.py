@@ -99,7 +99,7 @@ def test_banks_keep_to_the_budget(images, fitted):
             len(fitted.bank_small_) / len(fitted.bank_big_), rel=0.1
         )
     assert len(make(max_bank_bytes=None).fit(images).bank_big_) == len(fitted.bank_big_)
-    with pytest.raises(ValueError, match=r"Got a budget of 100 bytes.*at least 512"):
+    with pytest.raises(ValueError, match=r"Got a limit of 100 bytes.*at least 512"):
         make(max_bank_bytes=100).fit(images)
 
 
@@ -167,7 +167,7 @@ def test_padding_mode_is_that_of_the_map(images, fitted):
         ({"patch_size": 96}, "or 128, 256 and so on. Got 96"),
         ({"patch_size": 64}, "Patches of 64 pixels do not fit .* side of 40"),
         ({"strides": (4, 16, 1)}, r"strides must be two .* Got \(4, 16, 1\)"),
-        ({"strides": (9, 4)}, "stride=9 does not suit patches of 8 pixels"),
+        ({"strides": (9, 4)}, "stride=9 and patches of 8 pixels"),
         ({"contamination": "auto"}, "'contamination' parameter of PatchSVDD"),
         ({"n_neighbors": 10**6}, "n_neighbors=1000000 needs more .* Got 192"),
     ],

@@ -266,7 +266,7 @@ def test_map_has_the_size_of_the_images(make, images):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": ("1", "layer2")}, "'layer2', which this Sequential has not.*'0', '1'"),
+        ({"layers": ("1", "layer2")}, "'layer2', which this Sequential does not.*'0', '1'"),
         (
             {"n_neighbors": 999, "neighbor_aggregation": "mean"},
             "needs 999 vectors.*n_neighbors=1",

@@ -175,9 +175,9 @@ def test_good_for_other_detectors(image_files):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"layers": ("stage9",)}, "'stage9', which this ShuffleNetV2 has not"),
+        ({"layers": ("stage9",)}, "'stage9', which this ShuffleNetV2 does not"),
         ({"layers": "stage2"}, "'layers' parameter"),
-        ({"weights": "missing.pt"}, "missing.pt' is no file"),
+        ({"weights": "missing.pt"}, "missing.pt' is not a file"),
         ({"device": "abacus"}, "not the name of a device"),
         ({"image_shape": (4, 4, 4)}, r"1 or 3 channels. Got images of shape \(32, 32, 4\)"),
     ],

@@ -311,7 +311,7 @@ def test_files_of_different_sizes(tmp_path):
     assert with_pixels.shape == (2, 43 + 36)
     np.testing.assert_array_equal(with_pixels[:, :43], table)
     # What was fitted on one size stays with it.
-    with pytest.raises(ValueError, match=r"\(-1: they differ\).*fitted on.*\(9, 7, 1\)"):
+    with pytest.raises(ValueError, match=r"\(-1: sizes differ\).*fitted on.*\(9, 7, 1\)"):
         DirectFeatures().fit(paths[:1]).transform(paths)
 
 

@@ -237,7 +237,7 @@ def test_kinds_of_anomalies_are_anomalies(anomalies):
 @pytest.mark.parametrize("y", [[0, 1] * 50, ["normal"] * 100, [1, np.nan] * 50])
 def test_labels_that_cannot_be_read_warn_and_are_normal(y):
     tuner = ThresholdTuner(FirstColumn(), calibration_size=30)
-    with pytest.warns(UserWarning, match="neither normal.*taken as normal. Got") as seen:
+    with pytest.warns(UserWarning, match="neither normal.*treated as normal. Got") as seen:
         tuner.fit(column(range(100)), y)
     assert seen[0].filename == __file__
     assert len(tuner.estimator_.X_) == 70

@@ -53,9 +53,9 @@ def test_weights_from_a_file(tmp_path, suffix):
 @pytest.mark.parametrize(
     ("backbone", "weights", "message"),
     [
-        ("resnet19", None, "no classification network.*Use for example 'resnet18'"),
-        ("fcn_resnet50", None, "no classification network"),
-        ("resnet18", "missing.pt", "missing.pt' is no file. Pass None, the path"),
+        ("resnet19", None, "not a classification network.*Use for example 'resnet18'"),
+        ("fcn_resnet50", None, "not a classification network"),
+        ("resnet18", "missing.pt", "missing.pt' is not a file. Pass None, the path"),
     ],
 )
 def test_bad_names_and_paths(backbone, weights, message):
@@ -177,7 +177,7 @@ def test_layers_stay_in_eval_mode_through_copies():
 
 def test_networks_beside_the_convolutional_ones():
     maps = FeatureMaps("vit_b_32", ["encoder.layers.encoder_layer_1"], weights=None)
-    with pytest.raises(ValueError, match=r"gives \(50, 768\) for an image. Name layers"):
+    with pytest.raises(ValueError, match=r"returns \(50, 768\) for an image. Choose"):
         maps.shapes(224, 224)
     with pytest.raises(ValueError, match=r"cannot take images of 32 x 32.*image_size=224"):
         maps.shapes(32, 32)
@@ -185,12 +185,14 @@ def test_networks_beside_the_convolutional_ones():
 
 def test_layer_names_and_modules_that_cannot_be_used():
     with pytest.raises(
-        ValueError, match=r"'layer9', which this ResNet has not.*'layer1', .*'layer1.0'"
+        ValueError, match=r"'layer9', which this ResNet does not.*'layer1', .*'layer1.0'"
     ):
         FeatureMaps("resnet18", ["layer9"], weights=None)
-    with pytest.raises(ValueError, match=r"'unused', which gives no single tensor.*'act'"):
+    with pytest.raises(
+        ValueError, match=r"'unused', which does not return a single.*'act'"
+    ):
         FeatureMaps(Branches(), ["unused"])
-    with pytest.raises(ValueError, match="'pair', which gives no single tensor"):
+    with pytest.raises(ValueError, match="'pair', which does not return a single"):
         FeatureMaps(Branches(), ["pair"])
 
     class Moody(nn.Conv2d):
@@ -272,7 +274,7 @@ def test_counting_features_leaves_modes_and_statistics_alone():
     ("module", "message"),
     [
         (nn.Linear(7, 2), r"cannot turn samples of shape \(1, 5, 5\) into vectors.*Pass a"),
-        (nn.Conv2d(1, 2, 3), r"it gives a tensor of shape \(1, 2, 3, 3\)"),
+        (nn.Conv2d(1, 2, 3), r"it returns a tensor of shape \(1, 2, 3, 3\)"),
     ],
 )
 def test_modules_that_do_not_fit(module, message):
@@ -295,7 +297,7 @@ def test_named_weights_of_torchvision(monkeypatch, tmp_path):
     BackboneEncoder("mobilenet_v2", "IMAGENET1K_V1")
     BackboneEncoder("mobilenet_v2", "imagenet")
     assert asked == ["IMAGENET1K_V1", "DEFAULT"]
-    with pytest.raises(ValueError, match=r"'IMAGENET1K_V9' is no file.*'IMAGENET1K_V1'"):
+    with pytest.raises(ValueError, match=r"'IMAGENET1K_V9' is not a file.*'IMAGENET1K_V1'"):
         BackboneEncoder("mobilenet_v2", "IMAGENET1K_V9")
     monkeypatch.chdir(tmp_path)
     torch.save(get_model("resnet18").state_dict(), "IMAGENET1K_V1")

@@ -97,7 +97,7 @@ def test_budget_is_shared_in_proportion():
         assert sum(kept) * 256 <= budget
         assert budget - sum(kept) * 256 < 3 * 256
         assert kept[0] / kept[1] == pytest.approx(20, rel=0.3) or kept[1] < 4
-    with pytest.raises(ValueError, match=r"hold a vector each.*511 bytes.*at least 512"):
+    with pytest.raises(ValueError, match=r"at least one vector.*511 bytes.*at least 512"):
         kept_under_budget([1000, 50], 64, 511)
 
 

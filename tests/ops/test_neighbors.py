@@ -193,20 +193,20 @@ def test_query_that_is_not_finite():
 def test_inputs_that_do_not_fit():
     bank = features("plain", 10, 0)
     groups = torch.arange(10) // 4  # at most 6 are of other groups
-    with pytest.raises(ValueError, match=r"n_neighbors=11, and 10 .* Ask for"):
+    with pytest.raises(ValueError, match=r"n_neighbors=11 and 10 .* Set a"):
         nearest(bank, bank, 11)
-    with pytest.raises(ValueError, match=r"n_neighbors=7, and 6 .* Ask for"):
+    with pytest.raises(ValueError, match=r"n_neighbors=7 and 6 .* Set a"):
         nearest(bank, bank, 7, query_groups=groups, bank_groups=groups)
     nearest(bank, bank, 6, query_groups=groups, bank_groups=groups)
     with pytest.raises(ValueError, match=r"n_neighbors=0"):
         nearest(bank, bank, 0)
-    with pytest.raises(ValueError, match=r"\(10, 23\), a bank of \(10, 24\)\. Take both"):
+    with pytest.raises(ValueError, match=r"\(10, 23\), a bank of \(10, 24\)\. Compute"):
         nearest(bank[:, 1:], bank)
     with pytest.raises(ValueError, match=r"\(0, 24\)\. Pass at least one"):
         nearest(bank, bank[:0])
     with pytest.raises(ValueError, match=r"10 groups of queries and None .* Pass both"):
         nearest(bank, bank, query_groups=groups)
-    with pytest.raises(ValueError, match=r"holds NaN .* Check the images"):
+    with pytest.raises(ValueError, match=r"contains NaN .* Check the training"):
         nearest(bank, torch.where(bank > 2, torch.nan, bank))
 
 

@@ -20,5 +20,5 @@ def test_what_is_no_row_of_numbers_is_named(values, read):
 def test_arrays_of_anything():
     assert as_array("y", ["good", "bad"]).tolist() == ["good", "bad"]
     assert as_array("y", [1, 2.5], np.float64).tolist() == [1.0, 2.5]
-    with pytest.raises(ValueError, match=r"^y must be an array of samples alike"):
+    with pytest.raises(ValueError, match=r"^y must be an array of equally shaped"):
         as_array("y", RAGGED)

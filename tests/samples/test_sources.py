@@ -265,7 +265,7 @@ def test_only_regular_files_are_opened(tmp_path):
     (tmp_path / "link.png").symlink_to("/dev/zero")
     (tmp_path / "circle.png").symlink_to("circle.png")
     for name in ["pipe.png", "folder.png", "link.png"]:
-        with pytest.raises(ValueError, match=rf"{name}.*no regular file"):
+        with pytest.raises(ValueError, match=rf"{name}.*not a regular file"):
             FileImages([tmp_path / name])
     for name in ["circle.png", "nul\0byte.png", "x" * 5000, ""]:
         with pytest.raises(ValueError, match=r"The file .*cannot be read as an image"):
