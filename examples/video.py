@@ -127,7 +127,7 @@ def draw(videos, detector):
             pen.rectangle(
                 [left - 3, bottom - height + 2 * margin, left + 3, bottom], "pink"
             )
-        pen.line([*zip(x, bottom + 0 * y, strict=True)], "grey")
+        pen.line([*zip(x, bottom + 0 * y, strict=True)], "gray")
         pen.line([*zip(x, y, strict=True)], "black", 2)
     return picture
 
@@ -148,7 +148,7 @@ def main():
     print(f"Frame AUROC, together: {frame_auroc(detector, videos):.3f}")
     if options.picture is not None:
         draw(videos, detector).save(options.picture)
-        print(f"The curves are in {options.picture}; the events have a colour.")
+        print(f"The curves are in {options.picture}; the events have a color.")
 
 
 if __name__ == "__main__":

@@ -54,7 +54,7 @@ def all_digits():
 
 @pytest.fixture
 def image_files(tmp_path):
-    """Twelve grey 16 x 12 (H x W) images: their array and their paths."""
+    """Twelve gray 16 x 12 (H x W) images: their array and their paths."""
     images = np.random.default_rng(0).integers(0, 256, (12, 16, 12), dtype=np.uint8)
     paths = []
     for index, image in enumerate(images):

@@ -872,7 +872,7 @@ _suffixes = pick(
     [".png"] * 4 + [".PNG", ".jpg", ".tif", ".bmp", ".gif", ".npy", ".m", "", ".txt"]
 )
 _contents = pick([
-    "image", "image", "image", "colour", "large", "empty", "junk", "folder", "pipe",
+    "image", "image", "image", "color", "large", "empty", "junk", "folder", "pipe",
     "link", "loop", "hidden", "truncated", "array", "matlab",
 ])  # fmt: skip
 
@@ -897,9 +897,9 @@ def put(path, content):
         os.mkfifo(path)
     elif content in ("link", "loop"):
         path.symlink_to("nowhere" if content == "link" else path.name)
-    elif content in ("image", "colour", "large", "truncated"):
+    elif content in ("image", "color", "large", "truncated"):
         size = (8, 8) if content != "large" else (30, 20)
-        image = Image.effect_noise(size, 64).convert("RGB" if content == "colour" else "L")
+        image = Image.effect_noise(size, 64).convert("RGB" if content == "color" else "L")
         stream = io.BytesIO()
         image.save(stream, "PNG")
         whole = stream.getvalue()

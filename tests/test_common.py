@@ -372,7 +372,7 @@ def test_search_pipeline_and_clone(estimator_class, digits):
     for data in [X, torch.from_numpy(X[:, np.newaxis]), [Image.fromarray(x) for x in X]]:
         grid = {"batch_size": [10, 20] if data is X else [20]}
         search = GridSearchCV(detector, grid, cv=split, scoring="roc_auc")
-        # Refitting the winner on all of X trains on the labelled anomalies, and says so.
+        # Refitting the winner on all of X trains on the labeled anomalies, and says so.
         with pytest.warns(UserWarning, match="20 of 60 training images as anomalies"):
             search.fit(data, y)
         assert np.isfinite(search.cv_results_["mean_test_score"]).all()
@@ -588,7 +588,7 @@ def test_warm_start_goes_on_from_the_fitted_weights(estimator_class, digits):
     assert warm.loss_curve_[-1] < first_loss
 
 
-def test_interrupt_keeps_what_was_learnt(estimator_class, digits, monkeypatch):
+def test_interrupt_keeps_what_was_learned(estimator_class, digits, monkeypatch):
     if not trains(estimator_class):
         pytest.skip("trains nothing")
     n_steps = 0
@@ -601,10 +601,10 @@ def test_interrupt_keeps_what_was_learnt(estimator_class, digits, monkeypatch):
             raise KeyboardInterrupt
         return step(self, *args, **kwargs)
 
-    # Whatever the optimiser, train() calls its step.
+    # Whatever the optimizer, train() calls its step.
     monkeypatch.setattr(torch.optim.Adam, "step", interrupted_step)
     params = with_epochs(estimator_class, 20)
-    with pytest.warns(UserWarning, match=r"Interrupted: .* keeps what was learnt"):
+    with pytest.warns(UserWarning, match=r"Interrupted: .* keeps what was learned"):
         estimator = quick(estimator_class, **params).fit(digits[0])
     assert np.isfinite(estimator.score_samples(digits[1])).all()
 

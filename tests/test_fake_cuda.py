@@ -373,7 +373,7 @@ def trainings(tmp_path):
 
 
 def searches(tmp_path):
-    """Plain, with groups, in blocks, more neighbours than one."""
+    """Plain, with groups, in blocks, more neighbors than one."""
     queries, bank, groups = rand(6, 3), rand(40, 3), ints(*range(6))
     options = {"query_block": 4, "bank_block": 16}
     return [
@@ -454,8 +454,8 @@ def autoencoder(tmp_path):
     return list(encoder.parameters())
 
 
-def learnt_filters(tmp_path):
-    """The dictionary is learnt on the CPU, from batches on the device."""
+def learned_filters(tmp_path):
+    """The dictionary is learned on the CPU, from batches on the device."""
     network = nn.Conv2d(3, 4, 3).to(CUDA)
     stream = [rand(20, 3, 6, 6)]
     assert filters.dictionary_filters(stream, lambda x: x, 4, 3, generator()) is not None
@@ -548,7 +548,7 @@ SEVERAL = {
     file_weights: [backbones.load_weights],
     frozen_norm: [normalization.freeze_batch_norm],
     kept_features: [feature_cache.cached],
-    learnt_filters: [filters.dictionary_filters, pretraining.start_from_dictionary],
+    learned_filters: [filters.dictionary_filters, pretraining.start_from_dictionary],
     network_elsewhere: [device.on_device, device.sent_to],
     on_the_cpu: [
         inference.map_batches,
@@ -681,9 +681,9 @@ def test_networks(case):
         waits.clear()
         outputs = tensors(network(*inputs))
         assert all_on(outputs, "cuda")
-        learnt = [x for x in network.parameters() if x.requires_grad]
-        if learnt:
-            optimizer = torch.optim.Adam(learnt)
+        learned = [x for x in network.parameters() if x.requires_grad]
+        if learned:
+            optimizer = torch.optim.Adam(learned)
             sum(output.sum() for output in outputs).backward()
             optimizer.step()
         assert not waits.total()  # neither forward nor step

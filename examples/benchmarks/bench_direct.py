@@ -1,6 +1,6 @@
 """Seconds of DirectFeatures by the number of processes.
 
-The images are 100 of 512 x 512 pixels in colour: smooth shapes with noise, so that there
+The images are 100 of 512 x 512 pixels in color: smooth shapes with noise, so that there
 are edges, objects and spots to be found. ``n_jobs=1`` computes in this process, more start
 others, which takes seconds that the first pass shows and the second does not. CPU seconds
 are those of all processes; on a machine that others use, they say more than the clock.
@@ -20,7 +20,7 @@ from skocc.feature_extraction import DirectFeatures
 
 
 def make_images(n_images, side):
-    """Return colour images (n, side, side, 3) of smooth shapes with noise."""
+    """Return color images (n, side, side, 3) of smooth shapes with noise."""
     rng = np.random.default_rng(0)
     images = np.empty((n_images, side, side, 3), dtype=np.uint8)
     for image in images:

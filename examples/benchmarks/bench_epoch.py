@@ -1,10 +1,10 @@
 """Cost of one training epoch against a bare loop.
 
 What the library puts around a network (reading images, uint8 to float, contrast
-normalisation, shuffling, bookkeeping of the loss) must cost little next to the network
+normalization, shuffling, bookkeeping of the loss) must cost little next to the network
 itself. Measured is one epoch of DeepSVDD's default net on images of 28 pixels, as its
 ``fit`` runs it on uint8 images, against a loop written by hand over a float32 tensor that
-has been normalised before: forward, loss, backward, step of Adam, and nothing else. The
+has been normalized before: forward, loss, backward, step of Adam, and nothing else. The
 bare loop keeps the channels of a pixel side by side, as image sources hold them; with
 ``--bare-layout contiguous`` it takes torch's default, which is slower on a CPU.
 

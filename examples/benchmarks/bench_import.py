@@ -7,7 +7,7 @@ more than torch and scikit-learn, which it cannot do without.
 Each statement runs in fresh interpreters, in turns with the others, so that other work on
 the machine slows all of them. The times are those of whole processes, the start of Python
 included. Targets: ``import skocc`` in less than 0.8 seconds; an estimator in at most 1.15
-times the time of ``import torch, sklearn``, as the median of the ratios of neighbours. That
+times the time of ``import torch, sklearn``, as the median of the ratios of neighbors. That
 of ``OneClassSVM`` is there for comparison.
 
 Run it as ``python examples/benchmarks/bench_import.py``; the first round, which may have to

@@ -36,7 +36,7 @@ from skocc import DeepSVDD, PatchSVDD
 
 
 def make_files(folder, n_distinct, side):
-    """Write JPEG files of smooth random colours; return their paths."""
+    """Write JPEG files of smooth random colors; return their paths."""
     rng = np.random.default_rng(0)
     paths = []
     for index in range(n_distinct):

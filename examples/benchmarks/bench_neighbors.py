@@ -1,4 +1,4 @@
-"""Nearest neighbours: exact search against a KD-tree, approximate against exact search.
+"""Nearest neighbors: exact search against a KD-tree, approximate against exact search.
 
 The bank is as that of PatchSVDD, vectors of 64 features, and the queries are the patches of
 one image, 57 x 57. The features are those of a random layer on points of few dimensions, as

@@ -28,8 +28,8 @@ def make_step(sampling, n_pairs, patch_size, images, device):
     detector.image_shape_ = (*images.shape[2:], images.shape[1])
     network = detector._empty_network("network_").to(device)
     loss_fn = detector._make_loss(network, torch.Generator().manual_seed(0))
-    learnt = [weight for weight in network.parameters() if weight.requires_grad]
-    optimizer = torch.optim.Adam(learnt, lr=1e-3)
+    learned = [weight for weight in network.parameters() if weight.requires_grad]
+    optimizer = torch.optim.Adam(learned, lr=1e-3)
 
     def step():
         optimizer.zero_grad()

@@ -3,7 +3,7 @@
 In this order: the versions and the card; the tests marked ``gpu``; whether scores on the
 GPU and on the CPU are equal; whether a fit of the GPU, saved, scores in a process that sees
 none; how long epochs, searches and embeddings take, and what share that is of what the card
-can do; the nearest neighbours of real images; and, for as long as there is time, the open
+can do; the nearest neighbors of real images; and, for as long as there is time, the open
 rows of docs/reproduction.rst, several classes side by side.
 
 Each part is a process of its own, with a share of the time. What is known is written at

@@ -55,7 +55,7 @@ def make_features(options):
 
     name = f"{options.backbone} {' + '.join(options.layers)}, {options.image_size} pixels"
     if options.normalization is not None:
-        name += ", normalised"
+        name += ", normalized"
     return name, DeepFeatures(
         backbone=options.backbone,
         weights=options.weights,

@@ -8,7 +8,7 @@ Fits on the 400 tiles in ``train/good``, scores the whole test set, and adds a l
     python examples/reproduction/magnetic_tile_patches.py --control raw --output rows.csv
 
 The controls are those of the paper's Table 3: an encoder with the weights it starts from,
-and patches compared by their pixels, after the same normalisation, with as many patches in
+and patches compared by their pixels, after the same normalization, with as many patches in
 the banks. Settings are those of the table in the documentation; ``--published`` takes the
 defaults of the class, and ``--weights`` a trained encoder, which is not trained further.
 
@@ -49,7 +49,7 @@ class RawPatches:
     Parameters
     ----------
     settings : PatchSVDD
-        Its patches, strides, normalisation, border, budget, size and seed are taken.
+        Its patches, strides, normalization, border, budget, size and seed are taken.
     """
 
     def __init__(self, settings):

@@ -2,7 +2,7 @@ r"""How well criteria without labels choose a detector: AUROC lost to the best c
 
 Candidates are three of scikit-learn's detectors with grids of their parameters, after
 scaling and a PCA of 10 components or 95 % of the variance. Each criterion chooses one of
-them from normal training images alone; "20 labelled anomalies" is there to compare with::
+them from normal training images alone; "20 labeled anomalies" is there to compare with::
 
     python examples/reproduction/model_choice.py --output choice.csv
 
@@ -44,7 +44,7 @@ from skocc.model_selection import SyntheticSplit
 # Coats and threes are hard enough for detectors to differ.
 NORMAL_CLASS = {"mnist": 3, "fashion_mnist": 4}
 KINDS = ("twist", "cut", "scratch", "stain")
-N_TRAIN, N_TEST, N_LABELLED, N_FOLDS = 500, 500, 20, 3
+N_TRAIN, N_TEST, N_LABELED, N_FOLDS = 500, 500, 20, 3
 N_DRAWS, N_COMPONENTS, N_UNIFORM = 5, 3, 10_000
 TILE_SIZE = 128
 
@@ -151,8 +151,8 @@ def compare(train, defective, test, labels, seed):
     """Return the test AUROC of the best candidate and of those that criteria choose."""
     rng = np.random.default_rng(seed)
     candidates = make_candidates(seed)
-    # Labelled anomalies have no part in the test.
-    shown = rng.choice(np.flatnonzero(labels == -1), N_LABELLED, replace=False)
+    # Labeled anomalies have no part in the test.
+    shown = rng.choice(np.flatnonzero(labels == -1), N_LABELED, replace=False)
     rest = np.setdiff1d(np.arange(len(labels)), shown)
     tested = np.array(
         [
@@ -165,7 +165,7 @@ def compare(train, defective, test, labels, seed):
     held_out = {
         "synthetic": mixed,
         "synthetic, twist": defective["twist"],
-        f"{N_LABELLED} labelled anomalies": test[shown],
+        f"{N_LABELED} labeled anomalies": test[shown],
     }
     values = {name: [] for name in [*held_out, "training score"]}
     for _, pipeline in candidates:
@@ -189,7 +189,7 @@ def validate(pipeline, train, anomalies, seed):
         normal = fitted.score_samples(train[held_out])
         values["training score"].append(normal.mean())
         for name, table in anomalies.items():
-            # Copies of held-out images only; labelled anomalies are copies of none.
+            # Copies of held-out images only; labeled anomalies are copies of none.
             other = fitted.score_samples(table[held_out] if len(table) == n else table)
             y_true = np.repeat([1, -1], [len(normal), len(other)])
             values[name].append(auroc(y_true, np.concatenate([normal, other])))

@@ -241,7 +241,7 @@ def train(
         except KeyboardInterrupt:
             warn(
                 f"Interrupted: {stage} ends after {run.n_done} of {n_epochs} epochs and "
-                "keeps what was learnt.",
+                "keeps what was learned.",
             )
     return run.end()
 

@@ -54,16 +54,16 @@ def alexnet_code_size(
         and 128 from 63 pixels on. Gray images of 24 to 62 pixels have a code of 2. For a
         map: 4 and 8, and 64 and 128 from 63 pixels on.
     """
-    side, is_grey = min(height, width), n_channels == 1
+    side, is_gray = min(height, width), n_channels == 1
     is_large = side >= ALEXNET_SIZE
     if spatial_code:
-        return (4 if is_grey else 8) * (16 if is_large else 1)
-    if is_grey and side >= _SMALL_CODE_SIZE and not is_large:
+        return (4 if is_gray else 8) * (16 if is_large else 1)
+    if is_gray and side >= _SMALL_CODE_SIZE and not is_large:
         # With 16 numbers, a digit or a garment is reconstructed so well that the error
         # depends on the amount of ink and no longer on the shape. A code of two numbers is
         # much better for 28 pixels, but not for 16.
         return 2
-    return (4 if is_grey else 8) * (16 if is_large else 4 if side >= _FULL_SIZE else 2)
+    return (4 if is_gray else 8) * (16 if is_large else 4 if side >= _FULL_SIZE else 2)
 
 
 class CompactAlexNet(nn.Sequential):

@@ -344,7 +344,7 @@ class PositionClassifier(nn.Module):
         self.fc3.weight.requires_grad_(train_head)
 
     def forward(self, z: torch.Tensor, z_neighbor: torch.Tensor) -> torch.Tensor:
-        """Map embeddings (b, D) of patches and of neighbours to logits (b, 8)."""
+        """Map embeddings (b, D) of patches and of neighbors to logits (b, 8)."""
         hidden = functional.leaky_relu(self.fc1(z - z_neighbor), _SLOPE)
         hidden = functional.leaky_relu(self.fc2(hidden), _SLOPE)
         if self.train_head:

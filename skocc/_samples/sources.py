@@ -20,7 +20,7 @@ from skocc._samples.warnings import warn
 
 # Pillow's names of the pixel formats with more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
-_GREY_MODES = _DEEP_MODES | {"1", "L", "LA"}
+_GRAY_MODES = _DEEP_MODES | {"1", "L", "LA"}
 _N_DECODERS = min(4, os.cpu_count() or 1)
 _HEADER_BLOCK = 1000
 # The operation that undoes each value of EXIF's orientation tag.
@@ -186,7 +186,7 @@ class FileImages:
             self._raise_for_sizes(sizes)
         self._warn_about_files(headers)
         if n_channels is None:
-            n_channels = 1 if modes <= _GREY_MODES else 3
+            n_channels = 1 if modes <= _GRAY_MODES else 3
         self.original_size = sizes[0] if n_sizes == 1 else None
         self._n_channels = n_channels
         one_size = len(set(self._sizes)) == 1
@@ -618,7 +618,7 @@ def read_image(item, index=None, n_channels=None, intensity_range=None):
     mode, size, _ = _read_header(item, index)
     is_bytes = intensity_range is None and mode not in _DEEP_MODES
     dtype = np.dtype(np.uint8 if is_bytes else np.float32)
-    n_channels = n_channels or (1 if mode in _GREY_MODES else 3)
+    n_channels = n_channels or (1 if mode in _GRAY_MODES else 3)
     return _decode(item, index, size, n_channels, dtype, intensity_range)
 
 

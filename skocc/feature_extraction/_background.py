@@ -160,7 +160,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
             frames = validate_images(self, X, reset=True)
             if self.image_shape_[2] not in (1, 3):
                 raise ValueError(
-                    "BackgroundRemoval needs frames with 1 (grey) or 3 (RGB) channels. Got "
+                    "BackgroundRemoval needs frames with 1 (gray) or 3 (RGB) channels. Got "
                     f"samples of shape {self.image_shape_}. Pick the channels to use, for "
                     "example X[..., :3]."
                 )

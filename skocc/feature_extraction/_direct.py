@@ -136,11 +136,11 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
                                    object, pixels, a diagonal step being 1.41
     mean_intensity,                of g
     median_intensity
-    variance_intensity             of g, squared grey levels
+    variance_intensity             of g, squared gray levels
     mode_intensity                 the most frequent g, the lowest of several
     entropy                        of the distribution of g over 256 levels, bits
     mean_magnitude,                mean and variance of the absolute value of the discrete
-    variance_magnitude             Fourier transform of g, not normalised, with the constant
+    variance_magnitude             Fourier transform of g, not normalized, with the constant
                                    term
     line_length                    total length of straight lines in the edge image, pixels:
                                    probabilistic Hough transform with at least 10 votes,
@@ -148,7 +148,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     blob_count                     number of bright and of dark spots together: maxima of
                                    the absolute Laplacian of a Gaussian in place and scale,
                                    at standard deviations of 2, 5 and 8 pixels, where it
-                                   exceeds 0.1 (scale-normalised, g / 255); maxima that
+                                   exceeds 0.1 (scale-normalized, g / 255); maxima that
                                    touch are one
     region_homogeneity             mean of 1 / (1 + variance of g) over the regions of a
                                    watershed of the gradient from about 100 evenly spaced
@@ -331,7 +331,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         n_channels = self.image_shape_[2]
         if n_channels not in (1, 3, 4):
             raise ValueError(
-                "DirectFeatures needs images with 1 (grey), 3 (RGB) or 4 (RGBA) channels. "
+                "DirectFeatures needs images with 1 (gray), 3 (RGB) or 4 (RGBA) channels. "
                 f"Got {n_channels} channels, samples of shape {self.image_shape_}. Pick "
                 "the channels to describe, for example X[..., :3]."
             )
@@ -406,11 +406,11 @@ def _statistics(image):
     """Return the 43 statistics of one uint8 image (H, W, 3), in their order."""
     red, green, blue = np.moveaxis(image.astype(np.float64), 2, 0)
     levels = np.rint(0.299 * red + 0.587 * green + 0.114 * blue).astype(np.uint8)
-    grey = levels.astype(np.float64)
-    gradient_x, gradient_y = ndimage.sobel(grey, axis=1), ndimage.sobel(grey, axis=0)
-    edges = _edges(grey)
-    noise = _noise_level(grey)
-    height, width = grey.shape
+    gray = levels.astype(np.float64)
+    gradient_x, gradient_y = ndimage.sobel(gray, axis=1), ndimage.sobel(gray, axis=0)
+    edges = _edges(gray)
+    noise = _noise_level(gray)
+    height, width = gray.shape
     return np.array(
         [
             *(width, height, width / height),
@@ -419,29 +419,29 @@ def _statistics(image):
             *(channel.std() for channel in (blue, green, red)),
             np.mean(0.2126 * red + 0.7152 * green + 0.0722 * blue),
             edges.mean(),
-            np.abs(grey - grey[:, ::-1]).mean(),
-            np.abs(grey - grey[::-1]).mean(),
+            np.abs(gray - gray[:, ::-1]).mean(),
+            np.abs(gray - gray[::-1]).mean(),
             *(gradient_x.mean(), gradient_x.std()),
             *(gradient_y.mean(), gradient_y.std()),
             *_objects(levels),
-            *_intensity(levels, grey),
-            *_magnitude(grey),
+            *_intensity(levels, gray),
+            *_magnitude(gray),
             _line_length(edges),
-            _blob_count(grey),
-            _region_homogeneity(grey, np.hypot(gradient_x, gradient_y)),
-            *(noise, grey.mean() / max(noise, _ROUNDING_NOISE)),
-            *np.percentile(grey, [25, 50, 75]),
+            _blob_count(gray),
+            _region_homogeneity(gray, np.hypot(gradient_x, gradient_y)),
+            *(noise, gray.mean() / max(noise, _ROUNDING_NOISE)),
+            *np.percentile(gray, [25, 50, 75]),
         ],
         dtype=np.float64,
     )
 
 
-def _edges(grey):
+def _edges(gray):
     """Return a mask of the edges."""
     from skimage.feature import canny
 
     # skimage rescales the thresholds for integer images, but not for this float image.
-    return canny(grey, sigma=0, low_threshold=100, high_threshold=200)
+    return canny(gray, sigma=0, low_threshold=100, high_threshold=200)
 
 
 def _objects(levels):
@@ -461,18 +461,18 @@ def _objects(levels):
     return n_objects, width * height, width / height, *box, length
 
 
-def _intensity(levels, grey):
-    """Return mean, variance, mode, median and entropy of the grey levels."""
+def _intensity(levels, gray):
+    """Return mean, variance, mode, median and entropy of the gray levels."""
     counts = np.bincount(levels.ravel(), minlength=256)
     shares = counts[counts > 0] / counts.sum()
     # abs: the entropy of one level is 0, not -0.
     entropy = abs(np.sum(shares * np.log2(shares)))
-    return grey.mean(), grey.var(), np.argmax(counts), np.median(grey), entropy
+    return gray.mean(), gray.var(), np.argmax(counts), np.median(gray), entropy
 
 
-def _magnitude(grey):
+def _magnitude(gray):
     """Return mean and variance of the absolute value of the Fourier transform."""
-    magnitude = np.abs(fft.fft2(grey))
+    magnitude = np.abs(fft.fft2(gray))
     return magnitude.mean(), magnitude.var()
 
 
@@ -486,12 +486,12 @@ def _line_length(edges):
     return sum(np.hypot(x1 - x0, y1 - y0) for (x0, y0), (x1, y1) in lines)
 
 
-def _blob_count(grey):
+def _blob_count(gray):
     """Return the number of spots, bright or dark."""
     # Smoothing first takes half the time of SciPy's gaussian_laplace.
     responses = np.stack(
         [
-            sigma**2 * ndimage.laplace(ndimage.gaussian_filter(grey / 255, sigma))
+            sigma**2 * ndimage.laplace(ndimage.gaussian_filter(gray / 255, sigma))
             for sigma in _BLOB_SIGMAS
         ]
     )
@@ -501,23 +501,23 @@ def _blob_count(grey):
     return ndimage.label(peaks, np.ones((3, 3, 3)))[1]
 
 
-def _region_homogeneity(grey, gradient):
+def _region_homogeneity(gray, gradient):
     """Return the mean of 1 / (1 + variance) over the regions of a watershed."""
     from skimage.segmentation import watershed
 
-    labels = watershed(gradient, markers=min(100, grey.size)).ravel()
+    labels = watershed(gradient, markers=min(100, gray.size)).ravel()
     counts = np.bincount(labels)
     present = counts > 0
-    sums = np.bincount(labels, grey.ravel())[present]
-    squares = np.bincount(labels, grey.ravel() ** 2)[present]
+    sums = np.bincount(labels, gray.ravel())[present]
+    squares = np.bincount(labels, gray.ravel() ** 2)[present]
     counts = counts[present]
     variances = np.maximum(squares / counts - (sums / counts) ** 2, 0)
     return np.mean(1 / (1 + variances))
 
 
-def _noise_level(grey):
+def _noise_level(gray):
     """Return the robust standard deviation of the noise, or 0 if there is none."""
-    details = grey
+    details = gray
     for axis in (0, 1):
         details = ndimage.convolve1d(details, _DB2, axis=axis, mode="reflect")
         details = details[1::2] if axis == 0 else details[:, 1::2]

@@ -222,7 +222,7 @@ def test_cut_is_a_piece_of_the_same_image():
     box = slice(rows.min(), rows.max() + 1), slice(columns.min(), columns.max() + 1)
     assert masks[0][box].all()
     piece = cut[0][box].astype(int)
-    # Neighbours in the piece are neighbours in the image.
+    # Neighbors in the piece are neighbors in the image.
     assert np.all(np.diff(piece, axis=1) == 1)
     assert np.all(np.diff(piece, axis=0) == 64)
     assert 0.02 * 0.8 < masks.mean() < 0.15 * 1.2

@@ -163,8 +163,8 @@ def test_cifar10_of_a_stand_in(monkeypatch):
 
     def load(root, train, download):
         asked.append((root, train, download))
-        colours = np.repeat(IMAGES[..., np.newaxis], 3, axis=3)
-        return types.SimpleNamespace(data=colours, targets=LABELS.tolist())
+        colors = np.repeat(IMAGES[..., np.newaxis], 3, axis=3)
+        return types.SimpleNamespace(data=colors, targets=LABELS.tolist())
 
     stand_in = types.ModuleType("torchvision")
     stand_in.datasets = types.SimpleNamespace(CIFAR10=load)

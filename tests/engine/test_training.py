@@ -38,7 +38,7 @@ def fit(line, n_epochs=50, batches=BATCHES, **params):
     return train(line, loss_fn, batches, optimizer=optimizer, n_epochs=n_epochs, **params)
 
 
-def test_minimises_and_reports_the_mean_loss():
+def test_minimizes_and_reports_the_mean_loss():
     line = Line()
     history = fit(line)
     assert line.w.item() == pytest.approx(2, abs=0.05)
@@ -192,7 +192,7 @@ def test_average_of_weights_and_statistics_by_hand(n_epochs, decay):
 
 
 def test_average_after_an_interrupt_and_of_no_steps():
-    with pytest.warns(UserWarning, match="keeps what was learnt"):
+    with pytest.warns(UserWarning, match="keeps what was learned"):
         module = count(9, interrupted_at=13, weight_average=0.9)
     assert module.weight.item() == pytest.approx(averages(12, 0.9)[0])
     assert count(0, weight_average=0.9).weight == 0

@@ -9,7 +9,7 @@ import skocc
 
 
 # One test for both, since in each process the graph search is compiled for half a minute.
-# In the quick run, the tests of neighbours search by it.
+# In the quick run, the tests of neighbors search by it.
 @pytest.mark.slow
 def test_approximate_search_finds_nearly_the_same_also_after_loading(
     smooth_images, tmp_path, capsys

@@ -56,7 +56,7 @@ def test_ssim_score_and_map_by_hand(images):
     # Windows inside the border.
     expected = -errors[:, 2:-2, 2:-2].mean(axis=(1, 2))
     np.testing.assert_allclose(detector.score_samples(images), expected, atol=1e-5)
-    # The same measure is what training minimises.
+    # The same measure is what training minimizes.
     assert detector.validation_loss_curve_[detector.best_epoch_] == pytest.approx(
         -np.average(
             expected,

@@ -167,12 +167,12 @@ def test_nets_by_kind_of_input(digits, rgb):
 
 def test_filters_start_from_a_dictionary(digits):
     params = {"pretrain_n_epochs": 0, "n_epochs": 0}
-    learnt = quick(DeepSVDD, filter_init="dictionary", **params)
-    learnt = learnt.fit(digits[0]).network_.encoder.filters
-    norms = learnt.flatten(1).norm(dim=1)
+    learned = quick(DeepSVDD, filter_init="dictionary", **params)
+    learned = learned.fit(digits[0]).network_.encoder.filters
+    norms = learned.flatten(1).norm(dim=1)
     torch.testing.assert_close(norms, torch.ones_like(norms), rtol=1e-3, atol=1e-3)
     drawn = quick(DeepSVDD, **params).fit(digits[0])
-    assert not torch.allclose(drawn.network_.encoder.filters, learnt)
+    assert not torch.allclose(drawn.network_.encoder.filters, learned)
 
 
 def test_backbones_are_fine_tuned_in_all_layers(rgb):
@@ -198,7 +198,7 @@ def test_backbone_as_a_module_is_left_alone(rgb):
     assert not torch.equal(detector.network_.encoder.body[0].weight, before)
 
 
-def test_backbone_takes_grey_images_and_resizes_small_ones(digits):
+def test_backbone_takes_gray_images_and_resizes_small_ones(digits):
     detector = quick(
         DeepSVDD,
         backbone=torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.ReLU()),

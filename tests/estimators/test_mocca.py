@@ -29,7 +29,7 @@ def textures():
 
 
 def features(detector, batch):
-    """Features of each layer of pieces (b, C, H, W) or (b, d), after normalisation."""
+    """Features of each layer of pieces (b, C, H, W) or (b, d), after normalization."""
     with torch.no_grad():
         encoder = detector.network_["encoder"]
         return [z.double().numpy() for z in encoder.layer_features(batch, detector.layers_)]

@@ -23,7 +23,7 @@ def generator(seed=0):
 
 @pytest.mark.parametrize("patch_size", [4, 16, 32])
 def test_neighbors_lie_where_their_class_says(patch_size):
-    # A map of patches in a crop of twice their size holds every neighbour of some patch.
+    # A map of patches in a crop of twice their size holds every neighbor of some patch.
     map_size = (patch_size + 1, patch_size + 5)
     anchors, neighbors, positions = position_pairs(map_size, patch_size, 4000, generator())
     offset = neighbors - anchors
@@ -110,7 +110,7 @@ def test_crops_are_parts_of_their_images():
     torch.testing.assert_close(random_crops(batch, (6, 7), generator()), batch)
 
 
-def test_noise_shifts_colours_and_roughens_pixels():
+def test_noise_shifts_colors_and_roughens_pixels():
     noisy = photometric_noise(torch.full((200, 3, 16, 16), 0.5), 0.02, generator())
     shift = noisy.mean(dim=(2, 3)) - 0.5
     assert shift.std() == pytest.approx(0.02, rel=0.1)

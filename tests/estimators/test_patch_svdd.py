@@ -70,7 +70,7 @@ def test_training_images_are_scored_against_the_others(images, fitted):
     expected = -by_hand(fitted, images[4], others).max()
     assert fitted.train_scores_[4] == pytest.approx(expected, rel=1e-3)
     np.testing.assert_array_equal(fitted.score_samples(images), fitted.train_scores_)
-    # Were it not recognised, it would find all its patches in the bank.
+    # Were it not recognized, it would find all its patches in the bank.
     stranger = make().fit(images)
     for name in ("bank_small_", "bank_big_"):
         bank = getattr(stranger, name)
@@ -118,12 +118,12 @@ def test_published_weights_without_training(images, tmp_path):
         make(weights=path, patch_size=32, n_epochs=0).fit(images)
 
 
-def test_colour_is_taken_as_it_is(images):
-    colour = np.stack([images, images[::-1], 1 - images], axis=3)
-    detector = make().fit(colour)
+def test_color_is_taken_as_it_is(images):
+    color = np.stack([images, images[::-1], 1 - images], axis=3)
+    detector = make().fit(color)
     assert detector.network_.encoder.enc.conv1.in_channels == 3
-    assert detector.anomaly_map(colour[:2]).shape == (2, 40, 36)
-    two = make(image_shape=(40, 36, 2)).fit(colour[:, :, :, :2])
+    assert detector.anomaly_map(color[:2]).shape == (2, 40, 36)
+    two = make(image_shape=(40, 36, 2)).fit(color[:, :, :, :2])
     assert two.network_.encoder.enc.conv1.in_channels == 2
 
 
@@ -180,7 +180,7 @@ def test_what_cannot_be_used_is_said_before_training(images, params, message, mo
 
 @pytest.mark.parametrize(("sampling", "n_pairs"), [("dense", 64), ("patches", 16)])
 def test_position_can_be_learned(sampling, n_pairs):
-    """A gradient of light tells where a neighbour is; its classes are then predictable."""
+    """A gradient of light tells where a neighbor is; its classes are then predictable."""
     ramp = np.add.outer(np.arange(48), 3 * np.arange(48)) / 200
     images = ramp + np.random.default_rng(0).random((8, 1, 1)) / 10
     detector = make(n_epochs=0, n_pairs=n_pairs, noise=0.001, sampling=sampling).fit(images)

@@ -92,7 +92,7 @@ def test_training_images_are_scored_against_the_others(make, fitted, images):
     assert fitted.train_scores_[3] == pytest.approx(expected, rel=1e-5)
     scores = fitted.score_samples(np.concatenate([images[8:9], images[:8]]))
     np.testing.assert_allclose(scores[1:], fitted.train_scores_, rtol=1e-6)
-    # Were it not recognised, it would find all its cells in the bank.
+    # Were it not recognized, it would find all its cells in the bank.
     stranger = make().fit(images[:8])
     bank = stranger.bank_
     stranger.bank_ = MemoryBank(bank.vectors, bank.images, np.zeros_like(bank.digests))

@@ -89,7 +89,7 @@ def test_saving_pickling_and_errors(video, tmp_path):
         np.testing.assert_array_equal(copy.transform(video[:3]), frames)
     with pytest.raises(NotFittedError):
         BackgroundRemoval().transform(video)
-    with pytest.raises(ValueError, match=r"1 \(grey\) or 3.*Got.*\(20, 24, 2\).*Pick"):
+    with pytest.raises(ValueError, match=r"1 \(gray\) or 3.*Got.*\(20, 24, 2\).*Pick"):
         BackgroundRemoval(image_shape=(20, 24, 2)).fit(video[..., :2])
     with pytest.raises(ValueError, match="fitted on"):
         removal.transform(video[:, :10])

@@ -46,7 +46,7 @@ def on_black(height, width, *boxes):
 
 
 @pytest.fixture(scope="module")
-def colour_images():
+def color_images():
     return np.random.default_rng(0).integers(0, 256, (5, 20, 16, 3), dtype=np.uint8)
 
 
@@ -62,8 +62,8 @@ def test_sklearn_suite(pixels):
     assert not failed
 
 
-def test_names_are_those_of_the_report(colour_images):
-    names = DirectFeatures().fit(colour_images).get_feature_names_out()
+def test_names_are_those_of_the_report(color_images):
+    names = DirectFeatures().fit(color_images).get_feature_names_out()
     assert names.tolist() == REPORT_NAMES
     assert len(names) == 43
     documented = " ".join(ClassDoc(DirectFeatures)["Notes"])
@@ -78,7 +78,7 @@ def test_size():
     assert (values["width"], values["height"], values["aspect_ratio"]) == (15, 6, 2.5)
 
 
-def test_colour():
+def test_color():
     image = np.zeros((2, 2, 3), dtype=np.uint8)
     image[:, :, 0] = 100  # red
     image[0, :, 1] = 50  # green, in one of two rows
@@ -94,8 +94,8 @@ def test_colour():
     # Of three of the pixels: red, red and green, and red and blue.
     assert values["quantiles_intensity_75"] == pytest.approx(round(29.9 + 29.35))
     assert values["mode_intensity"] == pytest.approx(round(29.9 + 29.35))
-    grey = [round(29.9 + 29.35)] * 2 + [round(29.9), round(29.9 + 22.8)]
-    assert values["mean_intensity"] == pytest.approx(np.mean(grey))
+    gray = [round(29.9 + 29.35)] * 2 + [round(29.9), round(29.9 + 22.8)]
+    assert values["mean_intensity"] == pytest.approx(np.mean(gray))
 
 
 def test_symmetry():
@@ -108,7 +108,7 @@ def test_symmetry():
     assert turned["h_symmetry"] == values["v_symmetry"]
 
 
-def test_gradients_are_signed_and_not_normalised():
+def test_gradients_are_signed_and_not_normalized():
     ramp = np.tile(np.arange(0, 30, 3, dtype=np.uint8), (6, 1))  # 3 levels a pixel
     values = describe(ramp)
     # 8 * 3 inside; the border repeats its pixel, which halves the two outer columns.
@@ -155,7 +155,7 @@ def test_objects():
     assert values["object_count"] == 3
     box = ["x", "y", "width", "height", "area", "aspect_ratio"]
     assert [values[f"bounding_box_{name}"] for name in box] == [3, 2, 12, 5, 60, 12 / 5]
-    # Through the centres of the outermost pixels.
+    # Through the centers of the outermost pixels.
     assert values["perimeter"] == 2 * (11 + 4)
     whole = describe(on_black(10, 10, (0, 0, 10, 9)))
     assert (whole["bounding_box_area"], whole["perimeter"]) == (90, 2 * (9 + 8))
@@ -214,7 +214,7 @@ def test_finite_whatever_the_image(shape):
     assert np.isfinite(table).all()
 
 
-def test_an_image_of_one_colour():
+def test_an_image_of_one_color():
     values = describe(np.full((32, 32), 77, dtype=np.uint8))
     zero = [
         "contrast_r", "edge_density", "h_symmetry", "v_symmetry", "std_grad_x",
@@ -226,32 +226,32 @@ def test_an_image_of_one_colour():
     assert values["signal_to_noise_ratio"] == pytest.approx(77 * np.sqrt(12))
 
 
-def test_grey_is_three_equal_channels(colour_images):
-    grey = colour_images[:, :, :, 0]
-    colour = np.repeat(grey[:, :, :, np.newaxis], 3, axis=3)
+def test_gray_is_three_equal_channels(color_images):
+    gray = color_images[:, :, :, 0]
+    color = np.repeat(gray[:, :, :, np.newaxis], 3, axis=3)
     np.testing.assert_array_equal(
-        DirectFeatures(pixels=True).fit_transform(grey),
-        DirectFeatures(pixels=True).fit_transform(colour),
+        DirectFeatures(pixels=True).fit_transform(gray),
+        DirectFeatures(pixels=True).fit_transform(color),
     )
-    with_alpha = np.concatenate([colour, grey[:, :, :, np.newaxis]], axis=3)
+    with_alpha = np.concatenate([color, gray[:, :, :, np.newaxis]], axis=3)
     np.testing.assert_array_equal(
-        DirectFeatures().fit_transform(with_alpha), DirectFeatures().fit_transform(colour)
+        DirectFeatures().fit_transform(with_alpha), DirectFeatures().fit_transform(color)
     )
 
 
-def test_floats_and_deep_integers_agree_with_bytes(colour_images):
-    expected = DirectFeatures(pixels=True).fit_transform(colour_images)
+def test_floats_and_deep_integers_agree_with_bytes(color_images):
+    expected = DirectFeatures(pixels=True).fit_transform(color_images)
     for X in [
-        colour_images / 255,
-        (colour_images / 255).astype(np.float32),
-        colour_images.astype(np.uint16) * 257,
+        color_images / 255,
+        (color_images / 255).astype(np.float32),
+        color_images.astype(np.uint16) * 257,
     ]:
         table = DirectFeatures(pixels=True).fit_transform(X)
         np.testing.assert_array_equal(table, expected)
 
 
-def test_floats_out_of_range_are_cut_off_with_a_warning(colour_images):
-    X = colour_images / 255
+def test_floats_out_of_range_are_cut_off_with_a_warning(color_images):
+    X = color_images / 255
     X[0, 0, 0, 0], X[1, 0, 0, 0] = -3, 7
     features = DirectFeatures().fit(X)
     with pytest.warns(UserWarning, match=r"from -3 to 7.*Scale X to \[0, 1\]") as caught:
@@ -315,37 +315,37 @@ def test_files_of_different_sizes(tmp_path):
         DirectFeatures().fit(paths[:1]).transform(paths)
 
 
-def test_pixels(colour_images):
-    features = DirectFeatures(pixels=True).fit(colour_images)
-    table = features.transform(colour_images)
+def test_pixels(color_images):
+    features = DirectFeatures(pixels=True).fit(color_images)
+    table = features.transform(color_images)
     names = features.get_feature_names_out()
     assert names[43] == "pixel_1"
     assert names[-1] == f"pixel_{20 * 16 * 3}"
-    np.testing.assert_array_equal(table[:, 43:], colour_images.reshape(5, -1))
-    resized = DirectFeatures(pixels=(6, 4)).fit_transform(colour_images)
-    expected = Image.fromarray(colour_images[2]).resize((4, 6), Image.Resampling.BILINEAR)
+    np.testing.assert_array_equal(table[:, 43:], color_images.reshape(5, -1))
+    resized = DirectFeatures(pixels=(6, 4)).fit_transform(color_images)
+    expected = Image.fromarray(color_images[2]).resize((4, 6), Image.Resampling.BILINEAR)
     np.testing.assert_array_equal(resized[2, 43:], np.asarray(expected).ravel())
     np.testing.assert_array_equal(resized[:, :43], table[:, :43])
 
 
-def test_as_many_pixels_as_the_report_has(colour_images):
-    features = DirectFeatures(pixels=224).fit(colour_images)
+def test_as_many_pixels_as_the_report_has(color_images):
+    features = DirectFeatures(pixels=224).fit(color_images)
     assert features.get_feature_names_out()[-1] == "pixel_150528"
 
 
-def test_rows_do_not_depend_on_company_order_or_jobs(colour_images):
-    features = DirectFeatures().fit(colour_images)
-    table = features.transform(colour_images)
+def test_rows_do_not_depend_on_company_order_or_jobs(color_images):
+    features = DirectFeatures().fit(color_images)
+    table = features.transform(color_images)
     order = np.array([3, 0, 4, 1, 2])
-    np.testing.assert_array_equal(features.transform(colour_images[order]), table[order])
-    np.testing.assert_array_equal(features.transform(colour_images[2:3]), table[2:3])
-    many = np.concatenate([colour_images] * 5)
+    np.testing.assert_array_equal(features.transform(color_images[order]), table[order])
+    np.testing.assert_array_equal(features.transform(color_images[2:3]), table[2:3])
+    many = np.concatenate([color_images] * 5)
     with joblib.parallel_config(backend="threading"):
-        parallel = DirectFeatures(n_jobs=2).fit(colour_images)
+        parallel = DirectFeatures(n_jobs=2).fit(color_images)
         np.testing.assert_array_equal(parallel.transform(many), np.tile(table, (5, 1)))
 
 
-def test_n_jobs_counts_the_workers(colour_images, monkeypatch):
+def test_n_jobs_counts_the_workers(color_images, monkeypatch):
     import skocc.feature_extraction._direct as module
 
     asked = []
@@ -357,14 +357,14 @@ def test_n_jobs_counts_the_workers(colour_images, monkeypatch):
 
     monkeypatch.setattr(module, "Parallel", Recorder)
     for n_jobs in [None, 2, -1]:
-        DirectFeatures(n_jobs=n_jobs).fit_transform(colour_images)
+        DirectFeatures(n_jobs=n_jobs).fit_transform(color_images)
     assert asked == [None, 2, -1]
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_table(colour_images):
-    serial = DirectFeatures().fit_transform(colour_images)
-    parallel = DirectFeatures(n_jobs=2).fit_transform(colour_images)
+def test_processes_give_the_same_table(color_images):
+    serial = DirectFeatures().fit_transform(color_images)
+    parallel = DirectFeatures(n_jobs=2).fit_transform(color_images)
     np.testing.assert_array_equal(parallel, serial)
 
 
@@ -390,18 +390,18 @@ def test_pandas_output(image_files):
     assert table.index.tolist() == rows.index.tolist()
 
 
-def test_clone_pickle_and_pipeline(colour_images, image_files):
-    features = DirectFeatures(pixels=(2, 3), n_jobs=1).fit(colour_images)
+def test_clone_pickle_and_pipeline(color_images, image_files):
+    features = DirectFeatures(pixels=(2, 3), n_jobs=1).fit(color_images)
     loaded = pickle.loads(pickle.dumps(features))
     np.testing.assert_array_equal(
-        loaded.transform(colour_images), features.transform(colour_images)
+        loaded.transform(color_images), features.transform(color_images)
     )
     assert clone(features).get_params() == features.get_params()
     with pytest.raises(NotFittedError):
-        clone(features).transform(colour_images)
+        clone(features).transform(color_images)
     with pytest.raises(NotFittedError):
         clone(features).get_feature_names_out()
-    # Size and colour of all images are the same, and must survive scaling.
+    # Size and color of all images are the same, and must survive scaling.
     pipeline = make_pipeline(DirectFeatures(), StandardScaler(), OneClassSVM())
     scores = pipeline.fit(image_files[1]).decision_function(image_files[1])
     assert np.isfinite(scores).all()
@@ -428,10 +428,10 @@ def test_errors_leave_no_half_fitted_state(params, X, message):
     assert not hasattr(features, "image_shape_")
 
 
-def test_another_size_later_is_an_error(colour_images):
-    features = DirectFeatures().fit(colour_images)
+def test_another_size_later_is_an_error(color_images):
+    features = DirectFeatures().fit(color_images)
     with pytest.raises(ValueError, match=r"\(20, 8, 3\).*fitted on.*\(20, 16, 3\)"):
-        features.transform(colour_images[:, :, :8])
+        features.transform(color_images[:, :, :8])
 
 
 def test_documentation_belongs_to_the_code(image_files):

@@ -114,13 +114,13 @@ def test_parameters_of_a_forest_differ(zeros):
     ("n_samples", "expected"),
     [(None, [10, 20, 30, 50]), (51, [10, 20, 30, 50]), (25, [10, 20, 24]), (8, [7])],
 )
-def test_neighbours_up_to_the_samples(n_samples, expected):
+def test_neighbors_up_to_the_samples(n_samples, expected):
     grid = classical_detectors(n_samples=n_samples)["LocalOutlierFactor"][1]
     assert grid == {"detector__n_neighbors": expected}
 
 
 @pytest.mark.filterwarnings("ignore:n_neighbors")
-def test_more_neighbours_than_samples_coincide(zeros):
+def test_more_neighbors_than_samples_coincide(zeros):
     points = [{"detector__n_neighbors": k} for k in (24, 30, 50)]
     scores = scores_of("LocalOutlierFactor", points, (zeros[0][:25], zeros[1]))
     np.testing.assert_array_equal(scores[1:], scores[:1].repeat(2, axis=0))

@@ -257,7 +257,7 @@ def test_seeds_repr_and_clone(splitter_class):
     assert repr(clone(search).cv) == repr(splitter)
 
 
-def test_without_shuffling_neighbours_stay_neighbours():
+def test_without_shuffling_neighbors_stay_neighbors():
     y = np.repeat([1, -1], [6, 4])
     validated = [v.tolist() for _, v in OneClassKFold(2, shuffle=False).split(y, y)]
     assert validated == [[0, 1, 2, 6, 7], [3, 4, 5, 8, 9]]
@@ -310,19 +310,19 @@ def test_anomalies_of_arrays_and_files_are_the_same(images, paths):
 
 def test_anomalies_of_files_of_any_kind(tmp_path):
     rng = np.random.default_rng(0)
-    colour = rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)
+    color = rng.integers(0, 256, (9, 8, 3), dtype=np.uint8)
     deep = rng.integers(0, 65536, (8, 10)).astype(np.uint16)
-    Image.fromarray(colour).save(tmp_path / "colour.png")
+    Image.fromarray(color).save(tmp_path / "color.png")
     Image.fromarray(deep).save(tmp_path / "deep.png")
-    pil = Image.fromarray(colour[:, :, 0])
+    pil = Image.fromarray(color[:, :, 0])
     X, _, _ = add_synthetic_anomalies(
-        [tmp_path / "colour.png", tmp_path / "deep.png", pil], invert_a_square
+        [tmp_path / "color.png", tmp_path / "deep.png", pil], invert_a_square
     )
     made = [np.asarray(image) for image in X[3:]]
     assert [(a.shape, a.dtype) for a in made] == [
         ((9, 8, 3), np.uint8), ((8, 10), np.uint16), ((9, 8), np.uint8)
     ]  # fmt: skip
-    for anomaly, image in zip(made, [colour, deep, np.asarray(pil)], strict=True):
+    for anomaly, image in zip(made, [color, deep, np.asarray(pil)], strict=True):
         assert 0 < (anomaly != image).reshape(*image.shape[:2], -1).any(axis=2).sum() <= 16
 
 
@@ -499,7 +499,7 @@ def test_nested_search_without_labels_inside(images):
     assert np.isfinite(scores["test_score"]).all()
 
 
-def test_nested_search_with_labelled_anomalies(all_digits, paths):
+def test_nested_search_with_labeled_anomalies(all_digits, paths):
     X, y = rows_of(all_digits)
     for detector, grid, data, target in [
         (OneClassSVM(), {"nu": [0.1, 0.5]}, X, y),
@@ -570,7 +570,7 @@ def test_normal_only_fits_on_normal_samples(images, paths):
     )
 
 
-class UnlabelledNormalOnly(NormalOnly):
+class UnlabeledNormalOnly(NormalOnly):
     """The labels of scikit-learn's suite are those of classes, which are refused."""
 
     def fit(self, X, y=None):
@@ -579,7 +579,7 @@ class UnlabelledNormalOnly(NormalOnly):
 
 @pytest.mark.filterwarnings("ignore")
 def test_normal_only_passes_the_suite_of_sklearn():
-    detector = UnlabelledNormalOnly(IsolationForest(n_estimators=5, random_state=0))
+    detector = UnlabeledNormalOnly(IsolationForest(n_estimators=5, random_state=0))
     results = check_estimator(detector, on_fail=None, on_skip=None)
     assert len(results) > 40
     failed = [result["check_name"] for result in results if result["status"] == "failed"]

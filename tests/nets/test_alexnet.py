@@ -87,12 +87,12 @@ def test_batch_norm_follows_each_convolution():
 
 def test_sizes_of_the_code():
     sizes = [(15, 40), (23, 16), (24, 28), (62, 70), (63, 63)]
-    for spatial, grey, colour in [
+    for spatial, gray, color in [
         (False, [8, 16, 2, 2, 64], [16, 32, 32, 32, 128]),
         (True, [4, 4, 4, 4, 64], [8, 8, 8, 8, 128]),
     ]:
-        assert [alexnet_code_size(1, *size, spatial) for size in sizes] == grey
-        assert [alexnet_code_size(3, *size, spatial) for size in sizes] == colour
+        assert [alexnet_code_size(1, *size, spatial) for size in sizes] == gray
+        assert [alexnet_code_size(3, *size, spatial) for size in sizes] == color
 
 
 def test_widths_by_size():

@@ -26,10 +26,10 @@ def test_counts_and_shapes(name, n_parameters, n_features):
         assert encoder(torch.rand(2, 3, *size)).shape == (2, n_features)
 
 
-def test_grey_is_repeated():
+def test_gray_is_repeated():
     encoder = BackboneEncoder("resnet18", weights=None).eval()
-    grey = torch.rand(2, 1, 32, 32)
-    torch.testing.assert_close(encoder(grey), encoder(grey.repeat(1, 3, 1, 1)))
+    gray = torch.rand(2, 1, 32, 32)
+    torch.testing.assert_close(encoder(gray), encoder(gray.repeat(1, 3, 1, 1)))
 
 
 def test_a_module_is_copied_and_flattened():
@@ -254,11 +254,11 @@ def test_hidden_layers_of_a_classifier_are_kept_on_request():
     )
 
 
-def test_modules_for_rows_and_for_grey_images():
+def test_modules_for_rows_and_for_gray_images():
     rows = BackboneEncoder(nn.Linear(5, 3), n_channels=1)
     assert count_features(rows, (5,)) == 3
-    grey = BackboneEncoder(nn.Conv2d(1, 2, 3), n_channels=1)
-    assert count_features(grey, (1, 5, 5)) == 2 * 9
+    gray = BackboneEncoder(nn.Conv2d(1, 2, 3), n_channels=1)
+    assert count_features(gray, (1, 5, 5)) == 2 * 9
 
 
 def test_counting_features_leaves_modes_and_statistics_alone():

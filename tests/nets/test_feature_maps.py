@@ -28,7 +28,7 @@ def test_resnet50_gives_1536_features_on_28_by_28_cells():
     assert GlobalAverages()(maps).shape == (1, 1536)
 
 
-def test_averages_repeat_and_average_neighbours():
+def test_averages_repeat_and_average_neighbors():
     # A map of 14 cells is 12 after pooling without padding; a ramp stays one.
     ramp = torch.arange(-1.0, 13).expand(1, 1, 14, 14)
     joined = JoinedMaps()([ramp, torch.zeros(1, 1, 28, 28)])
@@ -120,7 +120,7 @@ def test_normalization_is_done_before_the_network():
     plain = FrozenFeatures(JoinedMaps(), "resnet18", ["layer1"], None)
     normalized = FrozenFeatures(JoinedMaps(), "resnet18", ["layer1"], None, "imagenet")
     normalized.extract.maps.load_state_dict(plain.extract.maps.state_dict())
-    grey = torch.rand(2, 1, 32, 32)
-    expected = plain(ImageNetNormalization()(grey))
-    torch.testing.assert_close(normalized(grey), expected)
-    assert not torch.allclose(normalized(grey), plain(grey))
+    gray = torch.rand(2, 1, 32, 32)
+    expected = plain(ImageNetNormalization()(gray))
+    torch.testing.assert_close(normalized(gray), expected)
+    assert not torch.allclose(normalized(gray), plain(gray))

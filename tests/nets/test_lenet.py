@@ -247,7 +247,7 @@ def test_golden_autoencoder_of_mocca(data_dir):
         LeNetEncoder(*published(CIFAR)),
         LeNetDecoder(*published(CIFAR)),
     )
-    # It normalises the code twice.
+    # It normalizes the code twice.
     norm = torch.nn.BatchNorm1d(128, eps=1e-4, affine=False)
     load_golden([encoder, norm, decoder], arrays)
     autoencoder = torch.nn.Sequential(encoder, norm, decoder).eval()

@@ -84,7 +84,7 @@ def test_flat_surroundings_are_not_blown_up():
     assert LocalContrastNormalization((16, 16), 4.0)(batch).abs().max() < 0.01
 
 
-def test_mean_is_subtracted_and_grey_repeated():
+def test_mean_is_subtracted_and_gray_repeated():
     mean = torch.tensor([[[1.0, 2.0]]])
     batch = torch.tensor([[[[4.0, 4.0]]]])
     expected = torch.tensor([[[[3.0, 2.0]]] * 3]).view(1, 3, 1, 2)

@@ -47,7 +47,7 @@ def test_gradients():
     )
     # A batch of one.
     torch.autograd.gradcheck(lambda z: reconstruction_loss(z[:1], torch.zeros(1, 3)), z)
-    # Neighbours of the same embedding stay where they are.
+    # Neighbors of the same embedding stay where they are.
     z_neighbor = torch.randn(5, 3, dtype=torch.float64)
     torch.autograd.gradcheck(lambda z: pairwise_distance_loss(z, z_neighbor), z)
     pairwise_distance_loss(z, z.detach()).backward()

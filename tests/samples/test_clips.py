@@ -40,7 +40,7 @@ def frame_numbers(clips):
 
 @pytest.fixture
 def folders(tmp_path):
-    """Two folders of 12 and 5 grey 6 x 7 frames, and their pixels."""
+    """Two folders of 12 and 5 gray 6 x 7 frames, and their pixels."""
     videos = []
     for name, n in [("b", 12), ("a", 5)]:
         (tmp_path / name).mkdir()
@@ -105,7 +105,7 @@ def test_all_forms_of_the_same_videos(folders):
     expected = read(videos).load(slice(None))
     assert expected.shape == (11, 4, 6, 7, 1)
     np.testing.assert_array_equal(expected[9, :, :, :, 0], videos[1][:4])
-    colour = [np.repeat(video[:, np.newaxis], 3, axis=1) for video in videos]
+    color = [np.repeat(video[:, np.newaxis], 3, axis=1) for video in videos]
     for X in [
         paths,
         [str(path) for path in paths],
@@ -122,7 +122,7 @@ def test_all_forms_of_the_same_videos(folders):
         assert clips.shape[1:] == (4, 6, 7, 1)
         assert clips.n_features is None
         assert clips.original_size == (6, 7)
-    channels_first = read(colour)
+    channels_first = read(color)
     np.testing.assert_array_equal(channels_first.load(slice(None))[..., :1], expected)
 
 

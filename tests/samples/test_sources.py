@@ -22,13 +22,13 @@ def test_files_are_decoded_on_load_only(image_files):
     assert source.load(np.array([3])).max() == 0
 
 
-def test_grey_and_colour_are_mixed_to_colour(tmp_path):
-    grey = np.full((4, 4), 100, dtype=np.uint8)
-    colour = np.full((4, 4, 3), (10, 20, 30), dtype=np.uint8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    Image.fromarray(colour).save(tmp_path / "colour.png")
-    Image.fromarray(np.dstack([colour, grey])).save(tmp_path / "alpha.png")
-    paths = [tmp_path / f"{name}.png" for name in ["grey", "colour", "alpha"]]
+def test_gray_and_color_are_mixed_to_color(tmp_path):
+    gray = np.full((4, 4), 100, dtype=np.uint8)
+    color = np.full((4, 4, 3), (10, 20, 30), dtype=np.uint8)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    Image.fromarray(color).save(tmp_path / "color.png")
+    Image.fromarray(np.dstack([color, gray])).save(tmp_path / "alpha.png")
+    paths = [tmp_path / f"{name}.png" for name in ["gray", "color", "alpha"]]
     batch = FileImages(paths).load(slice(None))
     assert batch.shape == (3, 4, 4, 3)
     np.testing.assert_array_equal(batch[:, 0, 0], [[100] * 3, [10, 20, 30], [10, 20, 30]])

@@ -28,7 +28,7 @@ def read(X, rows=True, **params):
 
 
 RNG = np.random.default_rng(0)
-GREY = RNG.random((5, 10, 12)).astype(np.float32)
+GRAY = RNG.random((5, 10, 12)).astype(np.float32)
 RGB = RNG.random((5, 10, 12, 3)).astype(np.float32)
 
 
@@ -49,35 +49,35 @@ class Images(torch.utils.data.Dataset):
 
 class Stream(torch.utils.data.IterableDataset):
     def __iter__(self):
-        yield from GREY
+        yield from GRAY
 
 
 @pytest.mark.parametrize(
     ("X", "params", "shape"),
     [
-        (GREY, {}, (5, 10, 12, 1)),
+        (GRAY, {}, (5, 10, 12, 1)),
         (RGB, {}, (5, 10, 12, 3)),
         (np.moveaxis(RGB, -1, 1), {}, (5, 10, 12, 3)),
         (torch.from_numpy(RGB).permute(0, 3, 1, 2), {}, (5, 10, 12, 3)),
         (torch.from_numpy(RGB).permute(0, 3, 1, 2).bfloat16(), {}, (5, 10, 12, 3)),
-        (torch.from_numpy(GREY), {}, (5, 10, 12, 1)),
+        (torch.from_numpy(GRAY), {}, (5, 10, 12, 1)),
         (RNG.random((5, 9, 9, 7)), {}, (5, 9, 9, 7)),
         (RNG.random((5, 7, 9, 9)), {}, (5, 9, 9, 7)),
         (RNG.random((5, 3, 8, 3)), {"image_shape": (3, 8, 3)}, (5, 3, 8, 3)),
         (RNG.random((5, 3, 8, 3)), {"image_shape": (8, 3, 3)}, (5, 8, 3, 3)),
         (RNG.random((5, 3, 8, 3)), {"image_shape": (8, -1, 3)}, (5, 8, 3, 3)),
-        (GREY.reshape(5, -1), {"image_shape": (10, 12)}, (5, 10, 12, 1)),
-        (GREY.reshape(5, -1), {"image_shape": (-1, 12)}, (5, 10, 12, 1)),
+        (GRAY.reshape(5, -1), {"image_shape": (10, 12)}, (5, 10, 12, 1)),
+        (GRAY.reshape(5, -1), {"image_shape": (-1, 12)}, (5, 10, 12, 1)),
         (RGB.reshape(5, -1), {"image_shape": (10, 12, 3)}, (5, 10, 12, 3)),
         (RGB.reshape(5, -1), {"image_shape": (10, 12, -1)}, (5, 10, 12, 3)),
-        (GREY.reshape(5, -1), {}, (5, 120)),
-        (pd.DataFrame(GREY.reshape(5, -1)), {}, (5, 120)),
-        (GREY.reshape(5, -1).tolist(), {}, (5, 120)),
-        (GREY.tolist(), {}, (5, 10, 12, 1)),
-        (tuple(GREY), {}, (5, 10, 12, 1)),
-        (GREY, {"image_size": 6}, (5, 6, 6, 1)),
+        (GRAY.reshape(5, -1), {}, (5, 120)),
+        (pd.DataFrame(GRAY.reshape(5, -1)), {}, (5, 120)),
+        (GRAY.reshape(5, -1).tolist(), {}, (5, 120)),
+        (GRAY.tolist(), {}, (5, 10, 12, 1)),
+        (tuple(GRAY), {}, (5, 10, 12, 1)),
+        (GRAY, {"image_size": 6}, (5, 6, 6, 1)),
         (
-            GREY.reshape(5, -1),
+            GRAY.reshape(5, -1),
             {"image_shape": (10, 12), "image_size": (4, 6)},
             (5, 4, 6, 1),
         ),
@@ -96,8 +96,8 @@ def test_channels_first_pixels_arrive_where_they_belong():
 
 
 def test_float_images_are_not_truncated_to_integers():
-    images, _ = read(GREY.astype(np.float64))
-    np.testing.assert_allclose(images.load(slice(None))[..., 0], GREY, rtol=1e-6)
+    images, _ = read(GRAY.astype(np.float64))
+    np.testing.assert_allclose(images.load(slice(None))[..., 0], GRAY, rtol=1e-6)
 
 
 def test_byte_order_does_not_matter():
@@ -109,7 +109,7 @@ def test_byte_order_does_not_matter():
 
 
 def test_memory_maps_are_not_read_into_memory(tmp_path):
-    np.save(tmp_path / "images.npy", (GREY * 255).astype(np.uint8))
+    np.save(tmp_path / "images.npy", (GRAY * 255).astype(np.uint8))
     mapped = np.load(tmp_path / "images.npy", mmap_mode="r")
     images, _ = read(mapped)
     assert np.shares_memory(images._array, mapped)
@@ -118,37 +118,37 @@ def test_memory_maps_are_not_read_into_memory(tmp_path):
 @pytest.mark.parametrize(
     ("X", "message"),
     [
-        (np.where(GREY > 0.99, np.nan, GREY), "NaN.*of 5 samples.*Remove"),
-        (np.where(GREY > 0.99, np.inf, GREY), "infinity.*of 5 samples.*Remove"),
-        (GREY * 1j, "Complex data not supported.*complex.*Pass real values"),
+        (np.where(GRAY > 0.99, np.nan, GRAY), "NaN.*of 5 samples.*Remove"),
+        (np.where(GRAY > 0.99, np.inf, GRAY), "infinity.*of 5 samples.*Remove"),
+        (GRAY * 1j, "Complex data not supported.*complex.*Pass real values"),
         (torch.zeros(2, 1, 4, 4, dtype=torch.complex64), "Complex data not supported"),
-        (sparse.csr_matrix(GREY[0]), r"Sparse data.*csr.*Pass X.toarray\(\)"),
+        (sparse.csr_matrix(GRAY[0]), r"Sparse data.*csr.*Pass X.toarray\(\)"),
         (np.array([None, {}], dtype=object), "must hold paths.*NoneType at index 0"),
         (np.empty((0, 8, 8)), r"0 sample\(s\).*not empty"),
         (np.empty((0, 8)), r"0 sample\(s\).*not empty"),
         ([], r"0 sample\(s\).*not empty"),
         ("picture.png", "single str.*Pass a list"),
         (Image.new("L", (4, 4)), "single Image.*Pass a list"),
-        (GREY[0, 0], "ndarray of 1 dimension.*Reshape your data"),
+        (GRAY[0, 0], "ndarray of 1 dimension.*Reshape your data"),
         (None, "NoneType of 0 dimension"),
-        (iter(GREY), "iterator of 0 dimension.*for a generator its images as one array"),
+        (iter(GRAY), "iterator of 0 dimension.*for a generator its images as one array"),
         (
-            torch.utils.data.DataLoader(Images(GREY)),
+            torch.utils.data.DataLoader(Images(GRAY)),
             r"each image by its index.*DataLoader of Images.*Pass its data set, loader\.d",
         ),
         (Stream(), r"each image by its index.*Got Stream.*list\(X\)"),
-        (Images(GREY[:0]), r"0 sample\(s\).*not empty"),
-        (Images(GREY[0]), "Tensor of shape|ndarray of shape .12,.* index 0.*pass rows as"),
-        (Images([{"image": GREY[0]}]), "Got dict at index 0.*Wrap it in a Dataset"),
-        (Images([(3, GREY[0])]), "Got int at index 0.*Wrap it"),
-        (Images([GREY[0] * 1j]), "Got ndarray of shape .10, 12. and complex"),
+        (Images(GRAY[:0]), r"0 sample\(s\).*not empty"),
+        (Images(GRAY[0]), "Tensor of shape|ndarray of shape .12,.* index 0.*pass rows as"),
+        (Images([{"image": GRAY[0]}]), "Got dict at index 0.*Wrap it in a Dataset"),
+        (Images([(3, GRAY[0])]), "Got int at index 0.*Wrap it"),
+        (Images([GRAY[0] * 1j]), "Got ndarray of shape .10, 12. and complex"),
         (Images([]), r"0 sample\(s\).*not empty"),
         (np.zeros((2, 2, 2, 2, 2)), "5 dimension.*Reshape your data"),
         (torch.zeros(3), "A tensor X must be images.*unsqueeze"),
         (RNG.random((5, 3, 8, 3)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
         (RNG.random((5, 8, 8, 8)), r"two ways: as \(n, H, W, C\).*as \(n, C, H, W\).*Set"),
-        ([GREY[0], GREY[1][:4]], r"at index 1 of X is 4 x 12.*first.*10 x 12.*Set image_s"),
-        ([GREY[0], GREY[1, 0]], r"one shape. Got shapes.*Resize them first"),
+        ([GRAY[0], GRAY[1][:4]], r"at index 1 of X is 4 x 12.*first.*10 x 12.*Set image_s"),
+        ([GRAY[0], GRAY[1, 0]], r"one shape. Got shapes.*Resize them first"),
         ([[1, 2], [3]], "one shape. Got a ragged list"),
         (pd.DataFrame({"path": ["a.png", "b.png"]}), r"table of text.*a\.png.*X\['path'\]"),
         (np.array([["a.png"], ["b.png"]]), r"table of text.*a\.png.*X\[:, 0\]"),
@@ -161,7 +161,7 @@ def test_refused_in_three_parts(X, message):
 
 def with_object(value, dtype=object, shape=(5, 120)):
     """Numbers of which one is replaced."""
-    X = GREY.reshape(5, -1).astype(dtype)
+    X = GRAY.reshape(5, -1).astype(dtype)
     X[2, 7] = value
     return X.reshape(shape)
 
@@ -217,7 +217,7 @@ def test_arrays_of_other_types_are_refused(dtype):
 
 @pytest.mark.parametrize("dtype", ["Int64", "Float64", "boolean"])
 def test_nullable_columns(dtype):
-    table = pd.DataFrame((GREY > 0.5).reshape(5, -1).astype(int)).astype(dtype)
+    table = pd.DataFrame((GRAY > 0.5).reshape(5, -1).astype(int)).astype(dtype)
     images, _ = read(table)
     np.testing.assert_array_equal(images.load(slice(None)), table.to_numpy(dtype="float32"))
     table.iloc[3, 4] = pd.NA
@@ -229,9 +229,9 @@ def test_nullable_columns(dtype):
 def test_tables_of_any_package_have_columns(package):
     module = pytest.importorskip(package)
     make = {"pandas": "DataFrame", "polars": "DataFrame", "pyarrow": "table"}[package]
-    columns = {f"p{i}": GREY.reshape(5, -1)[:, i] for i in range(12)}
+    columns = {f"p{i}": GRAY.reshape(5, -1)[:, i] for i in range(12)}
     images, probe = read(getattr(module, make)(columns))
-    np.testing.assert_array_equal(images.load(slice(None)), GREY.reshape(5, -1)[:, :12])
+    np.testing.assert_array_equal(images.load(slice(None)), GRAY.reshape(5, -1)[:, :12])
     assert probe.feature_names_in_.tolist() == list(columns)
     assert probe.n_features_in_ == 12
     for names in [list(columns)[::-1], [f"q{i}" for i in range(12)]]:
@@ -250,7 +250,7 @@ def test_tables_of_any_package_have_columns(package):
 def test_series_of_paths_of_polars(tmp_path):
     polars = pytest.importorskip("polars")
     paths = [tmp_path / f"{index}.png" for index in range(5)]
-    for path, image in zip(paths, GREY, strict=True):
+    for path, image in zip(paths, GRAY, strict=True):
         Image.fromarray((255 * image).astype(np.uint8)).save(path)
     for series in [
         polars.Series([str(path) for path in paths]),
@@ -261,7 +261,7 @@ def test_series_of_paths_of_polars(tmp_path):
 
 def test_rows_are_refused_where_the_method_needs_images():
     with pytest.raises(ValueError, match=r"works on images.*set image_shape=\(H, W\)"):
-        read(GREY.reshape(5, -1), rows=False)
+        read(GRAY.reshape(5, -1), rows=False)
 
 
 def test_image_shapes_of_more_pixels_than_integers_count():
@@ -274,15 +274,15 @@ def test_image_shapes_of_more_pixels_than_integers_count():
 @pytest.mark.parametrize(
     ("X", "params", "message"),
     [
-        (GREY.reshape(5, -1), {"image_shape": (7, 7)}, "Rows of 120 values cannot be read"),
+        (GRAY.reshape(5, -1), {"image_shape": (7, 7)}, "Rows of 120 values cannot be read"),
         (
-            GREY.reshape(5, -1),
+            GRAY.reshape(5, -1),
             {"image_shape": (7, -1)},
             "Rows of 120 values cannot be read",
         ),
-        (GREY, {"image_shape": (12, 10)}, r"images of shape \(10, 12, 1\).*image_shape is"),
-        (GREY, {"image_shape": (0, 3)}, "at most one entry being -1"),
-        (GREY, {"image_size": (1, 2, 3)}, "one number of pixels or"),
+        (GRAY, {"image_shape": (12, 10)}, r"images of shape \(10, 12, 1\).*image_shape is"),
+        (GRAY, {"image_shape": (0, 3)}, "at most one entry being -1"),
+        (GRAY, {"image_size": (1, 2, 3)}, "one number of pixels or"),
     ],
 )
 def test_image_shape_and_size_must_fit(X, params, message):
@@ -294,14 +294,14 @@ def test_image_shape_and_size_must_fit(X, params, message):
     ("fitted", "later", "message"),
     [
         (
-            GREY,
-            GREY[:, :8],
+            GRAY,
+            GRAY[:, :8],
             r"shape \(8, 12, 1\).*fitted on samples of shape \(10, 12, 1\)",
         ),
-        (GREY, RGB, r"shape \(10, 12, 3\).*fitted on samples"),
-        (GREY, GREY.reshape(5, -1), "fitted on images of shape.*Reshape X"),
-        (GREY.reshape(5, -1), GREY.reshape(5, -1)[:, :9], "X has 9 features"),
-        (GREY.reshape(5, -1), GREY, "fitted on samples of shape"),
+        (GRAY, RGB, r"shape \(10, 12, 3\).*fitted on samples"),
+        (GRAY, GRAY.reshape(5, -1), "fitted on images of shape.*Reshape X"),
+        (GRAY.reshape(5, -1), GRAY.reshape(5, -1)[:, :9], "X has 9 features"),
+        (GRAY.reshape(5, -1), GRAY, "fitted on samples of shape"),
     ],
 )
 def test_another_shape_later_is_an_error(fitted, later, message):
@@ -312,24 +312,24 @@ def test_another_shape_later_is_an_error(fitted, later, message):
 
 def test_later_files_take_the_channels_of_fit(tmp_path):
     _, probe = read(RGB)
-    Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(tmp_path / "grey.png")
-    images = validate_images(probe, [tmp_path / "grey.png"], reset=False, rows=True)
+    Image.fromarray(np.zeros((10, 12), dtype=np.uint8)).save(tmp_path / "gray.png")
+    images = validate_images(probe, [tmp_path / "gray.png"], reset=False, rows=True)
     assert images.shape == (1, 10, 12, 3)
 
 
 def test_later_images_of_any_size_where_they_are_resized():
-    _, probe = read(GREY, image_size=6)
+    _, probe = read(GRAY, image_size=6)
     images = validate_images(probe, RNG.random((2, 30, 40)), reset=False, rows=True)
     assert images.shape == (2, 6, 6, 1)
 
 
 def test_names_of_columns_are_kept_and_forgotten():
-    table = pd.DataFrame(GREY.reshape(5, -1)).add_prefix("p")
+    table = pd.DataFrame(GRAY.reshape(5, -1)).add_prefix("p")
     _, probe = read(table)
     assert probe.feature_names_in_[0] == "p0"
     with pytest.raises(ValueError, match="feature names"):
         validate_images(probe, table.add_prefix("x"), reset=False, rows=True)
-    validate_images(probe, GREY, reset=True, rows=True)
+    validate_images(probe, GRAY, reset=True, rows=True)
     assert not hasattr(probe, "feature_names_in_")
 
 
@@ -368,13 +368,13 @@ def test_data_sets_are_read_when_they_are_loaded(kind):
     assert later.shape == (2, 10, 12, 3)
 
 
-def test_data_sets_of_grey_images():
+def test_data_sets_of_gray_images():
     for kind in [torch.from_numpy, lambda image: image, Image.fromarray]:
-        images, _ = read(Images((GREY * 255).astype(np.uint8), kind))
+        images, _ = read(Images((GRAY * 255).astype(np.uint8), kind))
         assert images.shape == (5, 10, 12, 1)
-        as_colour = validate_images(read(RGB)[1], Images(GREY), reset=False)
-        assert as_colour.load([2]).shape == (1, 10, 12, 3)
-    tensors = [torch.from_numpy(image)[None] for image in GREY]
+        as_color = validate_images(read(RGB)[1], Images(GRAY), reset=False)
+        assert as_color.load([2]).shape == (1, 10, 12, 3)
+    tensors = [torch.from_numpy(image)[None] for image in GRAY]
     assert read(tensors)[0].shape == (5, 10, 12, 1)
 
 
@@ -400,7 +400,7 @@ def test_data_sets_of_several_sizes():
 @pytest.mark.parametrize(
     ("item", "message"),
     [
-        (np.where(GREY[0] > 0.9, np.nan, GREY[0]), "X contains NaN: the image at index 2"),
+        (np.where(GRAY[0] > 0.9, np.nan, GRAY[0]), "X contains NaN: the image at index 2"),
         (np.full((10, 12), 1e300), r"X contains infinity \(inf\): the image at index 2"),
         (RGB[0], "Got 3 channels of float32 at index 2, where 1 of float32"),
         (None, "Got NoneType at index 2"),
@@ -409,7 +409,7 @@ def test_data_sets_of_several_sizes():
     ],
 )
 def test_items_that_cannot_be_used_are_named(item, message):
-    images, _ = read(Images([GREY[0], GREY[1], item]))
+    images, _ = read(Images([GRAY[0], GRAY[1], item]))
     with pytest.raises(ValueError, match=message):
         images.load(slice(None))
 
@@ -418,7 +418,7 @@ def test_errors_of_a_data_set_name_the_item():
     def stumble(item):
         if item == 3:
             raise KeyError("gone")
-        return GREY[item]
+        return GRAY[item]
 
     images, _ = read(Images(range(5), stumble))
     with pytest.raises(
@@ -518,7 +518,7 @@ def test_sixteen_bits_of_which_few_are_used_warn(X, tmp_path):
 )  # fmt: skip
 def test_intensity_range_must_be_one(intensity_range):
     with pytest.raises(ValueError, match=r"must be two numbers.*Got .*Set for example"):
-        read(GREY, intensity_range=intensity_range)
+        read(GRAY, intensity_range=intensity_range)
 
 
 def test_columns_with_one_name_are_refused():
