@@ -69,7 +69,7 @@ skocc.DeepSVDD(pretrain_n_epochs=1, **short).fit(X).predict(X)
 skocc.ConvAE(augmentation=False, base_channels=2, **short).fit(X).predict(X)
 assert_needs(
     lambda: skocc.DeepSVDD(backbone="resnet18", weights=None).fit(X),
-    "Install the torchvision that belongs to your torch",
+    "Install the torchvision that matches your torch",
 )
 assert_needs(
     lambda: skocc.ConvAE(base_channels=2, **short).fit(X), "or set augmentation=False"

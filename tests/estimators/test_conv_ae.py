@@ -215,7 +215,7 @@ def test_state_of_another_fit_is_an_error(images, tmp_path):
     make(checkpoint_dir=tmp_path).fit(images)
     with pytest.raises(ValueError, match=r"learning_rate=0.001 in the file, 0.01 here"):
         make(checkpoint_dir=tmp_path, learning_rate=0.01).fit(images)
-    with pytest.raises(ValueError, match=r"another training: images='\w+' there"):
+    with pytest.raises(ValueError, match=r"another training: images='\w+' in the file"):
         make(checkpoint_dir=tmp_path).fit(images[::-1])
     with pytest.raises(ValueError, match="image_shape_="):
         make(checkpoint_dir=tmp_path, image_size=16).fit(images)
