@@ -24,7 +24,7 @@ TRAINING = (*SCHEDULE, "milestones", "patience", "n_iter_no_change", "tol", "war
 # Parameters that have another type in some class, and why.
 REASONS = {
     "contamination": '``"auto"`` is for methods whose source has a rule for the threshold',
-    "batch_norm": "DataSplitOCC can leave the layers out, MOCCA always has them",
+    "latent_dim": '``"map"`` is for DataSplitOCC, whose code may keep its places',
 }
 
 

@@ -125,9 +125,6 @@ def test_values_under_old_names(monkeypatch):
     values = {"width": 4, "nu": 0.1}
     assert [*current_names("Detector", values).items()] == [("n_channels", 4), ("nu", 0.1)]
     assert current_names("Other", values) == values
-    # A name without a successor stays, for whoever knows what its value meant.
-    monkeypatch.setitem(RENAMED, "Detector", {"flag": "mode='a' in place of True"})
-    assert current_names("Detector", {"flag": True}) == {"flag": True}
 
 
 COMMANDS = [owner for owner in RENAMED if owner.startswith("python -m")]
