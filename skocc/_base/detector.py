@@ -137,7 +137,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         return self
 
     @isolated
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -153,7 +153,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         images = self._read(X, reset=False)
         return _plain(self._score(images, self._scoring_device()).scores)
 
-    def decision_function(self, X):
+    def decision_function(self, X) -> np.ndarray:
         """Return the score minus the threshold.
 
         Parameters
@@ -169,7 +169,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         check_is_fitted(self)
         return self.score_samples(X) - self.offset_
 
-    def predict(self, X):
+    def predict(self, X) -> np.ndarray:
         """Label images as normal or anomalous.
 
         Parameters

@@ -1,5 +1,7 @@
 """Mixin for detectors that return heat maps at the size of the images."""
 
+from collections.abc import Callable
+
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
@@ -14,8 +16,12 @@ class AnomalyMapMixin:
     (n, H, W) of an image source, at the size that ``image_shape_`` gives.
     """
 
+    _read: Callable
+    _scoring_device: Callable
+    _anomaly_map: Callable
+
     @isolated
-    def anomaly_map(self, X):
+    def anomaly_map(self, X) -> np.ndarray:
         """Score every pixel: higher is more anomalous.
 
         Parameters
@@ -43,3 +49,19 @@ class AnomalyMapMixin:
         if maps.shape[1:] == tuple(size):
             return maps
         return np.stack([resize_array(m[:, :, np.newaxis], size)[:, :, 0] for m in maps])
+
+
+def borders(border: int | None, size: tuple[int, ...], largest: int) -> tuple[int, int]:
+    """Return how much to leave out at the top and bottom, and at the sides.
+
+    Parameters
+    ----------
+    border : int or None
+        Left out on all sides. None: an eighth of a side, at most `largest`.
+    size : tuple (height, width)
+    largest : int
+    """
+    height, width = size
+    if border is not None:
+        return border, border
+    return min(largest, height // 8), min(largest, width // 8)

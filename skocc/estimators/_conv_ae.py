@@ -13,7 +13,7 @@ from torch.nn import functional
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
 from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.batches import ImageBatches
 from skocc._engine.checkpoints import Checkpoint
@@ -259,7 +259,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "ConvAE":
         """Learn to reconstruct normal images.
 
         Parameters
@@ -290,7 +290,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -329,12 +329,12 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         height, width = self.image_shape_[:2]
         smallest = SSIM_WINDOW if self.reconstruction_metric == "ssim" else 1
-        borders = self._borders()
-        if min(height - 2 * borders[0], width - 2 * borders[1]) < smallest:
+        top, side = self._borders()
+        if min(height - 2 * top, width - 2 * side) < smallest:
             raise ValueError(
                 f"reconstruction_metric={self.reconstruction_metric!r} needs {smallest} "
                 f"pixel(s) a side inside the border. Got images of {height} x {width} "
-                f"pixels (H x W) and borders of {borders}. Set a smaller border, "
+                f"pixels (H x W) and borders of {(top, side)}. Set a smaller border, "
                 "reconstruction_metric='mse', or image_size to enlarge them."
             )
         if warm and self.checkpoint_dir is not None:
@@ -346,9 +346,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
     def _borders(self):
         """Return the pixels to leave out at the top and bottom, and at the sides."""
-        if self.border is not None:
-            return self.border, self.border
-        return tuple(min(_BORDER, n // 8) for n in self.image_shape_[:2])
+        return borders(self.border, self.image_shape_[:2], _BORDER)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""

@@ -366,7 +366,7 @@ class DataSplitOCC(BaseDetector):
     # Two kinds of images, and pairs of each.
     _min_samples = 4
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "DataSplitOCC":
         """Split normal images into typical and atypical ones, and learn to classify them.
 
         Parameters
@@ -396,7 +396,7 @@ class DataSplitOCC(BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -419,7 +419,7 @@ class DataSplitOCC(BaseDetector):
         return super().score_samples(X)
 
     @isolated
-    def normal_probability(self, X):
+    def normal_probability(self, X) -> np.ndarray:
         """Probability that images are typical of the normal ones, by the classifier.
 
         Parameters
@@ -441,7 +441,7 @@ class DataSplitOCC(BaseDetector):
         return torch.sigmoid(torch.from_numpy(self.score_samples(X))).numpy()
 
     @isolated
-    def reconstruction_similarity(self, X):
+    def reconstruction_similarity(self, X) -> np.ndarray:
         """Similarity of images to their reconstructions, by which `fit` splits them.
 
         As a score it is the error-based control of the paper.

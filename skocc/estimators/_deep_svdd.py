@@ -310,7 +310,7 @@ class DeepSVDD(BaseDetector):
 
     _accepts_rows = True
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "DeepSVDD":
         """Learn the sphere around normal images.
 
         Parameters
@@ -338,7 +338,7 @@ class DeepSVDD(BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters

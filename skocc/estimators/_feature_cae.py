@@ -12,7 +12,7 @@ from torch.nn import functional
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
 from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
 from skocc._engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
 from skocc._engine.feature_cache import cached
@@ -297,7 +297,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "FeatureCAE":
         """Learn to reconstruct the features of normal images.
 
         Parameters
@@ -325,7 +325,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -494,9 +494,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""
-        if self.border is not None:
-            return self.border, self.border
-        return tuple(min(_BORDER, n // 8) for n in self.grid_shape_)
+        return borders(self.border, self.grid_shape_, _BORDER)
 
     def _anomaly_map(self, images, device):
         network, extract = self._scoring_parts(images, device)

@@ -56,7 +56,7 @@ class LayerSpheres(BaseDetector):
     }
 
     @isolated
-    def layer_scores(self, X):
+    def layer_scores(self, X) -> np.ndarray:
         """Score samples by each layer alone: higher is more normal.
 
         Parameters

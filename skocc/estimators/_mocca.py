@@ -2,6 +2,7 @@
 
 from numbers import Integral
 
+import numpy as np
 from sklearn.utils.metaestimators import available_if
 from torch import nn
 
@@ -348,7 +349,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "MOCCA":
         """Learn the spheres around normal samples.
 
         Parameters
@@ -377,7 +378,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score samples: higher is more normal.
 
         Parameters
@@ -400,7 +401,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         return super().score_samples(X)
 
     @available_if(_cuts_patches)
-    def anomaly_map(self, X):
+    def anomaly_map(self, X) -> np.ndarray:
         """Score every pixel by its patch: higher is more anomalous.
 
         Available with `patch_size` only.

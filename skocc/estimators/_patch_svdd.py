@@ -315,7 +315,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "PatchSVDD":
         """Learn an encoder of patches, and keep those of the training images.
 
         Parameters
@@ -344,7 +344,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -364,7 +364,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         """
         return super().score_samples(X)
 
-    def bank_bytes(self, n_images, image_size):
+    def bank_bytes(self, n_images: int, image_size: tuple[int, int]) -> int:
         """Bytes of the features of all patches, to be known before fitting.
 
         Parameters

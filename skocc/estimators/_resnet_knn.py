@@ -317,7 +317,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "ResNetKNN":
         """Keep the features of normal images.
 
         Parameters
@@ -343,7 +343,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score images: higher is more normal.
 
         Parameters
@@ -365,7 +365,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return super().score_samples(X)
 
     @isolated
-    def bank_bytes(self, n_images, image_size=None):
+    def bank_bytes(
+        self, n_images: int, image_size: int | tuple[int, int] | None = None
+    ) -> int:
         """Bytes of the features of all cells, to be known before fitting.
 
         Parameters
@@ -382,10 +384,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             `max_bank_bytes`.
         """
         size = self.image_size if image_size is None else image_size
-        size = (size, size) if isinstance(size, Integral) else size
+        height, width = (size, size) if isinstance(size, int | Integral) else size
         with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
             network = self._build_network(weights=None)
-        n_features, n_rows, n_columns = network.grid(*size)
+        n_features, n_rows, n_columns = network.grid(height, width)
         return bank_bytes(n_images * n_rows * n_columns, n_features)
 
     def _fit(self, images, run):

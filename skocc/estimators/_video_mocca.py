@@ -258,7 +258,7 @@ class VideoMOCCA(LayerSpheres):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    def fit(self, X, y=None):
+    def fit(self, X, y=None) -> "VideoMOCCA":
         """Learn the spheres around normal clips.
 
         Parameters
@@ -288,7 +288,7 @@ class VideoMOCCA(LayerSpheres):
         """
         return super().fit(X, y)
 
-    def score_samples(self, X):
+    def score_samples(self, X) -> np.ndarray:
         """Score videos: higher is more normal.
 
         Parameters
@@ -311,7 +311,7 @@ class VideoMOCCA(LayerSpheres):
         return super().score_samples(X)
 
     @isolated
-    def score_frames(self, video, *, normalize="clips"):
+    def score_frames(self, video, *, normalize: str | None = "clips") -> np.ndarray:
         """Score the frames of a video: higher is more normal.
 
         Parameters
