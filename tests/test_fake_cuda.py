@@ -46,7 +46,7 @@ from skocc._nets import (
     residual_encoder,
     video_encoder,
 )
-from skocc._ops import coreset, losses, maps, neighbors, tensors
+from skocc._ops import coreset, losses, maps, neighbors, scores, tensors
 from skocc._ops import memory_bank as banks
 from skocc._samples.sources import ArrayImages
 from skocc.estimators import _augmentation as augmentation
@@ -581,22 +581,22 @@ CASES = {
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),
     losses.dispersion_loss: lambda: losses.dispersion_loss(rand(4)),
-    losses.divided_by_median: lambda: losses.divided_by_median(rand(2, 3, 4)),
+    scores.divided_by_median: lambda: scores.divided_by_median(rand(2, 3, 4)),
     losses.hard_boundary_loss: lambda: losses.hard_boundary_loss(rand(4)),
     losses.intra_class_loss: lambda: losses.intra_class_loss(rand(4), rand(4) > 0.5),
     losses.pairwise_distance_loss: lambda: losses.pairwise_distance_loss(
         rand(4, 2), rand(4, 2)
     ),
     losses.reconstruction_loss: lambda: losses.reconstruction_loss(rand(4, 2), rand(4, 2)),
-    losses.similarity_map: lambda: losses.similarity_map(
+    scores.similarity_map: lambda: scores.similarity_map(
         rand(2, 3, 14, 12), rand(2, 3, 14, 12)
     ),
     losses.soft_boundary_loss: lambda: losses.soft_boundary_loss(rand(4), rand(1)[0], 0.1),
     losses.squared_distance: lambda: losses.squared_distance(rand(4, 2), rand(2)),
-    losses.squared_error_map: lambda: losses.squared_error_map(
+    scores.squared_error_map: lambda: scores.squared_error_map(
         rand(2, 3, 4, 4), rand(2, 3, 4, 4)
     ),
-    losses.structural_similarity: lambda: losses.structural_similarity(
+    scores.structural_similarity: lambda: scores.structural_similarity(
         rand(2, 3, 14, 12), rand(2, 3, 14, 12)
     ),
     neighbors.exact_distances: lambda: neighbors.exact_distances(

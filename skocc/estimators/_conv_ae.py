@@ -20,8 +20,8 @@ from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.inference import map_batches
 from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.conv_autoencoder import ConvAutoencoder
-from skocc._ops.losses import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.memory_bank import image_digests
+from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 

@@ -22,12 +22,11 @@ from skocc._nets.backbones import BackboneEncoder, count_features
 from skocc._nets.distance import LearntDistance
 from skocc._nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
 from skocc._ops.losses import (
-    SSIM_WINDOW,
     closeness_loss,
     dispersion_loss,
     intra_class_loss,
-    structural_similarity,
 )
+from skocc._ops.scores import SSIM_WINDOW, structural_similarity
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
-from skocc._ops.losses import divided_by_median, squared_error_map
+from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._samples.validation import check_backbone_channels
 
 _BORDER = 3

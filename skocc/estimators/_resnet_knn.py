@@ -21,9 +21,9 @@ from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
-from skocc._ops.losses import divided_by_median
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
+from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
 from skocc._samples.validation import check_backbone_channels
 

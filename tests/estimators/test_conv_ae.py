@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from skocc import ConvAE
-from skocc._ops.losses import similarity_map
+from skocc._ops.scores import similarity_map
 from skocc.estimators import _conv_ae as module
 
 

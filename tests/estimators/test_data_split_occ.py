@@ -12,7 +12,7 @@ from sklearn.preprocessing import MinMaxScaler
 import skocc
 from skocc import DataSplitOCC
 from skocc._engine.training import adam
-from skocc._ops.losses import structural_similarity
+from skocc._ops.scores import structural_similarity
 from skocc.estimators._data_splitting import SplitNetworks, split_typical, weight_groups
 
 

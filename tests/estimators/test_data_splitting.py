@@ -3,7 +3,7 @@ import pytest
 import torch
 from torch import nn
 
-from skocc._ops.losses import structural_similarity
+from skocc._ops.scores import structural_similarity
 from skocc.estimators._data_splitting import (
     SplitNetworks,
     balanced_indices,
