@@ -122,6 +122,7 @@ WITHOUT_TENSORS = {
     architectures.residual_architecture,
     architectures.row_architecture,
     architectures.video_architecture,
+    patches.check_patch_scales,
     spheres.final_radius,
     spheres.make_boundary,
     training.TrainingHistory,
@@ -450,7 +451,8 @@ def autoencoder(tmp_path):
     encoder, decoder = nn.Linear(3, 2).to(CUDA), nn.Linear(2, 3).to(CUDA)
     schedule = {"learning_rate": 1e-3, "weight_decay": 0.0, "milestones": (1,)}
     stream = [rand(4, 3), rand(4, 3)]
-    pretraining.pretrain(encoder, decoder, lambda x: x, stream, n_epochs=2, **schedule)
+    schedule |= {"n_epochs": 2, "stage": "autoencoder"}
+    pretraining.pretrain(encoder, decoder, lambda x: x, stream, **schedule)
     return list(encoder.parameters())
 
 
@@ -474,6 +476,7 @@ def cut_and_dense(tmp_path):
         patch_encoder.HierarchicalPatchEncoder(4, 16).to(CUDA),
         rand(2, 3, 40, 40),
     )
+    classifier = patch_encoder.PositionClassifier(4).to(CUDA)
     image, z = ints(0, 0, 1, 1), []
     for kind in (
         patch_pairs.DensePatches(encoder, images, (32, 32), 0.1, generator()),
@@ -486,6 +489,8 @@ def cut_and_dense(tmp_path):
         z += [
             kind.embed(encoder, image, patch_pairs.close_pairs(size, 8, 4, generator())[0])
         ]
+        loss = patch_pairs.scale_loss(kind, encoder, classifier, image, 1.0, generator())
+        z += [loss]
     return z
 
 
@@ -544,6 +549,7 @@ SEVERAL = {
         patch_pairs.DensePatches,
         patch_pairs.close_pairs,
         patch_pairs.position_pairs,
+        patch_pairs.scale_loss,
     ],
     file_weights: [backbones.load_weights],
     frozen_norm: [normalization.freeze_batch_norm],
