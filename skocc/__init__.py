@@ -4,29 +4,14 @@ import importlib
 from typing import TYPE_CHECKING
 
 from skocc._base.versions import __version__ as __version__
+from skocc.estimators import MODULES as _DETECTOR_MODULES
 
 #: Names of the detectors, in alphabetical order.
-DETECTORS = (
-    "ConvAE",
-    "DataSplitOCC",
-    "DeepSVDD",
-    "FeatureCAE",
-    "MOCCA",
-    "PatchSVDD",
-    "ResNetKNN",
-    "VideoMOCCA",
-)
+DETECTORS = tuple(_DETECTOR_MODULES)
 # Where each public name lives. Importing skocc imports none of these modules, and so
 # neither torch nor torchvision: a name is loaded when it is first used.
 _MODULES = {
-    "ConvAE": "skocc.estimators._conv_ae",
-    "DataSplitOCC": "skocc.estimators._data_split_occ",
-    "DeepSVDD": "skocc.estimators._deep_svdd",
-    "FeatureCAE": "skocc.estimators._feature_cae",
-    "MOCCA": "skocc.estimators._mocca",
-    "PatchSVDD": "skocc.estimators._patch_svdd",
-    "ResNetKNN": "skocc.estimators._resnet_knn",
-    "VideoMOCCA": "skocc.estimators._video_mocca",
+    **_DETECTOR_MODULES,
     "CollapseWarning": "skocc._base.detector",
     "load": "skocc._persistence",
     "predict_table": "skocc.model_selection._table",

@@ -10,18 +10,19 @@ import json
 import math
 import os
 import re
+from importlib import import_module
 from numbers import Real
 from typing import Any
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
-import skocc
 from skocc._base import versions
 from skocc._base.fitted import Fitted, FittedMixin, warn_about_version
 from skocc._base.old_files import current_form
 from skocc._engine.whole_files import read_tensors, write_tensors
 from skocc._samples.validation import check_fitted_shape
+from skocc.estimators import MODULES
 
 # Formats 1 and 2 are those of skocc 0.1; format 1 has no digest.
 _FORMAT = 3
@@ -176,10 +177,10 @@ def _public_class(name):
     """Return the public estimator of a name, or None if there is none."""
     # The name may come from a file. It is looked up only among the exported names, and
     # other folders are not imported.
-    if str(skocc._MODULES.get(name)).startswith("skocc.estimators."):
-        value, folder = getattr(skocc, name), "skocc.estimators."
-    elif name in skocc.feature_extraction.__all__:
-        value, folder = getattr(skocc.feature_extraction, name), "skocc.feature_extraction."
+    if name in MODULES:
+        value, folder = getattr(import_module(MODULES[name]), name), "skocc.estimators."
+    elif name in (features := import_module("skocc.feature_extraction")).__all__:
+        value, folder = getattr(features, name), "skocc.feature_extraction."
     else:
         return None
     is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)

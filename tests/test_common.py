@@ -291,7 +291,8 @@ def test_anomalies_score_lower_and_scores_vary(estimator_class, all_digits):
     # AUROC over ten seeds, and four with other kernels: ConvAE 0.986 +- 0.007, 0.983 +-
     # 0.010; DeepSVDD 0.997 +- 0.002 twice; FeatureCAE 0.975 +- 0.008, 0.977 +- 0.006;
     # LinearAE 0.9998 +- 0.0004 twice, over ten seeds each; MOCCA 0.995 +- 0.005, 0.995 +-
-    # 0.006; PatchSVDD 0.9999 +- 0.0001 twice; ResNetKNN 0.952 +- 0.014, 0.957 +- 0.020.
+    # 0.006; PatchSVDD 0.9999 +- 0.0001 twice; ResNetKNN 0.952 +- 0.014, 0.957 +- 0.020;
+    # VideoMOCCA 0.973 +- 0.031, 0.965 +- 0.036.
     params, bound = RANKING.get(estimator_class.__name__, ({}, 0.9))
     estimator = quick(estimator_class, **params).fit(normal[:120])
     held_out, scores = normal[120:], estimator.score_samples(others)
@@ -520,6 +521,8 @@ def test_far_too_large_a_network_is_a_memory_error(estimator_class, digits):
     for name in names:
         with pytest.raises(MemoryError, match=r"not enough memory.*Set a smaller"):
             quick(estimator_class, **{name: 10**12}).fit(digits[0])
+        with pytest.raises(MemoryError, match=r"far too large.*Set a smaller"):
+            quick(estimator_class, **{name: 2**70}).fit(digits[0])
 
 
 def test_step_sizes_that_float32_has_not_are_refused(estimator_class, digits):

@@ -97,6 +97,7 @@ def test_editors_are_told_what_is_loaded():
     assert {ast.unparse(node) for node in run} == {
         "import importlib",
         "from skocc._base.versions import __version__ as __version__",
+        "from skocc.estimators import MODULES as _DETECTOR_MODULES",
         "from typing import TYPE_CHECKING",
     }
 

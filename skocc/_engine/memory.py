@@ -11,6 +11,10 @@ _PHRASES = (
     "could not create a primitive",
     "could not create a memory object",
     "Storage size calculation overflowed",
+    # Sizes that are no 64-bit integers are a TypeError or an OverflowError.
+    "Overflow when unpacking long",
+    "int too large to convert",
+    "int too big to convert",
 )
 _MESSAGE = "There is not enough memory, or a parameter is far too large"
 
@@ -26,7 +30,7 @@ def memory_errors_named() -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError) as error:
+    except (MemoryError, RuntimeError, TypeError, OverflowError) as error:
         is_memory = isinstance(error, MemoryError)
         is_memory = is_memory or any(phrase in str(error) for phrase in _PHRASES)
         # Nested blocks replace the error only once.

@@ -34,6 +34,14 @@ def test_as_they_are_raised(make):
         make(10**15)
 
 
+@pytest.mark.parametrize("size", [2**63, 2**70])
+@pytest.mark.parametrize("make", [torch.empty, lambda n: torch.nn.Linear(2, n)])
+def test_sizes_that_are_no_64_bit_integers(make, size):
+    message = "parameter is far too large"
+    with pytest.raises(MemoryError, match=message), memory_errors_named():
+        make(size)
+
+
 def test_other_errors_are_left_alone():
     message = "must match the size"
     with pytest.raises(RuntimeError, match=message) as e, memory_errors_named():
