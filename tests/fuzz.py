@@ -411,7 +411,9 @@ def _fit_and_check(estimator, X, y):
         check(isinstance(estimator.offset_, float), type(estimator.offset_))
         check(not is_finite or np.isfinite(estimator.offset_), estimator.offset_)
     check(isinstance(estimator.image_shape_, tuple), estimator.image_shape_)
-    _check_results(estimator, X, is_finite=_is_moderate(X), must=True)
+    # Transformers read the first image in `fit`, and find a false length when they go on.
+    is_true = not (isinstance(X, Lying) and hasattr(estimator, "transform"))
+    _check_results(estimator, X, is_finite=_is_moderate(X), must=is_true)
     return _num_samples(X)
 
 
