@@ -1,6 +1,6 @@
 """Heat maps of PatchSVDD: image, map, contour of the threshold, ground truth.
 
-Without arguments, on woven textures made on the spot, with stains as defects: no download,
+Without arguments, on synthetic woven textures with stains as defects: no download,
 and a minute on a CPU. ``--folder`` takes any folder in MVTec AD's layout::
 
     python examples/heat_map.py --picture maps.png
