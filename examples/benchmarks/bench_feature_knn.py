@@ -6,8 +6,8 @@ time that a test image takes with either, in the same run.
 
 ``speed`` times a few test images against the features of all 400, and against a random
 tenth of them: how long a search takes does not depend on which vectors are kept. It fits on
-two images only, which leaves out the leave-one-image-out scores of the others, and fills the bank by
-hand.
+two images only, which leaves out the scores of the other training images, and fills the
+bank by hand.
 
 ``memory`` fits once, on ResNet50 with random weights and 400 images of noise at 224 pixels,
 and prints the peak of resident memory of the process before and after, beside the bytes

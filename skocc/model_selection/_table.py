@@ -152,7 +152,7 @@ def score_files(detector, paths, batch_size):
     if not hasattr(detector, "score_samples"):
         raise ValueError(
             "A detector has score_samples, by which files are scored. Got "
-            f"{type(detector).__name__}, which does not. Pass a fitted detector."
+            f"{type(detector).__name__}, which does not have it. Pass a fitted detector."
         )
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]

@@ -156,7 +156,7 @@ def test_errors(detector, image_files, monkeypatch):
             predict_table(detector, paths, batch_size=batch_size)
     with pytest.raises(ValueError, match=r"Got NoneType, which holds nothing"):
         predict_table(detector, None)
-    with pytest.raises(ValueError, match=r"Got int, which has not. Pass a fitted"):
+    with pytest.raises(ValueError, match=r"Got int, which does not have it. Pass a fitted"):
         predict_table(3, paths)
     with pytest.raises(NotFittedError):
         predict_table(DeepSVDD(), paths)
