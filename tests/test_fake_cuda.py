@@ -107,6 +107,7 @@ WITHOUT_TENSORS = {
     mlp.initialize_glorot,
     neighbors.bank_bytes,
     coreset.random_subset,
+    tensors.relative_spread,
     tensors.tensor_view,
     maps.patch_scores_to_map,
     whole_files.read_tensors,

@@ -92,6 +92,9 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
     ``_score(images, device)``
         Return `Scores` of an image source, computed with the network from `_on_device` on
         batches in the precision of `_dtype`.
+    ``_check_parameters(n_samples)``
+        Raise a ValueError for parameters that do not suit each other or ``image_shape_``.
+        This method is optional.
     ``_auto_offset(train_scores)``
         Return the threshold for ``contamination="auto"``. This method is optional.
     ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
@@ -126,6 +129,8 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
             is_warm = getattr(self, "warm_start", False) and hasattr(self, "offset_")
             images = self._read(X, reset=not is_warm, min_samples=self._min_samples)
             warn_about_anomalies(y)
+            # Before a GPU is given the images, for which all files may be decoded.
+            self._check_parameters(len(images))
             with seeded(self.random_state, device) as generator:
                 run = Run(device, generator, is_warm, images)
                 images = keep_on_device(images, device)
@@ -226,6 +231,9 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         return validate_images(
             self, X, reset=reset, rows=self._accepts_rows, min_samples=min_samples
         )
+
+    def _check_parameters(self, n_samples):
+        """Raise a ValueError before any work: by default, for nothing."""
 
     def _scoring_device(self):
         return resolve_device(self.device, fall_back=True)

@@ -20,7 +20,7 @@ from skocc._ops.neighbors import (
     bank_bytes,
     nearest,
 )
-from skocc._ops.tensors import tensor_view
+from skocc._ops.tensors import relative_spread, tensor_view
 
 # Number of values in a block of the bank during a search, 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23
@@ -169,7 +169,6 @@ class MemoryBank:
         cls,
         blocks: Iterable[Sequence[torch.Tensor]],
         digests: list[bytes],
-        n_images: int,
         n_vectors: Sequence[int],
         n_kept: Sequence[int],
         n_features: int,
@@ -185,9 +184,7 @@ class MemoryBank:
             As in :func:`build_banks`. Each image has the same number of vectors in a
             stream.
         digests : list of bytes
-            Digests of the images; the iteration over `blocks` may fill this list.
-        n_images : int
-            Number of training images.
+            Digests of all images; the iteration over `blocks` may fill this list.
 
         Returns
         -------
@@ -202,6 +199,7 @@ class MemoryBank:
             subsampling=subsampling,
             generator=generator,
         )
+        n_images = len(digests)
         table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
         return [
             cls(bank.vectors.numpy(), (bank.rows // (n // n_images)).int().numpy(), table)
@@ -224,8 +222,7 @@ class MemoryBank:
 
     def spread(self) -> float:
         """Return the mean standard deviation of features, relative to their magnitude."""
-        shown = self.vectors[:: max(1, len(self) // _N_SHOWN)]
-        return float(shown.std(axis=0).mean() / max(np.abs(shown).mean(), 1e-30))
+        return relative_spread(self.vectors[:: max(1, len(self) // _N_SHOWN)])
 
     def numbers_of(self, batch: torch.Tensor) -> torch.Tensor:
         """Return the index of each image of a batch among the training images.

@@ -1,7 +1,18 @@
-"""Tensors that share memory with NumPy arrays."""
+"""Arrays as tensors that share their memory, and how much features vary."""
 
 import numpy as np
 import torch
+
+
+def relative_spread(features: np.ndarray) -> float:
+    """Return the mean standard deviation of features, relative to their magnitude.
+
+    Parameters
+    ----------
+    features : ndarray of shape (n, d)
+    """
+    size = max(float(np.abs(features).mean()), 1e-30)
+    return float(features.std(axis=0).mean() / size)
 
 
 def tensor_view(array: np.ndarray) -> torch.Tensor:

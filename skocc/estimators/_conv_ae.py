@@ -22,6 +22,7 @@ from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.conv_autoencoder import ConvAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
+from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 
@@ -312,7 +313,6 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
     def _fit(self, images, run):
         warn_about_range(images)
-        self._check_parameters(run.is_warm)
         network = (
             copy.deepcopy(self.network_) if run.is_warm else self._empty_network("network_")
         )
@@ -325,7 +325,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         )
         self.best_epoch_ = history.best_epoch
 
-    def _check_parameters(self, warm):
+    def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         height, width = self.image_shape_[:2]
         smallest = SSIM_WINDOW if self.reconstruction_metric == "ssim" else 1
@@ -337,7 +337,8 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
                 f"pixels (H x W) and borders of {(top, side)}. Set a smaller border, "
                 "reconstruction_metric='mse', or image_size to enlarge them."
             )
-        if warm and self.checkpoint_dir is not None:
+        is_warm = self.warm_start and hasattr(self, "offset_")
+        if is_warm and self.checkpoint_dir is not None:
             raise ValueError(
                 "warm_start=True continues from the fitted weights, checkpoint_dir from "
                 f"those in the folder. Got both, checkpoint_dir={self.checkpoint_dir!r}. "
@@ -357,7 +358,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         height, width, _ = self.image_shape_
         if min(height, width) < 1:
             raise ValueError(f"image_shape_={self.image_shape_} is that of no image")
-        self._check_parameters(warm=False)
+        self._check_parameters(len(self.train_scores_))
         return {}
 
     def _train(self, network, images, run):
@@ -438,8 +439,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=device)
         errors, codes = map_batches(network, batches, errors_and_codes)
-        size = max(float(np.abs(codes).mean()), 1e-30)
-        return Scores(-errors, codes.std(axis=0).mean() / size)
+        return Scores(-errors, relative_spread(codes))
 
     def _anomaly_map(self, images, device):
         network, dtype = self._on_device(self.network_, device), self._dtype(device)

@@ -32,8 +32,8 @@ from skocc.estimators._data_splitting import (
     logits_and_sums,
     losses_of_kinds,
     reconstruction_similarities,
-    relative_spread,
     split_typical,
+    spread_from_sums,
     weight_groups,
 )
 from skocc.estimators._pretraining import pretrain
@@ -474,7 +474,6 @@ class DataSplitOCC(BaseDetector):
         return self._similarities(self.autoencoder_, images, self._scoring_device())
 
     def _fit(self, images, run):
-        self._check_parameters()
         # A backbone that does not fit raises before anything is trained.
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         if self.objective == "naive":
@@ -494,14 +493,14 @@ class DataSplitOCC(BaseDetector):
         self._add_curves(run, loss_curve_=history.loss_curve)
         self.step_loss_curves_ = history.kind_loss_curves
 
-    def _check_parameters(self):
+    def _check_parameters(self, n_samples):
         """Raise a ValueError for what the samples or the other parameters do not allow."""
         check_integers("channels", self.channels)
         check_windows(self.reconstruction_metric, self.image_shape_)
         self._networks().check()
 
     def _check_loaded(self):
-        self._check_parameters()
+        self._check_parameters(len(self.train_scores_))
         return {}
 
     def _empty_network(self, attribute):
@@ -592,7 +591,7 @@ class DataSplitOCC(BaseDetector):
         logits, *sums = map_batches(
             network, batches, lambda batch: logits_and_sums(network, batch.to(dtype))
         )
-        return Scores(-logits, relative_spread(sums, len(logits)))
+        return Scores(-logits, spread_from_sums(sums, len(logits)))
 
     def _auto_offset(self, train_scores):
         # A logit of 0 is a probability of one half.

@@ -383,7 +383,7 @@ def logits_and_sums(network, batch):
     return network["classifier"](z).squeeze(1), *sums
 
 
-def relative_spread(sums, n_samples):
+def spread_from_sums(sums, n_samples):
     """Return the mean standard deviation of features, relative to their mean size.
 
     Parameters

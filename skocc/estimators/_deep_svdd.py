@@ -359,9 +359,11 @@ class DeepSVDD(BaseDetector):
         """
         return super().score_samples(X)
 
-    def _fit(self, images, run):
+    def _check_parameters(self, n_samples):
         for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name))
+
+    def _fit(self, images, run):
         batches = ImageBatches(
             images, self.batch_size, device=run.device, generator=run.generator
         )

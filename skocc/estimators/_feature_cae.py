@@ -21,6 +21,7 @@ from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
 from skocc._ops.scores import divided_by_median, squared_error_map
+from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import check_backbone_channels
 
 _BORDER = 3
@@ -346,9 +347,11 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         """
         return super().score_samples(X)
 
+    def _check_parameters(self, n_samples):
+        check_backbone_channels(self.image_shape_)
+
     def _fit(self, images, run):
         if not run.is_warm:
-            check_backbone_channels(self.image_shape_)
             self.backbone_ = self._build_backbone(self.weights)
             shape = self.backbone_.grid(*self.image_shape_[:2])
             self._n_channels, self.grid_shape_ = shape[0], shape[1:]
@@ -387,7 +390,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         return FeatureAutoencoder(self._n_channels, self.latent_dim)
 
     def _check_loaded(self):
-        check_backbone_channels(self.image_shape_)
+        self._check_parameters(len(self.train_scores_))
         shape = self.backbone_.grid(*self.image_shape_[:2])
         if shape != (self._n_channels, *self.grid_shape_):
             raise ValueError(f"grid_shape_={self.grid_shape_}, of features {shape}")
@@ -469,8 +472,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(source, self.batch_size, device=device)
         errors, codes = map_batches(network, batches, errors_and_codes)
-        size = max(float(np.abs(codes).mean()), 1e-30)
-        return Scores(-errors, codes.std(axis=0).mean() / size)
+        return Scores(-errors, relative_spread(codes))
 
     def _scoring_parts(self, source, device):
         """Return the network, and a function from batches to features, in one precision."""

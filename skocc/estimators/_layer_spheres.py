@@ -81,9 +81,12 @@ class LayerSpheres(BaseDetector):
         distances, _ = self._distances(images, self._scoring_device())
         return self._lowest(self._layer_scores(distances), images)
 
-    def _fit(self, images, run):
+    def _check_parameters(self, n_samples):
         for name in ("channels", "milestones", "pretrain_milestones"):
             check_integers(name, getattr(self, name, None))
+        self._architecture()  # which raises for samples that it cannot be built for
+
+    def _fit(self, images, run):
         patches = self._patches()
         batches = self._train_batches(images, patches.n_train_patches, run)
         if run.is_warm:

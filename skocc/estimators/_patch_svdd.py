@@ -384,7 +384,6 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         return bank_bytes(n_vectors, self.embedding_dim)
 
     def _fit(self, images, run):
-        self._check_parameters(len(images))
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
         loss_curve = self._train(network.to(run.device), images, run)
         self.network_ = network.cpu().eval()
@@ -393,15 +392,15 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_small_.spread())
 
-    def _check_parameters(self, n_images):
+    def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         size = self._int_patch_size()
         check_patch_scales(size, self.strides)
-        n_kept = min(self._bank_sizes(n_images)[1])
+        n_kept = min(self._bank_sizes(n_samples)[1])
         if n_kept <= self.n_neighbors:
             raise ValueError(
                 f"n_neighbors={self.n_neighbors} needs more vectors in both banks than "
-                f"that. Got {n_kept} in one of them, of {n_images} images. Set "
+                f"that. Got {n_kept} in one of them, of {n_samples} images. Set "
                 "n_neighbors=1, pass more images, or raise max_bank_bytes."
             )
         side = min(self.image_shape_[:2])
@@ -555,7 +554,6 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         return MemoryBank.of_streams(
             stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
             digests,
-            len(images),
             n_vectors,
             n_kept,
             self.embedding_dim,

@@ -391,8 +391,6 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return bank_bytes(n_images * n_rows * n_columns, n_features)
 
     def _fit(self, images, run):
-        check_backbone_channels(self.image_shape_)
-        self._check_aggregation()
         self.network_ = self._build_network(self.weights)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
@@ -401,8 +399,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_.spread())
 
-    def _check_aggregation(self):
-        """Raise a ValueError for neighbors that the minimum would not use."""
+    def _check_parameters(self, n_samples):
+        """Raise a ValueError for other channels, and neighbors that have no use."""
+        check_backbone_channels(self.image_shape_)
         if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
             raise ValueError(
                 "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
@@ -435,11 +434,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return self._build_network(weights=None)
 
     def _check_loaded(self):
-        check_backbone_channels(self.image_shape_)
+        self._check_parameters(len(self.train_scores_))
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         if list(self.grid_shape_) != grid_shape:
             raise ValueError(f"grid_shape_={self.grid_shape_}, of a grid of {grid_shape}")
-        self._check_aggregation()
         self._check_neighbors()
         return {"d": n_features}
 
@@ -468,7 +466,6 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
                 network, batches, embed, verbose=self.verbose, stage=f"{name}: memory bank"
             ),
             digests,
-            len(images),
             [n_vectors],
             [n_kept],
             n_features,

@@ -12,8 +12,8 @@ from skocc.estimators._data_splitting import (
     losses_of_kinds,
     pair_distances,
     reconstruction_similarities,
-    relative_spread,
     split_typical,
+    spread_from_sums,
     weight_groups,
 )
 
@@ -196,7 +196,7 @@ def test_spread_of_features_by_hand():
     np.testing.assert_allclose(logits, network["classifier"](features).detach()[:, 0])
     values = features.double().numpy()
     expected = values.std(axis=0).mean() / np.abs(values).mean()
-    assert relative_spread(sums, 20) == pytest.approx(expected, rel=1e-5)
+    assert spread_from_sums(sums, 20) == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_of_convolutions_come_first():
