@@ -141,6 +141,9 @@ def test_an_image_of_the_bank_is_compared_with_the_others(bank, search, monkeypa
     distances, rows = found.nearest(queries, bank.numbers_of(images), 1)
     assert rows[:, 0].tolist() == [2, 1, 2]
     assert distances[:, 0].tolist() == [9, 9, 1]
+    # Also the first one alone, whose number is 0.
+    distances, rows = found.nearest(queries[:1], bank.numbers_of(images[:1]), 1)
+    assert (distances.item(), rows.item()) == (9, 2)
     distances, rows = found.nearest(queries, bank.numbers_of(new), 2)
     assert rows.tolist() == [[1, 0], [2, 3], [2, 3]]
     assert bank.n_others() == 4
