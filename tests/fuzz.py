@@ -618,6 +618,7 @@ PROMISES = {
     "find_threshold": _returns_floats,
     "conformal_p_values": lambda p: p.size == 0 or 0 < p.min() <= p.max() <= 1,
     "benjamini_hochberg": lambda x: x.dtype.kind == "i" and set(x) <= {-1, 1},
+    "labels_with_rejection": lambda x: x.dtype.kind == "i" and set(x) <= {-1, 0, 1},
     "make_textures": lambda x: np.isfinite(x).all(),
     "make_objects": lambda x: np.isfinite(x).all(),
 }  # fmt: skip
@@ -640,7 +641,7 @@ def calling(name, *args, **kwargs):
 def options(*names):
     """Text of keyword arguments, with values that mean something or not."""
     values = st.sampled_from(
-        [*ODD, *_numbers, "0.05", "(0.9, 0.999)", "(0.1, 0.2)", "'f1'"]
+        [*ODD, *_numbers, "0.05", "(0.9, 0.999)", "(0.1, 0.2)", "'f1'", "3", "'loo'"]
     )
     values |= pick([f"{rule!r}" for rule in ("conformal", "percentile", "median", "std")])
     one = st.tuples(pick(names), values).map("{0[0]}={0[1]}".format)
@@ -681,16 +682,18 @@ def metrics(draw):
 def thresholds(draw):
     n = draw(st.integers(0, 40))
     m = draw(st.just(n) | st.just(n) | st.integers(0, 12))
-    name = draw(
-        pick(["find_threshold", "conformal_p_values", "benjamini_hochberg", "tuning"])
-    )
+    names = ["find_threshold", "conformal_p_values", "benjamini_hochberg"]
+    name = draw(pick([*names, "labels_with_rejection", "tuning"]))
     if name == "find_threshold":
         arguments = [draw(scores(n)), draw(labels(m) | st.just("None"))]
         arguments += draw(options("rule", "max_fpr", "k"))
     elif name == "conformal_p_values":
         arguments = [draw(scores()), draw(scores(n))]
+        arguments += draw(options("weights", "calibration_weights"))
     elif name == "benjamini_hochberg":
         arguments = [draw(scores(n)), *draw(options("rate"))]
+    elif name == "labels_with_rejection":
+        arguments = [draw(scores(n)), *draw(options("band"))]
     else:
         dtype = draw(pick(["f4", "f4", "f8", "O", "U3"]))
         X = f"array(({n}, 3), {dtype!r}, {draw(pick(VALUES))!r})"
@@ -701,7 +704,7 @@ def thresholds(draw):
         arguments += draw(
             options(
                 "rule", "max_fpr", "k", "calibration_size", "cv", "random_state",
-                "estimator",
+                "estimator", "refit",
             )
         )  # fmt: skip
         return f"tuning({', '.join(arguments)})"

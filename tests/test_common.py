@@ -266,6 +266,24 @@ def test_set_contamination_equals_a_new_fit(estimator_class, digits):
     assert estimator.contamination == 0.3
 
 
+def test_set_contamination_warns_of_a_threshold_set_by_hand(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    by_rule = estimator.offset_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimator.set_contamination(0.2).set_contamination(0.1)
+    for offset in (np.nextafter(np.median(estimator.train_scores_), 1), by_rule + 1.0):
+        estimator.offset_ = offset
+        with pytest.warns(UserWarning, match="promised is gone. Got offset_=.*Set") as seen:
+            estimator.set_contamination(0.1)
+        assert seen[0].filename == __file__
+        assert estimator.offset_ == by_rule
+    estimator.offset_ = offset
+    with pytest.raises(ValueError, match="contamination"):  # without a warning
+        estimator.set_contamination(0.7)
+    assert estimator.offset_ == offset
+
+
 def test_scores_offset_and_labels_belong_together(estimator_class, digits):
     estimator = quick(estimator_class).fit(digits[0])
     scores, decision = (

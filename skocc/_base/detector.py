@@ -104,6 +104,9 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
     # Whether (n, d) may be plain rows, and the minimum number of training samples.
     _accepts_rows = False
     _min_samples = 2
+    # Whether `train_scores_` compare each image with the others only, so that a threshold
+    # may be taken from them, by ThresholdTuner(cv="loo").
+    _train_scores_leave_one_out = False
     # Spread below which the network counts as collapsed. Features of a random network may
     # differ by 1e-3 of their magnitude and still rank images.
     _min_spread = 1e-3
@@ -208,9 +211,17 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         ------
         ValueError
             `contamination` is out of range, or "auto" for a method that has no rule.
+
+        Warns
+        -----
+        UserWarning
+            `offset_` was not the threshold of `contamination` so far, but set by hand, such
+            as from :func:`~skocc.model_selection.find_threshold`. What that threshold
+            promised does not hold for the new one.
         """
         check_is_fitted(self)
-        previous = self.contamination
+        previous, replaced = self.contamination, self.offset_
+        was_set_by_hand = not self._is_offset_of_contamination()
         self.contamination = contamination
         try:
             self._validate_params()
@@ -218,6 +229,14 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         except ValueError:
             self.contamination = previous
             raise
+        if was_set_by_hand:
+            warn(
+                "set_contamination replaces a threshold that was not that of contamination="
+                f"{previous!r}, but set by hand, and what it promised is gone. Got "
+                f"offset_={replaced:.6g}, and {self.offset_:.6g} from the training scores. "
+                f"Set offset_ = {replaced!r} to have it back, and use max_fpr in "
+                "find_threshold or ThresholdTuner to change the rate of false alarms."
+            )
         return self
 
     def __sklearn_tags__(self):
@@ -255,11 +274,26 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
     def _set_offset(self):
         """Set `offset_` from `train_scores_`."""
         check_finite(self.train_scores_)
+        self.offset_ = self._offset_of_contamination()
+
+    def _offset_of_contamination(self):
+        """Return the threshold that `contamination` gives for `train_scores_`."""
         if self.contamination == "auto":
             offset = self._auto_offset(self.train_scores_)
         else:
             offset = np.percentile(self.train_scores_, 100 * self.contamination)
-        self.offset_ = _below_ties(float(offset), self.train_scores_)
+        return _below_ties(float(offset), self.train_scores_)
+
+    def _is_offset_of_contamination(self):
+        """Return whether `offset_` is the threshold of `contamination`, up to rounding."""
+        try:
+            self._validate_params()
+            expected = self._offset_of_contamination()
+        except ValueError:  # set_params has set what cannot be
+            return True
+        # Finer than the margin below ties, by which thresholds of held-out scores differ.
+        margin = 1e-3 * _TIE * np.max(np.abs(self.train_scores_))
+        return abs(self.offset_ - expected) <= margin
 
     def _set_collapsed(self, result):
         """Set `collapsed_`, and warn if the fitted network has collapsed."""

@@ -315,6 +315,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
 
+    _train_scores_leave_one_out = True
+
     def fit(self, X, y=None) -> "PatchSVDD":
         """Learn an encoder of patches, and keep those of the training images.
 

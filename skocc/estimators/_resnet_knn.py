@@ -317,6 +317,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
 
+    _train_scores_leave_one_out = True
+
     def fit(self, X, y=None) -> "ResNetKNN":
         """Keep the features of normal images.
 

@@ -662,16 +662,29 @@ def _encode_labels(X, y, groups):
             "There are no samples to split. Got an empty X (n_samples=0). Pass normal "
             "ones, and anomalies beside them."
         )
-    if groups is not None:
-        groups = as_array("groups", groups, read=column_or_1d)
-        try:
-            groups = np.unique(groups, return_inverse=True)[1]
-        except TypeError as error:  # values that have no order
-            raise ValueError(
-                "groups must hold numbers, or names, of one type. Got a mixture of types: "
-                f"{error}. Pass for example list(map(str, groups))."
-            ) from error
-    return kinds, groups
+    return kinds, None if groups is None else encode_groups(groups)
+
+
+def encode_groups(groups):
+    """Return groups of samples as codes 0, 1, ...
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+        Numbers or names.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_samples,), int
+    """
+    groups = as_array("groups", groups, read=column_or_1d)
+    try:
+        return np.unique(groups, return_inverse=True)[1]
+    except TypeError as error:  # values that have no order
+        raise ValueError(
+            "groups must hold numbers, or names, of one type. Got a mixture of types: "
+            f"{error}. Pass for example list(map(str, groups))."
+        ) from error
 
 
 def _stratified_parts(kinds, groups, n_splits, shuffle, random_state):

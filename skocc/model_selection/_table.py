@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skocc.model_selection import conformal_p_values
-
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -100,7 +98,7 @@ def predict_table(
     # Objects, because other columns of text cannot hold names that are not UTF-8.
     table = {"path": pd.Series(names, dtype=object), "score": np.array(scores)}
     if hasattr(detector, "p_values"):
-        p_values = conformal_p_values(table["score"], detector.calibration_scores_)
+        p_values = detector._p_values_of(table["score"])
         table["p_value"] = np.where(failed, np.nan, p_values)
     table["label"] = pd.array([label or pd.NA for label in labels], dtype="Int64")
     reasons = [None if error is None else str(error) for error in errors]

@@ -60,6 +60,17 @@ def test_p_values(detector, image_files):
     assert table["label"][:-1].tolist() == tuner.predict(paths).tolist()
 
 
+def test_p_values_of_folds(image_files):
+    images, paths = image_files
+    tuner = ThresholdTuner(quick(DeepSVDD), max_fpr=0.3, cv=2, random_state=0).fit(images)
+    table = predict_table(tuner, [*paths, "missing.png"])
+    assert len(tuner.estimators_) == 2
+    assert np.isnan(table["p_value"].iloc[-1])
+    p_values = np.round(table["p_value"][:-1] * 13)
+    assert p_values.between(1, 13).all()
+    assert table["label"][:-1].tolist() == np.where(p_values <= 3, -1, 1).tolist()
+
+
 def test_a_broken_file_costs_no_other(detector, image_files, tmp_path):
     _, paths = image_files
     broken = tmp_path / "broken.png"
