@@ -18,7 +18,7 @@ detectors are
   images are computed once for all splits, and scores of the first split are checked against
   those of a ResNetKNN;
 * Deep SVDD with a shortened training, on averages of the same features;
-* Patch SVDD with a much shortened training, at 28 pixels for shirts and 48 for tiles.
+* Patch SVDD with a much shortened training, at 28 pixels for shirts and 40 for tiles.
 
 ``--by-tile`` divides the tiles by piece, of which there are several photographs each: the
 tested images show other pieces than those that the detector learns from (120 images, and
@@ -149,11 +149,11 @@ def make_detector(name, data, root, seed):
     size = 64 if data == "fashion_mnist" else 96
     if name == "PatchSVDD":
         detector = skocc.PatchSVDD(
-            patch_size=8, strides=(4, 8), embedding_dim=32, normalization="local_contrast",
-            padding_mode="reflect", max_bank_bytes=2**16, n_epochs=1, n_pairs=8,
-            batch_size=60, device="cpu", random_state=seed,
+            patch_size=8, strides=(4, 8), embedding_dim=16, normalization="local_contrast",
+            padding_mode="reflect", max_bank_bytes=2**14, n_epochs=1, n_pairs=4,
+            batch_size=120, device="cpu", random_state=seed,
         )  # fmt: skip
-        return detector, read(root, 28 if data == "fashion_mnist" else 48)[0]
+        return detector, read(root, 28 if data == "fashion_mnist" else 40)[0]
     images = read(root, size)[0]
     if name == "DeepSVDD":
         features = DeepFeatures(batch_size=64, **backbone(root)).fit_transform(images)

@@ -168,3 +168,20 @@ def pooled_p_values(pooled, n_calibration):
     counts = np.where(np.isnan(pooled), 0, pooled) * (n_calibration + 1)
     # A whole count may have been rounded down.
     return (1 + np.floor(counts + 1e-7)) / (n_calibration + 1)
+
+
+def mean_maps(maps):
+    """Return the mean of the heat maps by several detectors.
+
+    Parameters
+    ----------
+    maps : list of ndarray (n_samples, H, W), or of list of ndarray (H, W)
+        An entry is of one detector.
+
+    Returns
+    -------
+    mean : ndarray of shape (n_samples, H, W), or list of ndarray (H, W)
+    """
+    if isinstance(maps[0], list):  # of photographs that differ in size
+        return [np.mean(of_one, axis=0) for of_one in zip(*maps, strict=True)]
+    return np.mean(maps, axis=0)

@@ -29,6 +29,7 @@ from skocc.model_selection._calibration import (
     calibration_splits,
     check_leaves_one_out,
     last_step,
+    mean_maps,
     pooled_p_values,
     pooled_scores,
 )
@@ -269,8 +270,15 @@ class ThresholdTuner(
         normal = np.flatnonzero(~anomalous)
         splits = calibration_splits(self, y, groups, normal, len(anomalous))
         calibration = np.concatenate([part for _, part in splits])
+        keeps_folds = len(splits) > 1 and not self.refit
         if self.rule == "conformal":  # before a long training
             conformal_rank(len(calibration), self.max_fpr)
+        elif keeps_folds:
+            raise ValueError(
+                f"rule={self.rule!r} needs the scores of one detector. Got cv={self.cv!r} "
+                "with refit=False, which keeps one for each fold. Set refit=True, or "
+                "rule='conformal'."
+            )
         detectors, scores = self._fit_splits(X, splits)
         order = np.argsort(scores, kind="stable")
         folds = np.repeat(range(len(splits)), [len(part) for _, part in splits])
@@ -278,7 +286,7 @@ class ThresholdTuner(
             "calibration_scores_": scores[order],
             "calibration_indices_": calibration[order],
         }
-        if len(detectors) > 1 and not self.refit:
+        if keeps_folds:
             rank = conformal_rank(len(scores), self.max_fpr)
             fitted["offset_"] = rank / (len(scores) + 1)
             fitted["estimators_"], fitted["calibration_folds_"] = detectors, folds[order]
@@ -399,8 +407,7 @@ class ThresholdTuner(
         check_is_fitted(self)
         if not hasattr(self, "estimators_"):
             return self.estimator_.anomaly_map(X)
-        maps = [detector.anomaly_map(X) for detector in self.estimators_]
-        return np.mean(maps, axis=0)
+        return mean_maps([detector.anomaly_map(X) for detector in self.estimators_])
 
     @property
     def n_features_in_(self):
@@ -437,17 +444,10 @@ class ThresholdTuner(
     def _check_parameters(self, groups, n_samples):
         """Raise a ValueError for parameters that have no effect, or have none together."""
         mode = self.cv if isinstance(self.cv, str) else None
-        has_folds = self.cv is not None and mode is None
-        if self.refit and not has_folds:
+        if self.refit and (self.cv is None or mode is not None):
             raise ValueError(
                 "refit=True fits once more after the folds, of which there are none. Got "
                 f"cv={self.cv!r}. Set cv=5, or refit=False."
-            )
-        if has_folds and not self.refit and self.rule != "conformal":
-            raise ValueError(
-                f"rule={self.rule!r} needs the scores of one detector. Got cv={self.cv!r} "
-                "with refit=False, which keeps one for each fold. Set refit=True, or "
-                "rule='conformal'."
             )
         if mode == "loo":
             check_leaves_one_out(self.estimator)

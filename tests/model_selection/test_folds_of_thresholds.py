@@ -25,7 +25,11 @@ from skocc.model_selection import (
     ThresholdTuner,
     conformal_p_values,
 )
-from skocc.model_selection._calibration import pooled_p_values, pooled_scores
+from skocc.model_selection._calibration import (
+    mean_maps,
+    pooled_p_values,
+    pooled_scores,
+)
 from tests.quick import quick
 
 RATES = [0.01, 0.05, 1 / 21, 0.1, 0.37]
@@ -278,6 +282,8 @@ def test_one_split_of_the_user_is_one_detector():
     np.testing.assert_array_equal(tuner.estimator_.X_, X[20:])
     prefit = ThresholdTuner(Nearest().fit(X[20:]), cv="prefit", max_fpr=0.1).fit(X[:20])
     assert tuner.offset_ == prefit.offset_
+    tuner.set_params(rule="median").fit(X)
+    assert tuner.offset_ == np.median(prefit.calibration_scores_)
     np.testing.assert_array_equal(tuner.calibration_scores_, prefit.calibration_scores_)
 
 
@@ -294,6 +300,10 @@ def test_maps_are_means_over_folds():
     tuner = ThresholdTuner(Nearest(), cv=3, max_fpr=0.1, random_state=0).fit(X)
     expected = np.mean([d.anomaly_map(X[:4]) for d in tuner.estimators_], axis=0)
     np.testing.assert_array_equal(tuner.anomaly_map(X[:4]), expected)
+    large, small = np.full((4, 5), 2.0), np.full((2, 3), 1.0)
+    mean = mean_maps([[small, large], [small - 1, large - 1]])
+    assert [m.shape for m in mean] == [(2, 3), (4, 5)]
+    assert [m.max() for m in mean] == [0.5, 1.5]
     assert not hasattr(ThresholdTuner(OneClassSVM(), cv=3), "anomaly_map")
 
 
