@@ -271,7 +271,7 @@ class OnlineFDR:
         The false-discovery rate: the expected fraction of normal images among those that
         are labeled anomalous.
     initial_wealth : float in (0, rate], default=None
-        Sum of the levels of all time, if nothing is ever found. None: half of the rate.
+        Bound of the sum of all levels, if nothing is ever found. None: half of the rate.
 
     Attributes
     ----------
@@ -297,7 +297,7 @@ class OnlineFDR:
                   + \alpha \sum_{j \ge 2} \gamma_{t - \tau_j}
 
     with the rate :math:`\alpha`, the initial wealth :math:`w_0`, the earlier turns
-    :math:`\tau_j < t` of discoveries, and a sequence whose sum is 1 [2]_,
+    :math:`\tau_j < t` of discoveries, and a sequence whose sum is at most 1 [2]_,
 
     .. math::
 

