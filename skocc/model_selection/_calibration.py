@@ -74,10 +74,8 @@ def calibration_splits(tuner, y, groups, normal, n_samples):
         folds = KFold if groups is None else GroupKFold
         splitter = folds(int(tuner.cv), shuffle=True, random_state=tuner.random_state)
     else:
-        # A splitter of the user, or a list of splits, whose indices are those of X.
-        splits = check_cv(tuner.cv).split(np.zeros((n_samples, 1)), y, groups)
-        chosen = [[np.arange(n_samples)[part] for part in split] for split in splits]
-        splits = [[np.intersect1d(part, normal) for part in split] for split in chosen]
+        splits = _splits_of_user(tuner.cv, y, groups, n_samples)
+        splits = [[np.intersect1d(part, normal) for part in split] for split in splits]
         return _checked(splits, codes)
     own_codes = None if codes is None else codes[normal]
     splits = splitter.split(normal, groups=own_codes)
@@ -99,6 +97,28 @@ def _hold_out(normal, size, random_state):
     order = check_random_state(random_state).permutation(normal)
     # Training keeps the order of X, on which an unshuffled batch may depend.
     return np.sort(order[n_calibration:]), np.sort(order[:n_calibration])
+
+
+def _splits_of_user(cv, y, groups, n_samples):
+    """Return the splits of a splitter or an iterable, which are indices of X or masks."""
+    splits = []
+    try:
+        for train, held_out in check_cv(cv).split(np.zeros((n_samples, 1)), y, groups):
+            parts = [np.asarray(part) for part in (train, held_out)]
+            parts = [part if part.size else part.astype(int) for part in parts]
+            splits.append([np.arange(n_samples)[part].ravel() for part in parts])
+    except (TypeError, IndexError) as error:
+        raise ValueError(
+            "cv must be a splitter, or an iterable of pairs (train, held out) of indices "
+            f"into X. Got {type(cv).__name__}, whose entry {len(splits)} is no such pair "
+            f"for {n_samples} samples: {error}. Set cv=5, or pass KFold(5, shuffle=True)."
+        ) from error
+    if not splits:
+        raise ValueError(
+            "cv must have at least one split into images to train on and to hold out. Got "
+            f"none from {type(cv).__name__}. Set cv=5, or pass KFold(5, shuffle=True)."
+        )
+    return splits
 
 
 def _checked(splits, codes):

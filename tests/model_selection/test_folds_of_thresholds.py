@@ -434,7 +434,11 @@ def test_false_alarms_of_folds(refit):
         ({"refit": True}, {}, "refit=True.*cv=None.*Set cv=5"),
         ({"refit": True, "cv": "loo"}, {}, "refit=True.*cv='loo'"),
         ({"cv": 5, "rule": "median"}, {}, "rule='median' needs.*Set refit=True"),
-        ({"cv": ShuffleSplit(5)}, {}, "in one split only.*Got splits that hold out image"),
+        (
+            {"cv": ShuffleSplit(20, random_state=0)},
+            {},
+            "in one split only.*Got splits that hold out image",
+        ),
         (
             {"cv": [(range(60), range(5))]},
             {},
@@ -446,6 +450,9 @@ def test_false_alarms_of_folds(refit):
             "others of their group. Got image 1 on",
         ),
         ({"cv": [(range(60), [])]}, {}, "a split of 60 and 0"),
+        ({"cv": []}, {}, "at least one split.*Got none from list"),
+        ({"cv": (0.9, 0.1)}, {}, "pairs.*Got tuple, whose entry 0 is no.*Set cv=5"),
+        ({"cv": [(range(5), [9]), (range(5), [99])]}, {}, "Got list, whose entry 1 is no"),
         ({"cv": 5, "max_fpr": 0.01}, {}, r"Got 60 normal.*99 are needed.*cv=5.*cv='loo'"),
         ({"cv": 61}, {}, "n_samples=60"),
     ],
