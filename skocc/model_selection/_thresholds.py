@@ -143,8 +143,9 @@ class ThresholdTuner(
        p = \frac{1 + \sum_k \#\{i \in S_k : s_k(x_i) \le s_k(x)\}}{n + 1}
 
     with the parts S_k and the scores s_k of K detectors. In theory the rate is at most
-    ``2 * max_fpr + 2 * (1 - 1 / K) / (n / K + 1)``; in practice it is about `max_fpr`. As
-    detectors may differ in scale, `score_samples` is on the scale of the p-value: this
+    ``2 * max_fpr + 2 * (1 - 1 / K) / (n / K + 1)``; in practice it is about `max_fpr`, and
+    less where the detectors disagree, for an image that only some of them find unusual has
+    no small p-value. As detectors may differ in scale, `score_samples` is on the scale of the p-value: this
     count, and a fraction that orders images of one count by the mean of
     ``arctan(score)``, divided by n + 1. It ranks, and is -1 with `predict` below
     ``offset_``, which is `max_fpr` rounded down to a multiple of ``1 / (n + 1)``. Fitting,
