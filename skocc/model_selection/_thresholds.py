@@ -145,11 +145,11 @@ class ThresholdTuner(
     with the parts S_k and the scores s_k of K detectors. In theory the rate is at most
     ``2 * max_fpr + 2 * (1 - 1 / K) / (n / K + 1)``; in practice it is about `max_fpr`, and
     less where the detectors disagree, for an image that only some of them find unusual has
-    no small p-value. As detectors may differ in scale, `score_samples` is on the scale of the p-value: this
-    count, and a fraction that orders images of one count by the mean of
-    ``arctan(score)``, divided by n + 1. It ranks, and is -1 with `predict` below
-    ``offset_``, which is `max_fpr` rounded down to a multiple of ``1 / (n + 1)``. Fitting,
-    scoring and memory take K times those of one detector.
+    no small p-value. As detectors may differ in scale, `score_samples` is on that of the
+    p-value: the count, and a fraction in [0, 1) that orders images of one count by the mean
+    of the arctangents of their standardized scores, divided by n + 1. `offset_` is
+    `max_fpr`, rounded down to a multiple of ``1 / (n + 1)``. Fitting, scoring and memory
+    take K times those of one detector.
 
     **Folds and refit** compare the score by the detector of all images with the scores that
     the K others have given to what they held out. Fitting takes K + 1 fits, scoring and
