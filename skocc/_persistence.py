@@ -90,9 +90,11 @@ def save(estimator, path: str | os.PathLike) -> None:
     check_is_fitted(estimator)
     name = type(estimator).__name__
     if _public_class(name) is not type(estimator):
+        is_own = isinstance(estimator, FittedMixin)
+        advice = f"Call skocc.register({name}) before, or use" if is_own else "Use"
         raise ValueError(
-            f"save writes estimators of skocc. Got a {name}. Use joblib.dump, which also "
-            "takes a Pipeline."
+            f"save writes estimators of skocc and of registered classes. Got a {name}. "
+            f"{advice} joblib.dump, which also takes a Pipeline."
         )
     header, arrays = _take_apart(estimator)
     try:
@@ -173,7 +175,75 @@ def load(path: str | os.PathLike) -> Any:
     return estimator
 
 
+def register(cls: type) -> type:
+    """Let :func:`save` write, and :func:`load` read, a class of your own.
+
+    A file names a class by its name alone, and `load` imports nothing: it knows the classes
+    of skocc, and those that the program has registered.
+
+    .. versionadded:: 0.2
+
+    Parameters
+    ----------
+    cls : type
+        Subclass of :class:`skocc.base.BaseDetector`, or of a detector of skocc.
+
+    Returns
+    -------
+    cls : type
+        The same class, so that `register` can decorate it.
+
+    Raises
+    ------
+    ValueError
+        `cls` is no such class, or its name is that of skocc's or of another registered
+        class. A class that is defined again, as in a notebook, replaces the earlier one.
+
+    See Also
+    --------
+    skocc.base.NetworkDetector : Base class of your own detectors.
+
+    Examples
+    --------
+    >>> import skocc
+    >>> @skocc.register
+    ... class MyDeepSVDD(skocc.DeepSVDD):
+    ...     pass
+    """
+    from skocc._base.detector import BaseDetector
+
+    if not (isinstance(cls, type) and issubclass(cls, BaseDetector)):
+        raise ValueError(
+            f"register takes a subclass of skocc.base.BaseDetector. Got {cls!r}. Derive it "
+            "from that class, or from a detector of skocc."
+        )
+    name = cls.__name__
+    known = _registered.get(name)
+    is_new = known is None or _origin(known) == _origin(cls)
+    if _exported_class(name) is not None or not is_new:
+        other = "skocc" if is_new else known.__module__
+        raise ValueError(
+            f"register needs a name that no other class has. Got {name!r} of "
+            f"{cls.__module__}, which is a class of {other} too. Rename yours."
+        )
+    _registered[name] = cls
+    return cls
+
+
+# Classes by their names. A file can name no other code.
+_registered: dict[str, type] = {}
+
+
+def _origin(cls):
+    return cls.__module__, cls.__qualname__
+
+
 def _public_class(name):
+    """Return the estimator that files call by a name, or None if there is none."""
+    return _exported_class(name) or _registered.get(name)
+
+
+def _exported_class(name):
     """Return the public estimator of a name, or None if there is none."""
     # The name may come from a file. It is looked up only among the exported names, and
     # other folders are not imported.
@@ -192,7 +262,7 @@ def _take_apart(estimator):
     params = estimator.get_params(deep=False)
     values, arrays = {}, {}
     for name, value in vars(estimator).items():
-        if name in params:
+        if name in params or name == "_skl_callbacks":  # which belong to the program
             continue
         if name not in estimator._fitted_attributes:
             raise ValueError(
@@ -326,7 +396,7 @@ def _with_parameters(header):
     if public_class is None:
         raise ValueError(
             f"it was written by skocc {version} as {name!r}, which skocc "
-            f"{versions.__version__} cannot read"
+            f"{versions.__version__} cannot read unless a class of that name is registered"
         )
     params, known = header["params"], public_class().get_params(deep=False).keys()
     # Parameters that an earlier version did not have keep their defaults.

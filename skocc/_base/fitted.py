@@ -56,6 +56,14 @@ DETECTOR_ATTRIBUTES = {
     "train_scores_": Fitted("float64", ("n",), finite=False),
     "collapsed_": Fitted("bool"),
 }
+# For every detector that trains a network. Files of 0.1 do not have the optional ones.
+TRAINED_ATTRIBUTES = {
+    **DETECTOR_ATTRIBUTES,
+    "network_": Fitted("network"),
+    "loss_curve_": Fitted("losses"),
+    "validation_loss_curve_": Fitted("losses", optional=True),
+    "best_epoch_": Fitted("count", optional=True, nullable=True),
+}
 
 
 class VersionWarning(InconsistentVersionWarning):

@@ -38,12 +38,15 @@ class Clips:
     ----------
     starts : ndarray of shape (n_clips,), int
         Index of the first frame of each clip.
+    videos : ndarray of shape (n_clips,), int
+        Index of the video of each clip.
     """
 
     def __init__(self, frames, n_frames, clip_length, stride=1):
         starts = [window_starts(n, clip_length, stride) for n in n_frames]
         n_clips = [len(windows) for windows in starts]
         self._first_clips = np.cumsum([0, *n_clips[:-1]])
+        self.videos = np.repeat(np.arange(len(n_clips)), n_clips)
         self.starts = np.concatenate(starts) + np.repeat(
             np.cumsum([0, *n_frames[:-1]]), n_clips
         )

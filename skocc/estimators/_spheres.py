@@ -182,8 +182,13 @@ class SoftBoundary:
         self._epoch_distances = []
 
     def __call__(self, distances: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch of squared distances (b,), then update the radius."""
+        """Return the loss of a batch of squared distances (b,), then update the radius.
+
+        Without gradients the batch is one of held-out images, which move no radius.
+        """
         loss = soft_boundary_loss(distances, self.radius, self._nu)
+        if not torch.is_grad_enabled():
+            return loss
         self._n_seen += 1
         if self._n_seen <= self._warm_up_n_batches:
             return loss
