@@ -89,9 +89,9 @@ class BaseDetector(
 ):
     """Base class of detectors: a subclass implements `_fit` and `_score`.
 
-    It reads X, and gives `fit`, `score_samples`, `decision_function`, `predict`, thresholds,
-    seeds, callbacks, and the rollback of a failed fit. For a method that trains one network,
-    `NetworkDetector` does the rest as well.
+    It reads X, and gives `fit`, `score_samples`, `decision_function`, `predict`,
+    thresholds, seeds, callbacks, and the rollback of a failed fit. For a method that trains
+    one network, `NetworkDetector` does the rest as well.
 
     .. versionadded:: 0.2
 
@@ -440,8 +440,8 @@ def _below_ties(offset, scores):
 def _name_all_parameters(cls):
     """Give an `__init__` that ends in ``**params`` a signature that names all of them.
 
-    scikit-learn, editors and the documentation read the parameters there. Those of the class
-    come first, as everywhere, and then those of the class above.
+    scikit-learn, editors and the documentation read the parameters there. Those of the
+    class come first, as everywhere, and then those of the class above.
     """
     init = vars(cls).get("__init__")
     if init is None:

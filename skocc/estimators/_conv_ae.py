@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 
@@ -11,14 +12,14 @@ import torch
 from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.inference import map_batches
-from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.conv_autoencoder import ConvAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
@@ -34,7 +35,7 @@ _FREE_PARAMETERS = {
 }  # fmt: skip
 
 
-class ConvAE(AnomalyMapMixin, BaseDetector):
+class ConvAE(AnomalyMapMixin, TrainedDetector):
     """Convolutional autoencoder with heat maps: what it cannot reconstruct is anomalous.
 
     A small residual network learns to compress and to reconstruct normal images. It
@@ -66,9 +67,14 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         Approximate number of copies in an epoch, at most a hundred million. An epoch passes
         over the images as often as comes closest to it, and at least once. Without
         augmentation it has each image once.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that is held out, in [0, 1); their error after each
+        epoch says when to stop, and the weights of the best epoch are kept. 0: as in the
+        source no image is held out, and the error of the images themselves, whose changed
+        copies the network is trained on, says when to stop.
     n_iter_no_change : int or None, default=5
-        Epochs without a lower error on the images themselves after which the training
-        ends. None: it never ends early.
+        Epochs without a lower error of the held-out images, or of the images themselves,
+        after which the training ends. None: it never ends early.
     checkpoint_dir : path or None, default=None
         Folder for checkpoints, which hold the state of the training. If it holds one of
         the same parameters and images, training resumes from there. None: no checkpoints
@@ -76,7 +82,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     checkpoint_every : int, default=1
         Epochs from one checkpoint to the next.
     n_epochs : int, default=50
-        Epochs at most. The network ends with the weights of the best epoch.
+        Epochs at most.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -198,17 +204,10 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         "augmentation": ["boolean"],
         "rotations": ["boolean"],
         "n_augmented": [Interval(Integral, 1, 10**8, closed="both")],
-        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
-    _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
-        "loss_curve_": Fitted("losses"),
-        "validation_loss_curve_": Fitted("losses"),
-        "best_epoch_": Fitted("count", nullable=True),
-    }
+    _fitted_attributes = TRAINED_ATTRIBUTES
 
     def __init__(
         self,
@@ -219,6 +218,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         augmentation=True,
         rotations=True,
         n_augmented=1500,
+        validation_fraction=0.0,
         n_iter_no_change=5,
         checkpoint_dir=None,
         checkpoint_every=1,
@@ -241,6 +241,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         self.augmentation = augmentation
         self.rotations = rotations
         self.n_augmented = n_augmented
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
@@ -316,14 +317,11 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         network = (
             copy.deepcopy(self.network_) if run.is_warm else self._empty_network("network_")
         )
-        history = self._train(network.to(run.device), images, run)
+        self._train(network.to(run.device), images, run)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(
-            run,
-            loss_curve_=history.loss_curve,
-            validation_loss_curve_=history.validation_loss_curve,
-        )
-        self.best_epoch_ = history.best_epoch
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -337,12 +335,23 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
                 f"pixels (H x W) and borders of {(top, side)}. Set a smaller border, "
                 "reconstruction_metric='mse', or image_size to enlarge them."
             )
+        if self.checkpoint_dir is not None and self.validation_fraction > 0:
+            self._check_split_is_known()
         is_warm = self.warm_start and hasattr(self, "offset_")
         if is_warm and self.checkpoint_dir is not None:
             raise ValueError(
                 "warm_start=True continues from the fitted weights, checkpoint_dir from "
                 f"those in the folder. Got both, checkpoint_dir={self.checkpoint_dir!r}. "
                 "Set warm_start=False, or checkpoint_dir=None."
+            )
+
+    def _check_split_is_known(self):
+        """Raise a ValueError if a resumed training would hold out other images."""
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "checkpoint_dir and validation_fraction together need the same images to "
+                f"be held out again. Got random_state={self.random_state!r}. Set "
+                "random_state to an int."
             )
 
     def _borders(self):
@@ -363,9 +372,10 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
     def _train(self, network, images, run):
         """Train the network until its error on the images no longer falls."""
+        trained, held_out = self._hold_out(images, run)
         n_passes, vary = 1, None
         if self.augmentation:
-            n_passes = max(1, round(self.n_augmented / len(images)))
+            n_passes = max(1, round(self.n_augmented / len(trained)))
             vary = random_variants(self.image_shape_[:2], self.rotations)
 
         def loss_fn(batch):
@@ -374,27 +384,17 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
             batch = _in_color(batch)
             return self._errors(network(batch), batch).mean()
 
-        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
-        return train(
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             loss_fn,
-            ImageBatches(
-                images,
-                self.batch_size,
-                device=run.device,
-                generator=run.generator,
-                n_passes=n_passes,
-            ),
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            stopping=EarlyStopping(
-                ImageBatches(images, self.batch_size, device=run.device),
-                self.n_iter_no_change,
-            ),
+            batches_of(trained, generator=run.generator, n_passes=n_passes),
+            images,
+            run,
+            # As in the report, images are held out of their own augmented copies alone.
+            held_out=batches_of(images if held_out is None else held_out),
             draws=vary is not None,
             checkpoint=self._checkpoint(images, run.generator),
-            verbose=self.verbose,
-            stage=type(self).__name__,
         )
 
     def _checkpoint(self, images, generator):

@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from skocc._engine.batches import Subset
+from skocc._base.trained import split_indices
+from skocc._engine.batches import ImageBatches, InTurn, Subset
 from skocc._engine.device import sent_to
+from skocc._engine.inference import map_batches
 from skocc._nets.alexnet import (
     ALEXNET_SIZE,
     AlexNetAutoencoder,
@@ -21,6 +23,7 @@ from skocc._nets.architectures import ROW_DIM, ROW_WIDTHS
 from skocc._nets.backbones import BackboneEncoder, count_features
 from skocc._nets.distance import LearntDistance
 from skocc._nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
+from skocc._nets.normalization import freeze_batch_norm
 from skocc._ops.losses import (
     closeness_loss,
     dispersion_loss,
@@ -244,6 +247,26 @@ def reconstruction_similarities(
     return -(reconstruction - batch).square().flatten(1).mean(dim=1)
 
 
+def similarities_of(autoencoder, batches, dtype, reconstruction_metric):
+    """Return the similarity (n,), float64, of all samples to their reconstructions.
+
+    Parameters
+    ----------
+    autoencoder : torch.nn.Module
+        Of `dtype`.
+    batches : iterable of Tensor
+    dtype : torch.dtype
+    reconstruction_metric : {"auto", "ssim", "mse"}
+    """
+
+    def of_batch(batch):
+        batch = batch.to(dtype)
+        reconstructions = autoencoder(batch)
+        return reconstruction_similarities(reconstructions, batch, reconstruction_metric)
+
+    return map_batches(autoencoder, batches, of_batch).astype(np.float64)
+
+
 def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndarray:
     """Return which samples are typical: all but the fraction of the least similar.
 
@@ -264,6 +287,47 @@ def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndar
     typical = np.ones(n, dtype=bool)
     typical[np.argsort(similarities, kind="stable")[:n_atypical]] = False
     return typical
+
+
+def hold_out_each_kind(images, typical, fraction, batch_size, run):
+    """Return what is trained on, which of it is typical, and batches of what is held out.
+
+    Of typical and of atypical samples the same fraction is held out, at random, and two at
+    least remain, which are a pair.
+
+    Parameters
+    ----------
+    images : image source
+    typical : ndarray of shape (n,), bool
+    fraction : float
+        Fraction to hold out. If 0, the batches are None.
+    batch_size : int
+    run : Run
+    """
+    if fraction == 0:
+        return images, typical, None
+    parts = []
+    for is_kind in (typical, ~typical):
+        indices = np.flatnonzero(is_kind)
+        sides = split_indices(len(indices), fraction, 2, run.generator)
+        parts.append([indices[side] for side in sides])
+    trained, others = (np.concatenate(side) for side in zip(*parts, strict=True))
+    targets = torch.from_numpy(~typical[others])
+    batches = ImageBatches(
+        Subset(images, others), batch_size, device=run.device, targets=targets
+    )
+    return Subset(images, trained), typical[trained], InTurn(batches)
+
+
+def check_one_end(validation_fraction: float, weight_average: float | None) -> None:
+    """Raise a ValueError if training would end with two kinds of weights."""
+    if validation_fraction > 0 and weight_average is not None:
+        raise ValueError(
+            "The network ends with averaged weights or with those of the best epoch. "
+            f"Got weight_average={weight_average} and "
+            f"validation_fraction={validation_fraction}. Set weight_average=None, or "
+            "validation_fraction=0."
+        )
 
 
 def balanced_indices(typical: np.ndarray) -> np.ndarray:
@@ -347,6 +411,31 @@ def losses_of_kinds(network, generator, constrained):
         *losses,
         lambda batch: dispersion_loss(pair_distances(network, batch, generator)),
     ]
+
+
+def loss_of_turns(network, generator, constrained, is_frozen):
+    """Return the loss of a pair (kind, batch), where kinds of batches take turns.
+
+    In eval mode it is the intra-class loss of held-out samples.
+
+    Parameters
+    ----------
+    network, generator, constrained
+        As in `losses_of_kinds`.
+    is_frozen : bool
+        Whether BatchNorm keeps its statistics.
+    """
+    losses = losses_of_kinds(network, generator, constrained)
+
+    def loss_fn(turn):
+        kind, batch = turn
+        if not network.training:
+            return classification_loss(network, batch)
+        if is_frozen:
+            freeze_batch_norm(network)
+        return losses[kind](batch)
+
+    return loss_fn
 
 
 def classification_loss(network, batch):

@@ -2,7 +2,8 @@
 
 import math
 import os
-from numbers import Integral, Real
+from functools import partial
+from numbers import Integral
 
 import numpy as np
 import torch
@@ -10,14 +11,14 @@ from torch import nn
 from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
-from skocc._engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
+from skocc._base.trained import TrainedDetector
+from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
 from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
-from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
 from skocc._ops.scores import divided_by_median, squared_error_map
@@ -27,7 +28,7 @@ from skocc._samples.validation import check_backbone_channels
 _BORDER = 3
 
 
-class FeatureCAE(AnomalyMapMixin, BaseDetector):
+class FeatureCAE(AnomalyMapMixin, TrainedDetector):
     r"""Autoencoder of pretrained features with heat maps: cells it cannot reconstruct.
 
     A frozen network, trained on ImageNet, describes each cell of a grid over the image by
@@ -74,11 +75,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Cells at each edge that do not count in the score of an image, because the padding
         of the backbone shows there. None: 3, but at most an eighth of a side.
     validation_fraction : float, default=0.2
-        Fraction of the images that are held out of the training, in (0, 1); their error
-        says when to stop.
+        Fraction of the training images that is held out of the training, in [0, 1); their
+        error after each epoch says when to stop, and the weights of the best epoch are
+        kept. 0 trains on all images for all epochs.
     n_iter_no_change : int or None, default=2
         Epochs without a lower error on the held-out images after which the training ends.
-        None: it never ends early.
+        None: it never ends early. Without held-out images it has no effect.
     max_feature_bytes : int or None, default=2147483648
         Bytes of the features of all images up to which `fit` holds them in memory.
         If they take more, they are computed again in each epoch. None: no limit.
@@ -86,7 +88,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Folder in which the features of each image are kept, for other fits: a search over
         parameters then computes them once. None: they are not kept.
     n_epochs : int, default=50
-        Epochs at most. The autoencoder ends with the weights of the best epoch.
+        Epochs at most.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -127,10 +129,10 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     loss_curve_ : list of float
         Mean squared error per epoch on the images that were trained on.
     validation_loss_curve_ : list of float
-        The same on the images that were held out, after each epoch.
+        The same on the images that were held out, after each epoch; empty without them.
     best_epoch_ : int or None
         Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
-        were kept; None without an epoch.
+        were kept; None without held-out images or without an epoch.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -221,20 +223,14 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         "n_top": [Interval(Integral, 1, None, closed="left")],
         "score_normalization": [None, StrOptions({"median"})],
         "border": [None, Interval(Integral, 0, None, closed="left")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "max_feature_bytes": [None, Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
+        **TRAINED_ATTRIBUTES,
         "backbone_": Fitted("network"),
-        "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "_n_channels": Fitted("count"),
-        "loss_curve_": Fitted("losses"),
-        "validation_loss_curve_": Fitted("losses"),
-        "best_epoch_": Fitted("count", nullable=True),
     }
 
     def __init__(
@@ -294,7 +290,6 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    _min_samples = 3
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -360,15 +355,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         if run.is_warm:
             network.load_state_dict(self.network_.state_dict())
         source = self._hold_features(images, run.device)
-        history = self._train(network.to(run.device), source, run)
+        self._train(network.to(run.device), source, run)
+        self._keep(network, source, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(
-            run,
-            loss_curve_=history.loss_curve,
-            validation_loss_curve_=history.validation_loss_curve,
-        )
-        self.best_epoch_ = history.best_epoch
-        run.scores = self._score(source, run.device)
+        run.scores = self._score(images, run.device)
 
     def _check_border(self):
         rows, columns = self.grid_shape_
@@ -433,32 +425,21 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     def _train(self, network, source, run):
         """Train the autoencoder on some of the images until the others get no better."""
-        n_held_out = max(1, round(self.validation_fraction * len(source)))
-        n_held_out = min(n_held_out, len(source) - 2)
-        order = torch.randperm(len(source), generator=run.generator).numpy()
-        held_out, trained = (Subset(source, part) for part in np.split(order, [n_held_out]))
-
+        trained, held_out = self._hold_out(source, run)
         extract = self._extractor(source, run.device)
 
         def loss_fn(batch):
             features = extract(batch)
             return squared_error_map(network(features), features).mean()
 
-        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
-        return train(
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             loss_fn,
-            ImageBatches(
-                trained, self.batch_size, device=run.device, generator=run.generator
-            ),
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            stopping=EarlyStopping(
-                ImageBatches(held_out, self.batch_size, device=run.device),
-                self.n_iter_no_change,
-            ),
-            verbose=self.verbose,
-            stage=type(self).__name__,
+            batches_of(trained, generator=run.generator),
+            source,
+            run,
+            held_out=held_out and batches_of(held_out),
         )
 
     def _score(self, source, device):

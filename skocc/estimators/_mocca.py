@@ -120,6 +120,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         L2 penalty of the weights of the autoencoder.
     pretrain_milestones : tuple of int, default=(50,)
         Epochs of the autoencoder at which the step size is divided by ten.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that the main stage holds out, in [0, 1); their loss
+        after each epoch says when to stop, and the weights of the best epoch are kept. 0
+        trains on all images for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out images after which training ends. None:
+        it never ends early. Without held-out images it has no effect.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -168,6 +175,11 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         fraction `nu` of the training images, or of their patches, outside.
     loss_curve_ : list of float
         Mean loss per epoch of the one-class objective.
+    validation_loss_curve_ : list of float
+        Loss of the held-out images after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out images.
     pretrain_loss_curve_ : list of float
         Mean loss per epoch of the autoencoder: squared error summed over an image.
     offset_ : float
@@ -303,6 +315,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         pretrain_learning_rate=1e-3,
         pretrain_weight_decay=5e-7,
         pretrain_milestones=(50,),
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -335,6 +349,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
         self.pretrain_milestones = pretrain_milestones
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -487,27 +503,18 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             return contrast_normalization(images)
         return SymmetricRange() if name == "symmetric" else nn.Identity()
 
-    def _pretrain(self, network, sample, batches, generator):
+    def _pretrain(self, network, sample, batches, run):
         """Train the encoder as half of an autoencoder."""
         encoder = network.encoder
         if self.filter_init == "dictionary" and isinstance(encoder, LeNetEncoder):
-            start_from_dictionary(encoder.filters, sample, batches, generator)
+            start_from_dictionary(encoder.filters, sample, batches, run.generator)
         self.pretrain_loss_curve_ = []
         if self.pretrain_n_epochs == 0:
             return
         decoder = self._architecture().decoder().to(next(encoder.parameters()).device)
-        self.pretrain_loss_curve_ = pretrain(
-            encoder,
-            decoder,
-            sample,
-            batches,
-            n_epochs=self.pretrain_n_epochs,
-            learning_rate=self.pretrain_learning_rate,
-            weight_decay=self.pretrain_weight_decay,
-            milestones=self.pretrain_milestones,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: autoencoder",
-        )
+        with self._pretraining(run) as options:
+            curve = pretrain(encoder, decoder, sample, batches, **options)
+        self.pretrain_loss_curve_ = curve
 
     def _features_and_loss(self, network, batch, layers):
         if self.batch_norm == "frozen":

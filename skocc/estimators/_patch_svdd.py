@@ -2,6 +2,7 @@
 
 import copy
 import os
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -9,13 +10,13 @@ import torch
 from torch import nn
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches, stream_batches
-from skocc._engine.training import adam, train
 from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
 from skocc._nets.patch_encoder import (
     HierarchicalPatchEncoder,
@@ -27,14 +28,14 @@ from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget,
 from skocc._ops.neighbors import bank_bytes
 from skocc._samples.warnings import warn
 from skocc._samples.windows import window_starts
-from skocc.estimators._patch_pairs import CutPatches, DensePatches, scale_loss
+from skocc.estimators._patch_pairs import pair_loss
 from skocc.estimators._patches import check_patch_scales
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.
 _BLOCK_NUMBERS = 2**23
 
 
-class PatchSVDD(AnomalyMapMixin, BaseDetector):
+class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
     An encoder learns from normal images to tell the position of a patch's neighbor, and to
@@ -97,6 +98,13 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
         k-center, which leaves no vector far from all kept ones and takes much longer.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that the main stage holds out, in [0, 1); their loss
+        after each epoch says when to stop, and the weights of the best epoch are kept. 0
+        trains on all images for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out images after which training ends. None:
+        it never ends early. Without held-out images it has no effect.
     n_epochs : int, default=20
         Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
@@ -136,6 +144,11 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         The same for big patches.
     loss_curve_ : list of float
         Mean loss per epoch.
+    validation_loss_curve_ : list of float
+        Loss of the held-out images after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out images.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -246,11 +259,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         "subsampling": [StrOptions({"random", "coreset"})],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
+        **TRAINED_ATTRIBUTES,
         "bank_small_": Fitted("bank", ("m_small", "d")),
         "bank_big_": Fitted("bank", ("m_big", "d")),
-        "loss_curve_": Fitted("losses"),
     }
 
     def __init__(
@@ -271,6 +282,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=20,
         learning_rate=1e-3,
         weight_decay=0.0,
@@ -299,6 +312,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -385,9 +400,11 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
 
     def _fit(self, images, run):
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
-        loss_curve = self._train(network.to(run.device), images, run)
+        self._train(network.to(run.device), images, run)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(run, loss_curve_=loss_curve)
         self.bank_small_, self.bank_big_ = self._make_banks(images, run)
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_small_.spread())
@@ -478,47 +495,29 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         return {"d": self.embedding_dim}
 
     def _train(self, network, images, run):
-        """Train encoder and position classifiers; return the loss curve."""
-        batches = ImageBatches(
-            images, self.batch_size, device=run.device, generator=run.generator
-        )
-        learned = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = adam(learned, self.learning_rate, self.weight_decay)
-        history = train(
+        """Train encoder and position classifiers."""
+        trained, held_out = self._hold_out(images, run)
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             self._make_loss(network, run.generator),
-            batches,
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(
+            batches_of(trained, generator=run.generator),
+            images,
+            run,
+            held_out=held_out and batches_of(held_out),
+            parameters=[w for w in network.parameters() if w.requires_grad],
+            schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(
                 optimizer, max(1, self.n_epochs)
             ),
-            verbose=self.verbose,
-            stage=type(self).__name__,
         )
-        return history.loss_curve
 
     def _make_loss(self, network, generator):
         """Return the loss of a batch of images."""
-        encoder = network.encoder
-        scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
         # Room for a patch and its farthest neighbor.
         crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
-
-        def loss_fn(batch):
-            images = network.normalize(batch)
-            if self.sampling == "dense":
-                patches = DensePatches(encoder, images, crop_size, self.noise, generator)
-            else:
-                patches = CutPatches(images, self.noise, generator)
-            image = torch.arange(len(batch), device=batch.device)
-            image = image.repeat_interleave(int(self.n_pairs))
-            return sum(
-                scale_loss(patches, *scale, image, self.svdd_weight, generator)
-                for scale in scales
-            )
-
-        return loss_fn
+        names = ("sampling", "noise", "n_pairs", "svdd_weight")
+        options = {name: getattr(self, name) for name in names}
+        return pair_loss(network, generator, crop_size=crop_size, **options)
 
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""

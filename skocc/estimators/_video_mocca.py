@@ -9,7 +9,9 @@ from torch import nn
 
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.reading import compare, remember
+from skocc._base.trained import split_indices
 from skocc._engine.ambient import isolated
+from skocc._engine.batches import Subset
 from skocc._engine.inference import map_batches
 from skocc._nets.architectures import video_architecture
 from skocc._nets.normalization import SymmetricRange
@@ -72,6 +74,13 @@ class VideoMOCCA(LayerSpheres):
         Normalization of the clips. "gcn" brings each to the same contrast, and all of them
         to [0, 1] by two constants of the training clips; "symmetric" brings [0, 1] to
         [-1, 1].
+    validation_fraction : float, default=0.0
+        Fraction of the training videos that are held out, in [0, 1); the loss of their
+        clips after each epoch says when to stop, and the weights of the best epoch are
+        kept. 0 trains on all videos for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out videos after which training ends. None:
+        it never ends early. Without held-out videos it has no effect.
     n_epochs : int, default=150
         Epochs of training.
     learning_rate : float, default=1e-4
@@ -118,6 +127,11 @@ class VideoMOCCA(LayerSpheres):
         fraction `nu` of the training clips outside.
     loss_curve_ : list of float
         Mean loss per epoch of spheres and reconstruction together.
+    validation_loss_curve_ : list of float
+        Loss of the held-out videos after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out videos.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -218,6 +232,8 @@ class VideoMOCCA(LayerSpheres):
         n_clips=None,
         reconstruction_weight=1.0,
         normalization=None,
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -244,6 +260,8 @@ class VideoMOCCA(LayerSpheres):
         self.n_clips = n_clips
         self.reconstruction_weight = reconstruction_weight
         self.normalization = normalization
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -391,6 +409,22 @@ class VideoMOCCA(LayerSpheres):
     def _train_batches(self, images, n_patches, run):
         return self._batches(
             images, n_patches, run.device, generator=run.generator, n_drawn=self.n_clips
+        )
+
+    def _hold_out(self, images, run):
+        """Return clips to train on and those held out: of a video all, as they overlap."""
+        if self.validation_fraction == 0:
+            return images, None
+        videos = run.source.videos
+        n_videos = int(videos[-1]) + 1
+        if n_videos < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} holds out whole videos. "
+                "Got 1 video. Cut it into several, or set validation_fraction=0."
+            )
+        parts = split_indices(n_videos, self.validation_fraction, 1, run.generator)
+        return tuple(
+            Subset(images, np.flatnonzero(np.isin(videos, part))) for part in parts
         )
 
     def _build_network(self, images=None):
