@@ -38,10 +38,15 @@ ROOMS = {
         {"torchvision", "PIL"},
     ),
     "_base/": (
-        "the base detector, thresholds, heat maps, constraints, versions, renamed names, "
-        "scikit-learn's private names",
+        "the base detectors, thresholds, heat maps, callbacks, constraints, versions, "
+        "renamed names, scikit-learn's private names",
         {"_samples", "_engine"},
         {"torchvision", "PIL", "tqdm"},
+    ),
+    "base.py": (
+        "what detectors outside of the package are derived from",
+        {"_base", "_engine"},
+        set(),
     ),
     "estimators/": (
         "one file a method: parameters, `_fit`, `_score`; beside it what one or two "
@@ -78,8 +83,8 @@ ROOMS = {
     "__init__.py": (
         "where each public name lives",
         # But for the version and the list of detectors, for type checkers only.
-        {"_base", "_persistence.py", "estimators", "feature_extraction", "datasets",
-         "metrics", "model_selection"},
+        {"_base", "base.py", "_persistence.py", "estimators", "feature_extraction",
+         "datasets", "metrics", "model_selection"},
         {"torch", "sklearn"},
     ),
     "__main__.py": (

@@ -36,7 +36,7 @@ class FitCallbacks:
         self._context = None
         if getattr(estimator, "_skl_callbacks", None):  # those of `set_callbacks`
             self._context = estimator._init_callback_context(max_subtasks=None)
-            self._context.call_on_fit_task_begin(**self._told)
+            _begin(self._context, self._told)
 
     def end(self):
         """Tell the callbacks that the estimator is fitted."""
@@ -68,7 +68,7 @@ class FitCallbacks:
             yield EpochWatcher()
             return
         context = self._context.subcontext(task_name=name, max_subtasks=int(n_epochs))
-        context.call_on_fit_task_begin(**self._told)
+        _begin(context, self._told)
         yield _Watcher(context, self._told, show, snapshot)
         _end(context, self._told)
 
@@ -82,15 +82,24 @@ class _Watcher(EpochWatcher):
 
     def begin(self):
         self._epoch = self._stage.subcontext(task_name="epoch")
-        self._epoch.call_on_fit_task_begin(**self._told)
+        _begin(self._epoch, self._told)
 
     def end(self, module, history):
         self._show(history)
         attributes = self._snapshot and (lambda: self._snapshot(module))
-        # What a callback draws must not move the streams of the fit.
-        with seeded(None, torch.device("cpu")):
-            return _end(self._epoch, self._told, attributes)
+        return _end(self._epoch, self._told, attributes)
+
+
+def _begin(context, told):
+    with _own_draws():
+        context.call_on_fit_task_begin(**told)
 
 
 def _end(context, told, attributes=None):
-    return context.call_on_fit_task_end(**told, reconstruction_attributes=attributes)
+    with _own_draws():
+        return context.call_on_fit_task_end(**told, reconstruction_attributes=attributes)
+
+
+def _own_draws():
+    """Return a context in which a callback does not draw from the streams of the fit."""
+    return seeded(None, torch.device("cpu"))

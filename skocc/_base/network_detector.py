@@ -2,7 +2,6 @@
 
 import copy
 
-import numpy as np
 import torch
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
@@ -221,14 +220,14 @@ class NetworkDetector(TrainedDetector):
 
     def _fit(self, images, run):
         trained, held_out = self._hold_out(images, run)
-        network = copy.deepcopy(self.network_) if run.is_warm else self.build_network()
+        network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         network.to(run.device)
         if not run.is_warm:
             with torch.no_grad():
                 self.prepare(network.eval(), self._batches(images, run.device))
         self._train_network(
             network,
-            lambda batch: self.loss(network, batch),
+            lambda batch: _checked(self, "loss", (), self.loss(network, batch)),
             self._batches(trained, run.device, generator=run.generator),
             images,
             run,
@@ -245,22 +244,38 @@ class NetworkDetector(TrainedDetector):
 
         def scores_of(batch):
             scores = self.sample_scores(network, batch.to(dtype))
-            if tuple(np.shape(scores)) != (len(batch),):
-                raise ValueError(
-                    f"sample_scores of {type(self).__name__} returns one score for each "
-                    f"image. Got {tuple(np.shape(scores))} for {len(batch)} images. Return "
-                    "a tensor of shape (b,)."
-                )
-            return scores
+            return _checked(self, "sample_scores", (len(batch),), scores)
 
         return Scores(map_batches(network, self._batches(images, device), scores_of))
+
+    def _new_network(self):
+        network = self.build_network()
+        if not isinstance(network, torch.nn.Module):
+            raise ValueError(
+                f"build_network of {type(self).__name__} must return a torch.nn.Module. "
+                f"Got a {type(network).__name__}. Return the network itself."
+            )
+        return network
 
     def _batches(self, images, device, **options):
         return ImageBatches(images, self.batch_size, device=device, **options)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
-        return self.build_network()
+        return self._new_network()
+
+
+def _checked(estimator, method, shape, value):
+    """Return what a method of a subclass returned, or raise a ValueError."""
+    is_tensor = isinstance(value, torch.Tensor)
+    if not is_tensor or tuple(value.shape) != shape:
+        shown = f"one of shape {tuple(value.shape)}" if is_tensor else repr(value)
+        expected = f"shape {shape}, a number for each image" if shape else "one number"
+        raise ValueError(
+            f"{method} of {type(estimator).__name__} must return a tensor of {expected}. "
+            f"Got {shown}. Take the mean over other axes."
+        )
+    return value
 
 
 def _missing(estimator, method):

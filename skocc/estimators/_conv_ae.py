@@ -82,7 +82,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
     checkpoint_every : int, default=1
         Epochs from one checkpoint to the next.
     n_epochs : int, default=50
-        Epochs at most.
+        Epochs at most. The network ends with the weights of the best epoch.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -117,7 +117,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
     loss_curve_ : list of float
         Mean error of the copies that were trained on, per epoch.
     validation_loss_curve_ : list of float
-        Mean error of the images themselves, after each epoch.
+        Mean error of the held-out images, or of the images themselves, after each epoch.
     best_epoch_ : int or None
         Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
         were kept; None without an epoch.

@@ -23,6 +23,7 @@ from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
 from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
+from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
 
 _BORDER = 3
@@ -411,7 +412,9 @@ class FeatureCAE(AnomalyMapMixin, TrainedDetector):
         shape = (len(images), self._n_channels, *self.grid_shape_)
         limit = self.max_feature_bytes
         if limit is not None and 4 * math.prod(shape) > limit:
+            logger.info("%s: features are computed in each epoch", type(self).__name__)
             return images
+        logger.info("%s: computes features of %d images", type(self).__name__, len(images))
         batches = ImageBatches(images, self.batch_size, device=device)
         extract = self._extractor(images, device)
         stream = stream_batches(

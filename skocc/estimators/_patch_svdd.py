@@ -26,6 +26,7 @@ from skocc._nets.patch_encoder import (
 from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
+from skocc._samples.log import logger
 from skocc._samples.warnings import warn
 from skocc._samples.windows import window_starts
 from skocc.estimators._patch_pairs import pair_loss
@@ -550,6 +551,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         stage = f"{type(self).__name__}: memory bank"
+        logger.info("%s keeps %s of %s vectors", stage, n_kept, n_vectors)
         return MemoryBank.of_streams(
             stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
             digests,

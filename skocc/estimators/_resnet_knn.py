@@ -25,6 +25,7 @@ from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget,
 from skocc._ops.neighbors import bank_bytes, exact_distances
 from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
+from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
 
 
@@ -455,6 +456,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
         digests, name = [], type(self).__name__
+        logger.info("%s: memory bank keeps %d of %d vectors", name, n_kept, n_vectors)
 
         def embed(batch):
             digests.extend(image_digests(batch))
