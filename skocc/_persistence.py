@@ -175,7 +175,7 @@ def load(path: str | os.PathLike) -> Any:
     return estimator
 
 
-def register(cls: type) -> type:
+def register(detector: type) -> type:
     """Let :func:`save` write, and :func:`load` read, a class of your own.
 
     A file names a class by its name alone, and `load` imports nothing: it knows the classes
@@ -185,19 +185,20 @@ def register(cls: type) -> type:
 
     Parameters
     ----------
-    cls : type
+    detector : type
         Subclass of :class:`skocc.base.BaseDetector`, or of a detector of skocc.
 
     Returns
     -------
-    cls : type
+    detector : type
         The same class, so that `register` can decorate it.
 
     Raises
     ------
     ValueError
-        `cls` is no such class, or its name is that of skocc's or of another registered
-        class. A class that is defined again, as in a notebook, replaces the earlier one.
+        `detector` is no such class, or its name is that of a class of skocc or of another
+        registered one. A class that is defined again, as in a notebook, replaces the
+        earlier one.
 
     See Also
     --------
@@ -212,22 +213,22 @@ def register(cls: type) -> type:
     """
     from skocc._base.detector import BaseDetector
 
-    if not (isinstance(cls, type) and issubclass(cls, BaseDetector)):
+    if not (isinstance(detector, type) and issubclass(detector, BaseDetector)):
         raise ValueError(
-            f"register takes a subclass of skocc.base.BaseDetector. Got {cls!r}. Derive it "
-            "from that class, or from a detector of skocc."
+            f"register takes a subclass of skocc.base.BaseDetector. Got {detector!r}. "
+            "Derive it from that class, or from a detector of skocc."
         )
-    name = cls.__name__
+    name = detector.__name__
     known = _registered.get(name)
-    is_new = known is None or _origin(known) == _origin(cls)
+    is_new = known is None or _origin(known) == _origin(detector)
     if _exported_class(name) is not None or not is_new:
         other = "skocc" if is_new else known.__module__
         raise ValueError(
             f"register needs a name that no other class has. Got {name!r} of "
-            f"{cls.__module__}, which is a class of {other} too. Rename yours."
+            f"{detector.__module__}, which is a class of {other} too. Rename yours."
         )
-    _registered[name] = cls
-    return cls
+    _registered[name] = detector
+    return detector
 
 
 # Classes by their names. A file can name no other code.

@@ -39,7 +39,7 @@ class CollapseWarning(UserWarning):
 class Scores(NamedTuple):
     """Scores of images, and the evidence of whether the network has collapsed.
 
-    Attributes
+    Parameters
     ----------
     scores : ndarray of shape (n,)
         Higher is more normal.
@@ -59,7 +59,7 @@ class Scores(NamedTuple):
 class Run:
     """One call of `fit`.
 
-    Attributes
+    Parameters
     ----------
     device : torch.device
         Device to train on.

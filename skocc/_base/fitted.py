@@ -13,7 +13,7 @@ class Fitted(NamedTuple):
 
     A model file may contain only attributes that its class declares.
 
-    Attributes
+    Parameters
     ----------
     kind : str
         The type of the attribute: "network", a module that ``_empty_network`` builds;
