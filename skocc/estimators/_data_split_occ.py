@@ -31,12 +31,13 @@ from skocc.estimators._data_splitting import (
     kinds_of_batches,
     logits_and_sums,
     losses_of_kinds,
-    reconstruction_similarities,
+    measured_similarities,
     split_typical,
     spread_from_sums,
     weight_groups,
 )
 from skocc.estimators._pretraining import pretrain
+from skocc.estimators._without_effect import DATA_SPLIT_OCC
 
 
 class DataSplitOCC(BaseDetector):
@@ -70,11 +71,12 @@ class DataSplitOCC(BaseDetector):
     balanced : bool, default=False
         Whether atypical images are repeated until the classifier sees as many of them as of
         typical images.
-    backbone : str or torch.nn.Module, default=None
+    backbone : str, torch.nn.Module, class or function, default=None
         Feature extractor. A classification network of torchvision by name, without its
-        last linear layer, or a module, copied, that maps images (b, C, H, W), or rows
-        (b, d), to vectors. None: torchvision's AlexNet for images of 63 pixels a side or
-        more, a compact AlexNet for smaller images, a fully connected network for rows.
+        last linear layer; or a network of your own from images (b, C, H, W), or rows
+        (b, d), to (b, features), see :ref:`own networks <own_networks>`. None:
+        torchvision's AlexNet for images of 63 pixels a side or more, a compact AlexNet for
+        smaller images, a fully connected network for rows.
     weights : None, "imagenet", str or path, default=None
         Initial weights of the backbone: random, as in the paper; torchvision's best
         weights, or those of a name that it has, such as "IMAGENET1K_V1", downloaded once;
@@ -262,7 +264,7 @@ class DataSplitOCC(BaseDetector):
         "reconstruction_metric": [StrOptions({"auto", "ssim", "mse"})],
         "difference": [StrOptions({"abs", "signed"})],
         "balanced": ["boolean"],
-        "backbone": [None, str, nn.Module],
+        "backbone": [None, str, callable],
         "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
@@ -363,6 +365,7 @@ class DataSplitOCC(BaseDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
+    _without_effect = DATA_SPLIT_OCC
     # Two kinds of images, and pairs of each.
     _min_samples = 4
 
@@ -544,15 +547,12 @@ class DataSplitOCC(BaseDetector):
 
     def _similarities(self, autoencoder, images, device):
         """Return the similarity of each image to its reconstruction."""
-        autoencoder, dtype = self._on_device(autoencoder, device), self._dtype(device)
-        metric = self.reconstruction_metric
-
-        def similarities_of(batch):
-            batch = batch.to(dtype)
-            return reconstruction_similarities(autoencoder(batch), batch, metric)
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
+        return measured_similarities(
+            self._on_device(autoencoder, device),
+            ImageBatches(images, self.batch_size, device=device),
+            self._dtype(device),
+            self.reconstruction_metric,
+        )
 
     def _train(self, network, images, typical, run):
         """Minimize the losses of the objective in turn."""

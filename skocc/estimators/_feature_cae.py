@@ -6,7 +6,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
@@ -20,9 +19,11 @@ from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
+from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import check_backbone_channels
+from skocc.estimators._without_effect import FEATURE_CAE
 
 _BORDER = 3
 
@@ -40,23 +41,30 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="resnet50"
-        Name of a classification network of torchvision, or a module, which is copied and
-        which torch.fx can trace.
+    backbone : str, torch.nn.Module, class or function, default="resnet50"
+        Name of a classification network of torchvision; or a network of your own that
+        torch.fx can trace: a module, which is copied, or a class or function that builds
+        one, see :ref:`own networks <own_networks>`.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
         ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
         such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
-        unless this is a path.
-    layers : tuple of str, default=("layer2", "layer3")
+        ``.safetensors``); or random weights. A network of your own stays as it is unless
+        this is a path.
+    layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
-        that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
+        that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
+        stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
+        :ref:`User Guide <default_layers>` lists those of other networks.
     normalization : {"imagenet"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid.
+    autoencoder : torch.nn.Module, class or function, default=None
+        A network of your own from features (b, d, rows, columns) to the same shape: a
+        module, which is copied, or a class or function that builds one; see :ref:`own
+        networks <own_networks>`. None: that of the source.
     latent_dim : int, default=100
         Size of the code of a cell. The layers before it have four times and twice as many
         channels.
@@ -211,11 +219,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
         "contamination": CONTAMINATION_OR_AUTO,
-        "backbone": [str, nn.Module],
+        "backbone": [str, callable],
         "weights": [None, str, os.PathLike],
-        "layers": [tuple, list],
+        "layers": [None, tuple, list],
         "normalization": [None, StrOptions({"imagenet"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
+        "autoencoder": [None, callable],
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
         "cell_aggregation": [StrOptions({"top-k", "max", "mean"})],
         "n_top": [Interval(Integral, 1, None, closed="left")],
@@ -242,9 +251,10 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         *,
         backbone="resnet50",
         weights="imagenet",
-        layers=("layer2", "layer3"),
+        layers=None,
         normalization=None,
         interpolation="average",
+        autoencoder=None,
         latent_dim=100,
         cell_aggregation="top-k",
         n_top=10,
@@ -272,6 +282,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.layers = layers
         self.normalization = normalization
         self.interpolation = interpolation
+        self.autoencoder = autoencoder
         self.latent_dim = latent_dim
         self.cell_aggregation = cell_aggregation
         self.n_top = n_top
@@ -295,6 +306,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.warm_start = warm_start
 
     _min_samples = 3
+    _without_effect = FEATURE_CAE
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -348,7 +360,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         return super().score_samples(X)
 
     def _check_parameters(self, n_samples):
-        check_backbone_channels(self.image_shape_)
+        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
 
     def _fit(self, images, run):
         if not run.is_warm:
@@ -381,12 +393,16 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     def _build_backbone(self, weights):
         join = JoinedMaps(self.interpolation)
-        return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
+        return FrozenFeatures(
+            join, self.backbone, self.layers, weights, self.normalization, self.image_shape_
+        )
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
         if attribute == "backbone_":
             return self._build_backbone(weights=None)
+        if self.autoencoder is not None:
+            return OwnAutoencoder(self.autoencoder, (self._n_channels, *self.grid_shape_))
         return FeatureAutoencoder(self._n_channels, self.latent_dim)
 
     def _check_loaded(self):
@@ -466,9 +482,9 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
         def errors_and_codes(batch):
             features = extract(batch)
-            codes = network.encode(features)
-            errors = squared_error_map(network.decode(codes), features)
-            return self._image_errors(self._normalized(errors)), codes.mean(dim=(2, 3))
+            reconstruction, codes = network.reconstruct(features)
+            errors = squared_error_map(reconstruction, features)
+            return self._image_errors(self._normalized(errors)), codes
 
         batches = ImageBatches(source, self.batch_size, device=device)
         errors, codes = map_batches(network, batches, errors_and_codes)
