@@ -24,8 +24,8 @@ from skocc.datasets import load_mvtec_layout
 
 # By network, the last block of each stride first: 4, 8, 16 and 32.
 CANDIDATES = {
-    "squeezenet1_0": ["10 12", "5 10", "10", "12"],
     "mobilenet_v2": ["6 13", "3 6", "6", "13", "13 17"],
+    "squeezenet1_0": ["10 12", "5 10", "10", "12"],
 }
 N_TRAIN = 100
 
@@ -35,7 +35,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, default=os.environ.get("SKOCC_DATA"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--image-size", type=int, default=128)
+    parser.add_argument("--image-size", type=int, default=96)
     options = parser.parse_args()
     root = Path(options.data)
     tiles = load_mvtec_layout(root / "magnetic_tile")
@@ -52,7 +52,7 @@ def main():
                         backbone=name, weights=root / f"{name}_imagenet.pt",
                         layers=tuple(f"features.{n}" for n in numbers.split()),
                         normalization="imagenet", image_size=options.image_size,
-                        bank_fraction=0.1, memory=folder, random_state=seed, device="cpu",
+                        bank_fraction=0.05, memory=folder, random_state=seed, device="cpu",
                     ).fit(list(good[order[:N_TRAIN]]))  # fmt: skip
                     normal = detector.score_samples(list(good[order[N_TRAIN:]][:100]))
                     scores = detector.score_samples(list(bad))
