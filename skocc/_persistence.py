@@ -28,6 +28,10 @@ from skocc.estimators import MODULES
 _FORMAT = 3
 # Parameters of the running program, not of the model: neither saved nor loaded.
 _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
+# Parameters that may be a network of the user, and what a file has in its place: no name,
+# because `load` imports nothing that a file names.
+_NETWORKS = ("backbone", "autoencoder")
+_OWN_NETWORK = {"own network": True}
 # Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
 # Limit on the bytes of a network that are not in the file but follow from sizes, such as
@@ -50,9 +54,9 @@ def save(estimator, path: str | os.PathLike) -> None:
     Raises
     ------
     ValueError
-        A parameter cannot be written as data, such as a module given as `backbone`, or was
-        changed after `fit` so that it does not match the fitted networks. Use
-        ``joblib.dump`` for these.
+        A parameter cannot be written as data, or was changed after `fit` so that it does
+        not match the fitted networks; or a network of your own computes with more than its
+        parameters and buffers. Use ``joblib.dump`` for these.
     OSError
         The file cannot be written; an existing file is unchanged. The error's `filename` is
         the path.
@@ -67,6 +71,9 @@ def save(estimator, path: str | os.PathLike) -> None:
     -----
     Every estimator can also be stored with pickle or joblib. To exchange models, use
     `save`: reading its files runs no code from the file.
+
+    A network of your own, given as `backbone` or `autoencoder`, has its weights in the
+    file, and nothing else: give it to :func:`load` again.
 
     If the process or the machine stops, the file is either the old one or the complete new
     one. A process that is killed may leave a file whose name starts with ``.skocc-`` or
@@ -97,8 +104,9 @@ def save(estimator, path: str | os.PathLike) -> None:
             f"{advice} joblib.dump, which also takes a Pipeline."
         )
     header, arrays = _take_apart(estimator)
+    networks = {key: getattr(estimator, key) for key in _own_networks(header)}
     try:
-        _put_together(header, arrays)
+        _put_together(header, arrays, networks)
     except ImportError:
         raise
     except Exception as error:
@@ -110,7 +118,7 @@ def save(estimator, path: str | os.PathLike) -> None:
     write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = None) -> Any:
     """Read an estimator that :func:`save` wrote.
 
     Parameters
@@ -118,6 +126,11 @@ def load(path: str | os.PathLike) -> Any:
     path : str or Path
         File that `save` has written, with this or an earlier version of skocc, on a machine
         with or without a GPU.
+    backbone, autoencoder : nn.Module, class or function, default=None
+        The parameter of this name with which the detector was fitted, if that was a network
+        of your own. Its code comes from you, and the weights from the file.
+
+        .. versionadded:: 0.2
 
     Returns
     -------
@@ -129,7 +142,8 @@ def load(path: str | os.PathLike) -> Any:
     ------
     ValueError
         The file does not exist, was not written by `save`, is damaged, or was written by a
-        newer skocc. The error names the file.
+        newer skocc; or it needs `backbone` or `autoencoder`, or another one, or none. The
+        error names the file.
     ImportError
         The model has a network of torchvision, which cannot be imported.
 
@@ -154,12 +168,18 @@ def load(path: str | os.PathLike) -> Any:
     import torch
 
     path = os.fsdecode(path)
+    networks = {"backbone": backbone, "autoencoder": autoencoder}
+    networks = {key: value for key, value in networks.items() if value is not None}
+    advice = (
+        "a file written by skocc.save, or copy it anew; pickles are read by joblib.load"
+    )
     try:
         header, arrays = _read(path)
         version = _check_origin(header, arrays)
         if int(header["format"]) < 3:
             header, arrays = current_form(header, arrays)
-        estimator = _put_together(header, arrays)
+        advice = _advice_on_networks(_own_networks(header), networks) or advice
+        estimator = _put_together(header, arrays, networks)
         with torch.inference_mode(False):  # else the networks could not be trained
             _fill(estimator, arrays)
     except ImportError:
@@ -168,8 +188,7 @@ def load(path: str | os.PathLike) -> Any:
     except Exception as error:
         # Without the error itself, which would print unescaped text of the file.
         raise ValueError(
-            f"{path!r} cannot be read as a model: {_shown(error)}. Pass a file written by "
-            "skocc.save, or copy it anew; pickles are read by joblib.load."
+            f"{path!r} cannot be read as a model: {_shown(error)}. Pass {advice}."
         ) from None
     warn_about_version(type(estimator).__name__, version)
     return estimator
@@ -278,6 +297,11 @@ def _take_apart(estimator):
                 arrays[f"{name}/{part}"] = getattr(value, part)
         elif kind.kind == "network":
             for entry, tensor in value.state_dict().items():
+                if not hasattr(tensor, "cpu"):
+                    raise ValueError(
+                        f"{name} has a state that is no tensor. Got {entry!r}, a "
+                        f"{type(tensor).__name__}. Use joblib.dump."
+                    )
                 arrays[f"{name}/{entry}"] = tensor.cpu().numpy()
         elif kind.is_list:
             for index, array in enumerate(value):
@@ -297,6 +321,19 @@ def _take_apart(estimator):
         "versions": versions.installed_versions() | {"skocc": versions.__version__},
     }
     return header, arrays
+
+
+def _own_networks(header):
+    """Return the names of parameters that were networks of the user."""
+    return [name for name in _NETWORKS if header["params"].get(name) == _OWN_NETWORK]
+
+
+def _advice_on_networks(needed, given):
+    """Return what to pass instead where a file needs networks of the user."""
+    if not needed:
+        return "no network" if given else ""
+    names = " and ".join(f"{name}=" for name in needed)
+    return f"the network that the detector was fitted with as {names}, and no other"
 
 
 def _read(path):
@@ -339,14 +376,14 @@ def _digest(header, arrays):
     return digest.hexdigest()
 
 
-def _put_together(header, arrays):
+def _put_together(header, arrays, own_networks):
     """Return the estimator with networks on the device "meta", or raise an error.
 
     The attributes must match each other. The arrays are not copied.
     """
     import torch
 
-    estimator = _with_parameters(header)
+    estimator = _with_parameters(header, own_networks)
     values, attributes = header["values"], estimator._fitted_attributes
     groups = {}
     for key, array in arrays.items():
@@ -388,10 +425,16 @@ def _put_together(header, arrays):
     return estimator
 
 
-def _with_parameters(header):
-    """Return an unfitted estimator with the parameters of a file."""
+def _with_parameters(header, own_networks):
+    """Return an unfitted estimator with the parameters of a file, and own networks."""
     import torch
 
+    needed = _own_networks(header)
+    if {*needed} != own_networks.keys():
+        raise ValueError(
+            f"it was fitted with {' and '.join(needed) or 'no network'} of the user's. Got "
+            f"{' and '.join(own_networks) or 'none'}"
+        )
     name, version = header["estimator"], header["versions"]["skocc"]
     public_class = _public_class(name)
     if public_class is None:
@@ -409,8 +452,9 @@ def _with_parameters(header):
     params = {
         key: None if key in _OF_THE_PROGRAM else _decode(value)
         for key, value in params.items()
+        if key not in needed
     }
-    estimator = public_class(**params)
+    estimator = public_class(**params, **own_networks)
     estimator._validate_params()
     if getattr(estimator, "device", None) is not None:
         torch.device(estimator.device)
@@ -568,6 +612,8 @@ def _encode(value, key):
         return os.fspath(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if key in _NETWORKS and callable(value):
+        return _OWN_NETWORK
     if type(value).__module__ == "torch" and type(value).__name__ == "device":
         return str(value)
     raise ValueError(
@@ -594,12 +640,13 @@ def _decode_attribute(name, value, kind):
         value = value["text"]
         if _is_list_of(lambda item: isinstance(item, str), value):
             return np.array(value, dtype=object)
-    value = _decode(value) if kind == "integers" else value
+    value = _decode(value) if kind in ("integers", "layers") else value
     valid = {
         "bool": lambda: isinstance(value, bool),
         "count": lambda: _is_int(value) and value >= 0,
         "float": lambda: _is_real(value) and math.isfinite(value),
         "integers": lambda: isinstance(value, tuple) and all(map(_is_int, value)),
+        "layers": lambda: isinstance(value, tuple) and all(map(_is_layer, value)),
         "losses": lambda: _are_losses(value),
         "loss lists": lambda: _is_list_of(_are_losses, value),
     }
@@ -610,6 +657,10 @@ def _decode_attribute(name, value, kind):
 
 def _is_int(value):
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_layer(value):
+    return _is_int(value) or isinstance(value, str)
 
 
 def _is_real(value):

@@ -61,7 +61,7 @@ def small_maps():
 
 
 TINY = {"backbone": "shufflenet_v2_x0_5", "weights": None, "image_size": 32}
-RESIDUAL = {"architecture": "residual", "channels": (4, 4, 8, 8)}
+RESIDUAL = {"backbone": "residual", "channels": (4, 4, 8, 8)}
 PATCHES = {"patch_size": 8, "n_crops": 2}
 CUT_CLIPS = {"clip_length": None, "embedding_dim": 8, "warm_up_n_epochs": 10}
 # Attributes that are compared as well.
@@ -87,8 +87,16 @@ CASES = {
     "DeepSVDD-color": ("DeepSVDD", {"contamination": "auto"}, PICTURE),
     "DeepSVDD-widths": ("DeepSVDD", {"channels": (4, 6), "embedding_dim": 7}, PICTURE),
     "DeepSVDD-none": ("DeepSVDD", {"normalization": None}, EIGHT),
-    "DeepSVDD-backbone": ("DeepSVDD", {**TINY, "normalization": "imagenet"}, PICTURE),
-    "DeepSVDD-module": ("DeepSVDD", {"backbone": small_module}, PICTURE),
+    "DeepSVDD-backbone": (
+        "DeepSVDD",
+        {**TINY, "normalization": "imagenet", "pretrain_n_epochs": 0},
+        PICTURE,
+    ),
+    "DeepSVDD-module": (
+        "DeepSVDD",
+        {"backbone": small_module, "pretrain_n_epochs": 0},
+        PICTURE,
+    ),
     "DeepSVDD-files": ("DeepSVDD", {"image_size": (10, 8)}, "files"),
     "MOCCA": ("MOCCA", {}, EIGHT),
     "MOCCA-soft": ("MOCCA", {"warm_up_n_epochs": 0}, EIGHT),
@@ -97,7 +105,11 @@ CASES = {
         {"warm_up_n_epochs": 1, "radius_update": "epoch", "distance": "euclidean"},
         EIGHT,
     ),
-    "MOCCA-hard": ("MOCCA", {"boundary": "hard", "contamination": "auto"}, EIGHT),
+    "MOCCA-hard": (
+        "MOCCA",
+        {"boundary": "hard", "contamination": "auto", "warm_up_n_epochs": 10},
+        EIGHT,
+    ),
     "MOCCA-layers": ("MOCCA", {"layers": (-1, 0), "filter_init": "dictionary"}, EIGHT),
     "MOCCA-warm": ("MOCCA", {"warm_start": True, "warm_up_n_epochs": 1}, EIGHT),
     "MOCCA-rows": ("MOCCA", {}, ROW),
@@ -106,7 +118,7 @@ CASES = {
     "MOCCA-residual-plain": (
         "MOCCA",
         {
-            **RESIDUAL, "architecture": "plain_residual", "batch_norm": "frozen",
+            **RESIDUAL, "backbone": "plain_residual", "batch_norm": "frozen",
             "normalization": "gcn",
         },
         PICTURE,
@@ -126,7 +138,10 @@ CASES = {
     ),
     "VideoMOCCA-no-reconstruction": (
         "VideoMOCCA",
-        {**CUT_CLIPS, "reconstruction_weight": 0.0, "boundary": "hard"},
+        {
+            "clip_length": None, "embedding_dim": 8, "warm_up_n_epochs": 5,
+            "reconstruction_weight": 0.0, "boundary": "hard",
+        },
         (CLIPS, CLIPS[::-1]),
     ),
     "VideoMOCCA-warm": (

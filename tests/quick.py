@@ -24,8 +24,7 @@ SMALL = {
     },
     "DeepFeatures": FIRST_CONV,
     "DeepSVDD": {
-        "pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2,
-        "filter_init": "random",
+        "pretrain_n_epochs": 2, "n_epochs": 2, "filter_init": "random",
     },
     "FeatureCAE": {
         "n_epochs": 2, "n_iter_no_change": None, "latent_dim": 32, **FIRST_CONV,
@@ -57,7 +56,7 @@ RANKING = {
         },
         0.75,
     ),
-    "DeepSVDD": ({"pretrain_n_epochs": 40, "warm_up_n_epochs": 0, "n_epochs": 40}, 0.9),
+    "DeepSVDD": ({"pretrain_n_epochs": 40, "n_epochs": 40}, 0.9),
     # The few features of an untrained layer say little of a cell, unless they are
     # centered, and what is normal takes more steps to learn.
     "FeatureCAE": ({"n_epochs": 40, "normalization": "imagenet", "batch_size": 10}, 0.9),

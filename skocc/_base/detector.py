@@ -11,6 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.callbacks import CallbackSupportMixin, FitCallbacks
 from skocc._base.constraints import DETECTOR_CONSTRAINTS
+from skocc._base.effects import check_effects
 from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
@@ -154,6 +155,9 @@ class BaseDetector(
     ``_check_parameters(n_samples)``
         Raise a ValueError for parameters that do not suit each other or ``image_shape_``.
         This method is optional.
+    ``_without_effect``
+        Parameters that change nothing beside the values of others, as
+        :class:`~skocc._base.effects.NoEffect`. This attribute is optional.
     ``_auto_offset(train_scores)``
         Return the threshold for ``contamination="auto"``. This method is optional.
     ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
@@ -195,6 +199,7 @@ class BaseDetector(
     # Spread below which the network counts as collapsed. Features of a random network may
     # differ by 1e-3 of their magnitude and still rank images.
     _min_spread = 1e-3
+    _without_effect: tuple = ()
 
     def __init__(
         self,
@@ -246,6 +251,7 @@ class BaseDetector(
             images = self._read(X, reset=not is_warm, min_samples=int(min_samples))
             warn_about_anomalies(y)
             # Before a GPU is given the images, for which all files may be decoded.
+            check_effects(self)
             self._check_parameters(len(images))
             name = type(self).__name__
             logger.info("%s: fits %d samples %s", name, len(images), images.shape[1:])

@@ -18,9 +18,9 @@ class Fitted(NamedTuple):
     kind : str
         The type of the attribute: "network", a module that ``_empty_network`` builds;
         "float", a finite number; "bool"; "count", an int of at least 0; "integers", a tuple
-        of int; "losses", a list of floats; "loss lists", a list of such lists; "text", an
-        array of text; "bank", a memory bank whose vectors have `axes`. For any other array,
-        `kind` is the dtype.
+        of int; "layers", a tuple of int and str; "losses", a list of floats; "loss lists",
+        a list of such lists; "text", an array of text; "bank", a memory bank whose vectors
+        have `axes`. For any other array, `kind` is the dtype.
     axes : tuple of str and int, default=()
         Sizes of the axes of an array, all at least 1. A name stands for the same size in
         all attributes; ``_check_loaded`` may determine that size.

@@ -6,6 +6,7 @@ import torch
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
+from skocc._base.effects import NO_HELD_OUT_IMAGES
 from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
@@ -123,6 +124,7 @@ class NetworkDetector(TrainedDetector):
 
     _parameter_constraints = TRAINING_CONSTRAINTS
     _fitted_attributes = TRAINED_ATTRIBUTES
+    _without_effect = (NO_HELD_OUT_IMAGES,)
 
     def __init__(
         self,

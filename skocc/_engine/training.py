@@ -142,11 +142,11 @@ class Convergence(StoppingRule):
         Training ends if the mean loss of each kind of batch has changed by less than this
         from one epoch to the next, for `n_iter_no_change` epochs. None means that training
         does not end early.
-    n_iter_no_change : int
-        Number of epochs.
+    n_iter_no_change : int or None
+        Number of epochs. None means the same as for `tol`.
     """
 
-    def __init__(self, tol: float | None, n_iter_no_change: int):
+    def __init__(self, tol: float | None, n_iter_no_change: int | None):
         super().__init__()
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
@@ -154,7 +154,7 @@ class Convergence(StoppingRule):
     def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
         """Return whether no curve has changed for `n_iter_no_change` epochs."""
         n_epochs = self.n_iter_no_change
-        if self.tol is None or len(kind_loss_curves[0]) <= n_epochs:
+        if self.tol is None or n_epochs is None or len(kind_loss_curves[0]) <= n_epochs:
             return False
         return all(
             abs(after - before) < self.tol

@@ -133,12 +133,23 @@ def check_like(images, like, name):
     )
 
 
-def check_backbone_channels(image_shape):
-    """Raise a ValueError for images (H, W, C) that are neither gray nor RGB."""
-    if image_shape[2] not in (1, 3):
+def check_backbone_channels(image_shape, backbone="", normalization=None):
+    """Raise a ValueError for images that a network of torchvision cannot take.
+
+    Parameters
+    ----------
+    image_shape : tuple (H, W, C)
+    backbone : str, nn.Module, class or function, default=""
+        Name of a network, or one of the user, which may take other channels.
+    normalization : {"imagenet"} or None, default=None
+        "imagenet" is for gray or RGB images whatever the network takes.
+    """
+    is_named = isinstance(backbone, str) or normalization is not None
+    if is_named and (len(image_shape) != 3 or image_shape[2] not in (1, 3)):
         raise ValueError(
-            "A backbone needs 1 or 3 channels. Got images of shape "
-            f"{image_shape} (H, W, C). Pass for example X[:, :, :, :3]."
+            "A backbone of torchvision needs 1 or 3 channels, and so does "
+            f"normalization='imagenet'. Got samples of shape {image_shape}. Pass for "
+            "example X[:, :, :, :3], or a module of your own with normalization=None."
         )
 
 

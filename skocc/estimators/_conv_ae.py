@@ -21,11 +21,14 @@ from skocc._engine.batches import ImageBatches
 from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.inference import map_batches
 from skocc._nets.conv_autoencoder import ConvAutoencoder
+from skocc._nets.own import channels_first, in_channels, subject
+from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
+from skocc.estimators._without_effect import CONV_AE
 
 _BORDER = 4
 # Parameters that may change between two fits of which the second goes on from the first.
@@ -52,6 +55,10 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         How an image is compared with its reconstruction, in training as in scores and maps.
         "mse" takes the squared error of pixels, "ssim" one minus the structural similarity
         of windows of 11 by 11 pixels, which compares patterns.
+    autoencoder : torch.nn.Module, class or function, default=None
+        A network of your own from images (b, C, H, W) to the same shape: a module, which is
+        copied, or a class or function that builds one; see :ref:`own networks
+        <own_networks>`. Images need not lie in [0, 1] then. None: that of the source.
     base_channels : int, default=32
         Channels after the first layer; later ones have two, four and eight times as many.
     border : int, default=None
@@ -113,7 +120,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
     ----------
     network_ : torch.nn.Module
         The autoencoder, on the CPU; maps (n, 3, H, W) to the same shape, (n, C, H, W) for
-        images of C channels other than 1.
+        images of C channels other than 1, and one of your own takes what it takes.
     loss_curve_ : list of float
         Mean error of the copies that were trained on, per epoch.
     validation_loss_curve_ : list of float
@@ -199,6 +206,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
         "reconstruction_metric": [StrOptions({"mse", "ssim"})],
+        "autoencoder": [None, callable],
         "base_channels": [Interval(Integral, 1, None, closed="left")],
         "border": [None, Interval(Integral, 0, None, closed="left")],
         "augmentation": ["boolean"],
@@ -213,6 +221,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         self,
         *,
         reconstruction_metric="mse",
+        autoencoder=None,
         base_channels=32,
         border=None,
         augmentation=True,
@@ -236,6 +245,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         warm_start=False,
     ):
         self.reconstruction_metric = reconstruction_metric
+        self.autoencoder = autoencoder
         self.base_channels = base_channels
         self.border = border
         self.augmentation = augmentation
@@ -258,6 +268,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
+    _without_effect = CONV_AE
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -313,7 +324,8 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         return super().score_samples(X)
 
     def _fit(self, images, run):
-        warn_about_range(images)
+        if self.autoencoder is None:
+            warn_about_range(images)
         network = (
             copy.deepcopy(self.network_) if run.is_warm else self._empty_network("network_")
         )
@@ -360,6 +372,8 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
+        if self.autoencoder is not None:
+            return OwnAutoencoder(self.autoencoder, channels_first(self.image_shape_))
         n_channels = self.image_shape_[2]
         return ConvAutoencoder(3 if n_channels == 1 else n_channels, self.base_channels)
 
@@ -381,7 +395,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         def loss_fn(batch):
             if network.training and vary is not None:
                 batch = vary(batch)
-            batch = _in_color(batch)
+            batch = in_channels(batch, network.n_channels)
             return self._errors(network(batch), batch).mean()
 
         batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
@@ -431,11 +445,10 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         network, dtype = self._on_device(self.network_, device), self._dtype(device)
 
         def errors_and_codes(batch):
-            batch = _in_color(batch.to(dtype))
-            codes = network.encode(batch)
-            reconstruction = network.decode(codes, batch.shape[2:])
+            batch = in_channels(batch.to(dtype), network.n_channels)
+            reconstruction, codes = network.reconstruct(batch)
             errors = self._errors(reconstruction, batch).double().mean(dim=(1, 2))
-            return errors, codes.mean(dim=(2, 3))
+            return errors, codes
 
         batches = ImageBatches(images, self.batch_size, device=device)
         errors, codes = map_batches(network, batches, errors_and_codes)
@@ -445,7 +458,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         network, dtype = self._on_device(self.network_, device), self._dtype(device)
 
         def maps_of(batch):
-            batch = _in_color(batch.to(dtype))
+            batch = in_channels(batch.to(dtype), network.n_channels)
             errors = self._errors(network(batch), batch, inside=False)
             if self.reconstruction_metric == "ssim":
                 # Pixels beyond the centers of the outermost windows repeat their errors.
@@ -460,11 +473,8 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
 def _plain(value):
     """Return a parameter as what a file of plain values holds."""
     value = value.item() if isinstance(value, np.generic) else value
+    if callable(value):
+        return subject(value)
     # Any RandomState resumes from the state in the checkpoint.
     is_plain = isinstance(value, int | float | str | None)
     return value if is_plain else type(value).__name__
-
-
-def _in_color(batch):
-    """Return (b, C, H, W), gray repeated to three channels."""
-    return batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch

@@ -33,12 +33,13 @@ from skocc.estimators._data_splitting import (
     kinds_of_batches,
     logits_and_sums,
     loss_of_turns,
-    similarities_of,
+    measured_similarities,
     split_typical,
     spread_from_sums,
     weight_groups,
 )
 from skocc.estimators._pretraining import pretrain
+from skocc.estimators._without_effect import DATA_SPLIT_OCC
 
 
 class DataSplitOCC(TrainedDetector):
@@ -72,11 +73,12 @@ class DataSplitOCC(TrainedDetector):
     balanced : bool, default=False
         Whether atypical images are repeated until the classifier sees as many of them as of
         typical images.
-    backbone : str or torch.nn.Module, default=None
+    backbone : str, torch.nn.Module, class or function, default=None
         Feature extractor. A classification network of torchvision by name, without its
-        last linear layer, or a module, copied, that maps images (b, C, H, W), or rows
-        (b, d), to vectors. None: torchvision's AlexNet for images of 63 pixels a side or
-        more, a compact AlexNet for smaller images, a fully connected network for rows.
+        last linear layer; or a network of your own from images (b, C, H, W), or rows
+        (b, d), to (b, features), see :ref:`own networks <own_networks>`. None:
+        torchvision's AlexNet for images of 63 pixels a side or more, a compact AlexNet for
+        smaller images, a fully connected network for rows.
     weights : None, "imagenet", str or path, default=None
         Initial weights of the backbone: random, as in the paper; torchvision's best
         weights, or those of a name that it has, such as "IMAGENET1K_V1", downloaded once;
@@ -116,18 +118,16 @@ class DataSplitOCC(TrainedDetector):
     tol : float or None, default=1e-3
         Training ends when the mean of each of the losses has changed by less than `tol`
         from epoch to epoch, `n_iter_no_change` times in a row. None: it does not end early.
-        With held-out images, their loss says when to stop instead.
     validation_fraction : float, default=0.0
-        Fraction of typical and of atypical images that the classifier is not trained on, in
-        [0, 1); their intra-class loss after each epoch says when to stop, and the weights
-        of the best epoch are kept. It cannot be combined with `weight_average`.
+        Fraction of typical and of atypical images that is held out of the classifier's
+        training, in [0, 1); their intra-class loss says when to stop, and the weights of
+        the best epoch are kept.
     n_iter_no_change : int or None, default=5
-        Epochs without a change of the losses, see `tol`, or without a lower loss of the
-        held-out images, after which training ends. None: it never ends early.
+        See `tol`; or epochs without a lower held-out loss. None: it never ends early.
     weight_average : float, default=None
         Decay, in (0, 1), of an exponential average of the classifier's weights and of
         BatchNorm's statistics over the steps of training. `network_` has these averages;
-        0.95 averages over some twenty steps. None: `network_` has those of the last step.
+        0.95 averages over some twenty steps. It excludes `validation_fraction`.
     mixed_precision : bool, default=False
         Whether both trainings compute in bfloat16 where torch considers that safe. It is
         faster on processors made for it only. Scores are computed in full precision.
@@ -180,11 +180,9 @@ class DataSplitOCC(TrainedDetector):
     loss_curve_ : list of float
         Mean of the losses per epoch of the classifier.
     validation_loss_curve_ : list of float
-        Intra-class loss of the held-out images after each epoch, in eval mode; empty
-        without them.
+        Intra-class loss of the held-out images after each epoch; empty without them.
     best_epoch_ : int or None
-        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
-        were kept; None without held-out images.
+        Index of the epoch whose weights were kept; None without held-out images.
     step_loss_curves_ : list of list of float
         Closeness, intra-class and dispersion loss per epoch of the last `fit`; intra-class
         loss alone for the controls.
@@ -276,7 +274,7 @@ class DataSplitOCC(TrainedDetector):
         "reconstruction_metric": [StrOptions({"auto", "ssim", "mse"})],
         "difference": [StrOptions({"abs", "signed"})],
         "balanced": ["boolean"],
-        "backbone": [None, str, nn.Module],
+        "backbone": [None, str, callable],
         "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
@@ -376,6 +374,7 @@ class DataSplitOCC(TrainedDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
+    _without_effect = DATA_SPLIT_OCC
     # Two kinds of images, and pairs of each.
     _min_samples = 4
 
@@ -490,18 +489,17 @@ class DataSplitOCC(TrainedDetector):
         # A backbone that does not fit raises before anything is trained.
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         if self.objective == "naive":
-            autoencoder = similarities = self.latent_dim_ = None
-            typical = np.ones(len(images), dtype=bool)
+            self.autoencoder_ = self.reconstruction_similarity_ = self.latent_dim_ = None
+            self.typical_ = np.ones(len(images), dtype=bool)
         else:
             warn_about_range(images)
-            autoencoder = self._train_autoencoder(images, run)
-            similarities = self._similarities(autoencoder, images, run.device)
-            typical = split_typical(similarities, self.atypical_fraction)
+            self.autoencoder_ = self._train_autoencoder(images, run)
+            similarities = self._similarities(self.autoencoder_, images, run.device)
+            self.reconstruction_similarity_ = similarities
+            self.typical_ = split_typical(similarities, self.atypical_fraction)
         # Drawn last, so that a seed gives the same split for every objective.
         network = self._networks().with_distance(network).to(run.device)
-        self.autoencoder_ = autoencoder
-        self.reconstruction_similarity_, self.typical_ = similarities, typical
-        self.step_loss_curves_ = self._train(network, images, typical, run)
+        self.step_loss_curves_ = self._train(network, images, self.typical_, run)
         self._keep(network, images, run)
 
     def _keep(self, network, images, run):
@@ -555,9 +553,12 @@ class DataSplitOCC(TrainedDetector):
 
     def _similarities(self, autoencoder, images, device):
         """Return the similarity of each image to its reconstruction."""
-        autoencoder, dtype = self._on_device(autoencoder, device), self._dtype(device)
-        batches = ImageBatches(images, self.batch_size, device=device)
-        return similarities_of(autoencoder, batches, dtype, self.reconstruction_metric)
+        return measured_similarities(
+            self._on_device(autoencoder, device),
+            ImageBatches(images, self.batch_size, device=device),
+            self._dtype(device),
+            self.reconstruction_metric,
+        )
 
     def _train(self, network, all_images, typical, run):
         """Minimize the losses of the objective in turn, and return the curve of each."""
@@ -568,7 +569,6 @@ class DataSplitOCC(TrainedDetector):
         )
         kinds = kinds_of_batches(images, typical, batches_of, constrained, self.balanced)
         is_frozen = self.backbone is not None and self.batch_norm != "train"
-        n_epochs = self.n_iter_no_change
         history = self._train_network(
             network,
             loss_of_turns(network, run.generator, constrained, is_frozen),
@@ -577,7 +577,7 @@ class DataSplitOCC(TrainedDetector):
             run,
             held_out=held_out,
             parameters=weight_groups(network),
-            stopping=None if n_epochs is None else Convergence(self.tol, n_epochs),
+            stopping=Convergence(self.tol, self.n_iter_no_change),
             mixed_precision=self.mixed_precision,
             weight_average=self.weight_average,
         )

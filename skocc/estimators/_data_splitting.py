@@ -20,10 +20,11 @@ from skocc._nets.alexnet import (
     alexnet_widths,
 )
 from skocc._nets.architectures import ROW_DIM, ROW_WIDTHS
-from skocc._nets.backbones import BackboneEncoder, count_features
+from skocc._nets.backbones import BackboneEncoder
 from skocc._nets.distance import LearntDistance
 from skocc._nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
 from skocc._nets.normalization import freeze_batch_norm
+from skocc._nets.own import channels_first, subject
 from skocc._ops.losses import (
     closeness_loss,
     dispersion_loss,
@@ -99,12 +100,11 @@ class SplitNetworks:
         """
         if self._is_rows and (self.backbone is None or isinstance(self.backbone, str)):
             return self._dense_extractor()
-        shape, backbone = self.sample_shape, self.backbone
-        if backbone is None:
-            if min(shape[:2]) < ALEXNET_SIZE or shape[2] not in (1, 3):
-                return self._compact_extractor()
-            backbone = "alexnet"
-        return _backbone_extractor(backbone, weights, self._in_shape)
+        if self.is_ours:
+            return self._compact_extractor()
+        backbone = "alexnet" if self.backbone is None else self.backbone
+        extractor = BackboneEncoder(backbone, weights, hidden=True)
+        return extractor, extractor.adapt(self._in_shape)
 
     def with_distance(self, network):
         """Return feature extractor and classifier with the distance, where it is needed.
@@ -147,13 +147,20 @@ class SplitNetworks:
         return alexnet_code_size(n_channels, height, width, self.latent_dim == "map")
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the extractor is the compact AlexNet, or the network for rows."""
+        shape = self.sample_shape
+        return self.backbone is None and (
+            self._is_rows or min(shape[:2]) < ALEXNET_SIZE or shape[2] not in (1, 3)
+        )
+
+    @property
     def _is_rows(self):
         return len(self.sample_shape) == 1
 
     @property
     def _in_shape(self):
-        shape = self.sample_shape
-        return shape if self._is_rows else (shape[2], *shape[:2])
+        return channels_first(self.sample_shape)
 
     def _dense_extractor(self):
         if self.backbone is not None:
@@ -193,23 +200,7 @@ class SplitNetworks:
 
 
 def _shown(backbone):
-    return repr(backbone) if isinstance(backbone, str) else f"a {type(backbone).__name__}"
-
-
-def _backbone_extractor(backbone, weights, in_shape):
-    """Return a network of torchvision or a module, and how many features it has."""
-    is_named = isinstance(backbone, str)
-    extractor = BackboneEncoder(
-        backbone, weights, hidden=True, n_channels=3 if is_named else 1
-    )
-    try:
-        return extractor, count_features(extractor, in_shape)
-    except ValueError:
-        if len(in_shape) == 1 or in_shape[0] != 1 or is_named:
-            raise
-    # A module that does not take gray images takes them in color.
-    extractor.n_channels = 3
-    return extractor, count_features(extractor, in_shape)
+    return repr(backbone) if isinstance(backbone, str) else subject(backbone)
 
 
 def check_windows(reconstruction_metric: str, sample_shape: tuple[int, ...]) -> None:
@@ -247,24 +238,26 @@ def reconstruction_similarities(
     return -(reconstruction - batch).square().flatten(1).mean(dim=1)
 
 
-def similarities_of(autoencoder, batches, dtype, reconstruction_metric):
-    """Return the similarity (n,), float64, of all samples to their reconstructions.
+def measured_similarities(
+    autoencoder: nn.Module, batches, dtype: torch.dtype, reconstruction_metric: str
+) -> np.ndarray:
+    """Return the similarities (n,) of all samples to their reconstructions, float64.
 
     Parameters
     ----------
     autoencoder : torch.nn.Module
-        Of `dtype`.
-    batches : iterable of Tensor
+    batches : iterable
     dtype : torch.dtype
+        Precision of the autoencoder.
     reconstruction_metric : {"auto", "ssim", "mse"}
     """
 
-    def of_batch(batch):
+    def similarities_of(batch):
         batch = batch.to(dtype)
-        reconstructions = autoencoder(batch)
-        return reconstruction_similarities(reconstructions, batch, reconstruction_metric)
+        reconstruction = autoencoder(batch)
+        return reconstruction_similarities(reconstruction, batch, reconstruction_metric)
 
-    return map_batches(autoencoder, batches, of_batch).astype(np.float64)
+    return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
 
 
 def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndarray:

@@ -25,9 +25,14 @@ from skocc._nets.architectures import lenet_architecture, row_architecture
 from skocc._nets.backbones import BackboneEncoder
 from skocc._nets.lenet import LeNetEncoder
 from skocc._nets.normalization import ImageNetNormalization
+from skocc._nets.own import channels_first
 from skocc._ops.losses import squared_distance
 from skocc._ops.tensors import tensor_view
-from skocc._samples.validation import check_backbone_images, check_integers
+from skocc._samples.validation import (
+    check_backbone_channels,
+    check_backbone_images,
+    check_integers,
+)
 from skocc.estimators._pretraining import (
     contrast_normalization,
     has_contrast,
@@ -40,6 +45,7 @@ from skocc.estimators._spheres import (
     initial_centers,
     make_boundary,
 )
+from skocc.estimators._without_effect import DEEP_SVDD
 
 
 class DeepSVDD(TrainedDetector):
@@ -68,17 +74,18 @@ class DeepSVDD(TrainedDetector):
         Whether the radius of a soft boundary is updated after each batch or each epoch.
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radius of a soft boundary.
-    backbone : str or torch.nn.Module, default=None
+    backbone : str, torch.nn.Module, class or function, default=None
         Name of a classification network of torchvision, such as "resnet18" or
-        "mobilenet_v2", used without its classifier and trained in all its layers; or a
-        module that maps (b, 3, H, W) to (b, d), which is copied. None: a LeNet, or a fully
-        connected network for plain rows.
+        "mobilenet_v2", used without its classifier and trained in all its layers. Or a
+        network of your own from images (b, C, H, W), or rows (b, d), to (b, features): a
+        module, which is copied, or a class or function that builds one; see :ref:`own
+        networks <own_networks>`. None: a LeNet, or a fully connected network for rows.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         Initial weights of a backbone: torchvision's best ImageNet weights, which are its
         second ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a
         name that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``,
-        ``.pth`` or ``.safetensors``); or random weights. A module given as `backbone`
-        starts as it is unless this is a path.
+        ``.pth`` or ``.safetensors``); or random weights. A network of your own starts as it
+        is unless this is a path.
     channels : tuple of int, default=None
         Channels of the stages of the LeNet, or units of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
@@ -108,7 +115,7 @@ class DeepSVDD(TrainedDetector):
         trains on all images for all epochs.
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
-        it never ends early. Without held-out images it has no effect.
+        it never ends early. It has no effect without held-out images.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -241,7 +248,7 @@ class DeepSVDD(TrainedDetector):
         "nu": [Interval(Real, 0, 1, closed="right")],
         "radius_update": [StrOptions({"batch", "epoch"})],
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
-        "backbone": [None, str, nn.Module],
+        "backbone": [None, str, callable],
         "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
@@ -324,6 +331,7 @@ class DeepSVDD(TrainedDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
+    _without_effect = DEEP_SVDD
 
     def fit(self, X, y=None) -> "DeepSVDD":
         """Learn the sphere around normal images.
@@ -428,7 +436,7 @@ class DeepSVDD(TrainedDetector):
                 "normalization='imagenet' is for networks trained on ImageNet. Got "
                 "backbone=None. Set backbone, or normalization='gcn'."
             )
-        encoder = self._build_encoder(weights)
+        encoder = self._build_encoder(weights, normalization)
         if normalization == "gcn":
             normalize = contrast_normalization(images)
         elif normalization == "imagenet":
@@ -444,12 +452,18 @@ class DeepSVDD(TrainedDetector):
     def _check_loaded(self):
         return {"d": self.network_(sample_without_values(self.image_shape_)).shape[1]}
 
-    def _build_encoder(self, weights):
+    def _build_encoder(self, weights, normalization):
+        if self.backbone is None:
+            return self._architecture().encoder()
         shape = self.image_shape_
-        if self.backbone is not None:
+        if isinstance(self.backbone, str):
             check_backbone_images(shape)
-            return BackboneEncoder(self.backbone, weights)
-        return self._architecture().encoder()
+        elif normalization == "imagenet":
+            check_backbone_channels(shape, normalization=normalization)
+            shape = (*shape[:2], 3)  # to which gray is normalized
+        encoder = BackboneEncoder(self.backbone, weights)
+        encoder.adapt(channels_first(shape))
+        return encoder
 
     def _architecture(self):
         build = row_architecture if len(self.image_shape_) == 1 else lenet_architecture

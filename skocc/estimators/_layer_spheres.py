@@ -16,6 +16,8 @@ from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.device import sample_without_values
 from skocc._engine.training import milestone_schedule
+from skocc._nets.layer_encoder import LayerEncoder
+from skocc._nets.own import channels_first
 from skocc._ops.losses import squared_distance
 from skocc._ops.tensors import tensor_view
 from skocc._samples.validation import check_integers
@@ -49,7 +51,7 @@ class LayerSpheres(TrainedDetector):
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
-        "layers_": Fitted("integers"),
+        "layers_": Fitted("layers"),
         "centers_": Fitted("float32", ("d",), is_list=True),
         "radii_": Fitted("float64", ("n_layers",)),
     }
@@ -93,7 +95,7 @@ class LayerSpheres(TrainedDetector):
             network = copy.deepcopy(self.network_).to(run.device)
         else:
             network = self._build_network(images).to(run.device)
-        layers = self._check_layers(network.encoder.n_layers)
+        layers = self._check_layers(network.encoder)
 
         def sample(batch):
             return patches.sample(network.normalize(batch), run.generator)
@@ -135,11 +137,20 @@ class LayerSpheres(TrainedDetector):
         """Return how samples are cut into the patches that the network takes."""
         return WholeSamples(self.image_shape_)
 
+    def _own_encoder(self, weights):
+        """Return `backbone`, tried out on a patch without values."""
+        encoder = LayerEncoder(self.backbone, weights)
+        encoder.adapt(channels_first(self._patches().shape))
+        return encoder
+
     def _default_layers(self, n_layers):
         return tuple(range(n_layers))
 
-    def _check_layers(self, n_layers):
-        """Return the layers as numbers from 0 on, ascending."""
+    def _check_layers(self, encoder):
+        """Return the layers as numbers from 0 on, ascending, or as names."""
+        if isinstance(encoder, LayerEncoder):
+            return encoder.ordered(self.layers)
+        n_layers = encoder.n_layers
         if self.layers is None:
             return self._default_layers(n_layers)
         layers = tuple(self.layers)
@@ -173,7 +184,9 @@ class LayerSpheres(TrainedDetector):
 
     def _check_loaded(self):
         encoder, layers = self.network_["encoder"], self.layers_
-        if not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
+        if isinstance(encoder, LayerEncoder):
+            encoder.ordered(layers)
+        elif not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
             raise ValueError(f"layers_={layers}, of a network of {encoder.n_layers}")
         patch = sample_without_values(self._patches().shape)
         features = encoder.layer_features(patch, layers)

@@ -1,5 +1,6 @@
 """MOCCA (Massoli et al. 2022): a sphere around normal images in several layers."""
 
+import os
 from numbers import Integral
 
 import numpy as np
@@ -22,6 +23,7 @@ from skocc._nets.normalization import (
     freeze_batch_norm,
 )
 from skocc._ops.maps import patch_scores_to_map
+from skocc._samples.validation import check_backbone_images
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._patches import PatchGrid
 from skocc.estimators._pretraining import (
@@ -30,12 +32,16 @@ from skocc.estimators._pretraining import (
     pretrain,
     start_from_dictionary,
 )
+from skocc.estimators._without_effect import MOCCA
 
 # Fewest pixels per side for which "auto" is the residual encoder, the smallest size that it
 # was published for.
 _RESIDUAL_SIZE = 64
 # Layers of the residual encoder that did best in the paper.
 _RESIDUAL_LAYERS = (4, 5, 6)
+# Names of our encoders; any other is torchvision's.
+_RESIDUAL = ("residual", "plain_residual")
+_OURS = ("lenet", *_RESIDUAL)
 
 
 def _cuts_patches(estimator):
@@ -65,11 +71,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     Parameters
     ----------
-    layers : tuple of int, default=None
+    layers : tuple of int or str, default=None
         Layers that have a sphere, 0 being the first and -1 the last one. The layers of a
         LeNet and of the network for rows are the convolutions or hidden layers and the
-        embedding; the residual encoder has eight, see Notes. None: all, or 4 to 6 of the
-        residual encoder. :meth:`layer_scores` helps to choose.
+        embedding; the residual encoder has eight, see Notes. Those of other networks are
+        names as in ``named_modules()``, and -1 is the output. None: all; 4 to 6 of the
+        residual encoder; the output of a network of your own; of torchvision's that and
+        its :ref:`default layers <default_layers>`. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -83,11 +91,16 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Whether scores are squared distances, as in the paper, or distances, as in the code
         of the paper for larger images. The loss always has squared ones.
-    architecture : {"auto", "lenet", "residual", "plain_residual"}, default="auto"
-        Encoder of images. Each layer of the "residual" one passes a small network of its
-        own, a selector; "plain_residual" averages the layers over space instead. "auto" is
-        "residual" for images, or patches, of at least 64 pixels a side, else "lenet". Rows
-        have a network of their own.
+    backbone : str, torch.nn.Module, class or function, default=None
+        Encoder. "lenet" and "residual" are those of the paper: each layer of the second
+        passes a small network of its own, a selector, and "plain_residual" averages the
+        layers over space instead. None is "residual" for images, or patches, of at least 64
+        pixels a side, else "lenet", and a fully connected network for rows. A name of a
+        classification network of torchvision, or a network of your own from images
+        (b, C, H, W), or rows (b, d), to (b, features), as of :class:`DeepSVDD`, is not
+        pretrained as an autoencoder; see :ref:`own networks <own_networks>`.
+    weights : {"imagenet"}, name, path or None, default="imagenet"
+        Initial weights of torchvision's networks, or of your own, as of :class:`DeepSVDD`.
     channels : tuple of int, default=None
         Channels of the stages of the LeNet; of the first convolution and the three blocks
         of the residual encoder; or units of the hidden layers for rows. None: by the
@@ -113,7 +126,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "train" takes the statistics of each batch; "frozen" keeps those of the
         autoencoder, as the code of the paper does for small images.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 skips this stage.
+        Epochs of the autoencoder; 0 skips this stage, which neither torchvision's networks
+        nor your own have.
     pretrain_learning_rate : float, default=1e-3
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-7
@@ -126,7 +140,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         trains on all images for all epochs.
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
-        it never ends early. Without held-out images it has no effect.
+        it never ends early. It has no effect without held-out images.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -166,8 +180,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     ----------
     network_ : torch.nn.ModuleDict
         On the CPU: "normalize" and "encoder".
-    layers_ : tuple of int
-        The layers that have a sphere, ascending.
+    layers_ : tuple of int or str
+        The layers that have a sphere, numbers being ascending.
     centers_ : list of ndarray of shape (d_j,), float32
         Center of each of these layers.
     radii_ : ndarray of shape (n_layers,), float64
@@ -276,7 +290,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
-        "architecture": [StrOptions({"auto", "lenet", "residual", "plain_residual"})],
+        "backbone": [None, str, callable],
+        "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_crops": [Interval(Integral, 1, 10**6, closed="both")],
@@ -293,6 +308,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "pretrain_loss_curve_": Fitted("losses"),
     }
     _accepts_rows = True
+    _without_effect = MOCCA
 
     def __init__(
         self,
@@ -303,7 +319,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=10,
         distance="sqeuclidean",
-        architecture="auto",
+        backbone=None,
+        weights="imagenet",
         channels=None,
         embedding_dim=None,
         patch_size=None,
@@ -337,7 +354,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
-        self.architecture = architecture
+        self.backbone = backbone
+        self.weights = weights
         self.channels = channels
         self.embedding_dim = embedding_dim
         self.patch_size = patch_size
@@ -455,19 +473,32 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         """Return whether the encoder of images, or patches, is a residual one."""
         shape = self._patches().shape
         is_large = len(shape) == 3 and min(shape[:2]) >= _RESIDUAL_SIZE
-        return is_large if self.architecture == "auto" else self.architecture != "lenet"
+        return is_large if self.backbone is None else self.backbone in _RESIDUAL
+
+    def _is_other(self):
+        """Return whether the encoder is torchvision's or the user's."""
+        return self.backbone is not None and not (
+            isinstance(self.backbone, str) and self.backbone in _OURS
+        )
+
+    def _check_parameters(self, n_samples):
+        super()._check_parameters(n_samples)
+        if self._is_other() and isinstance(self.backbone, str):
+            check_backbone_images(self._patches().shape)
 
     def _architecture(self):
         shape = self._patches().shape
+        if self._is_other():
+            return None
         if len(shape) == 1:
-            if self.architecture != "auto":
+            if self.backbone is not None:
                 raise ValueError(
-                    f"architecture={self.architecture!r} is for images. Got "
-                    f"{_rows(shape)}, or architecture='auto'."
+                    f"backbone={self.backbone!r} is for images. Got "
+                    f"{_rows(shape)}, or backbone=None."
                 )
             return row_architecture(shape, self.channels, self.embedding_dim)
         if self._is_residual():
-            selectors = self.architecture != "plain_residual"
+            selectors = self.backbone != "plain_residual"
             return residual_architecture(
                 shape, self.channels, self.embedding_dim, selectors
             )
@@ -480,7 +511,11 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     def _build_network(self, images=None):
         """Return normalization and encoder; `images` give the constants of the former."""
-        encoder = self._architecture().encoder()
+        if self._is_other():
+            # A file has the weights of a fitted network, and `fit` gives images.
+            encoder = self._own_encoder(None if images is None else self.weights)
+        else:
+            encoder = self._architecture().encoder()
         return nn.ModuleDict(
             {"normalize": self._build_normalization(images), "encoder": encoder}
         )
@@ -488,7 +523,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     def _build_normalization(self, images):
         shape, name = self.image_shape_, self.normalization
         if name == "auto":
-            if self._is_residual():
+            if self._is_other():
+                name = None
+            elif self._is_residual():
                 name = "symmetric"
             else:
                 name = "gcn" if has_contrast(shape) else None
@@ -509,7 +546,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         if self.filter_init == "dictionary" and isinstance(encoder, LeNetEncoder):
             start_from_dictionary(encoder.filters, sample, batches, run.generator)
         self.pretrain_loss_curve_ = []
-        if self.pretrain_n_epochs == 0:
+        if self.pretrain_n_epochs == 0 or self._is_other():
             return
         decoder = self._architecture().decoder().to(next(encoder.parameters()).device)
         with self._pretraining(run) as options:

@@ -25,6 +25,7 @@ from skocc._samples.clips import (
 )
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._pretraining import contrast_normalization
+from skocc.estimators._without_effect import VIDEO_MOCCA
 
 # Relative error of the distances and errors of equal clips.
 _ROUNDING = 1e-5
@@ -43,9 +44,10 @@ class VideoMOCCA(LayerSpheres):
 
     Parameters
     ----------
-    layers : tuple of int, default=None
+    layers : tuple of int or str, default=None
         Layers that have a sphere, 0 being the first and -1 the last of seven, see Notes.
-        None: all. :meth:`layer_scores` helps to choose.
+        Those of a network of your own are names as in ``named_modules()``, and -1 is its
+        output. None: all, or the output. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every clip to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the clips outside.
@@ -59,6 +61,11 @@ class VideoMOCCA(LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Whether scores are squared distances, as in the paper, or distances, as in the code
         of the paper. The loss always has squared ones.
+    backbone : torch.nn.Module, class or function, default=None
+        A network of your own from clips (b, C, T, H, W) to (b, features): a module, which
+        is copied, or a class or function that builds one; see :ref:`own networks
+        <own_networks>`. It has no decoder, and nothing is reconstructed. None: that of the
+        paper.
     embedding_dim : int, default=None
         Size of the embedding of each time step. None: 1024.
     clip_length : int or None, default=16
@@ -117,9 +124,9 @@ class VideoMOCCA(LayerSpheres):
     Attributes
     ----------
     network_ : torch.nn.ModuleDict
-        On the CPU: "normalize", "encoder" and "decoder".
-    layers_ : tuple of int
-        The layers that have a sphere, ascending.
+        On the CPU: "normalize", "encoder" and, without `backbone`, "decoder".
+    layers_ : tuple of int or str
+        The layers that have a sphere, numbers being ascending.
     centers_ : list of ndarray of shape (d_j,), float32
         Center of each of these layers.
     radii_ : ndarray of shape (n_layers,), float64
@@ -208,12 +215,14 @@ class VideoMOCCA(LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
+        "backbone": [None, callable],
         "clip_length": [None, Interval(Integral, 1, None, closed="left")],
         "clip_stride": [Interval(Integral, 1, None, closed="left")],
         "n_clips": [None, Interval(Integral, 2, None, closed="left")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "normalization": [None, StrOptions({"gcn", "symmetric"})],
     }
+    _without_effect = VIDEO_MOCCA
     # Features of an untrained network of LSTMs differ little, and still rank clips.
     _min_spread = 1e-6
 
@@ -226,6 +235,7 @@ class VideoMOCCA(LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=5,
         distance="sqeuclidean",
+        backbone=None,
         embedding_dim=None,
         clip_length=16,
         clip_stride=1,
@@ -254,6 +264,7 @@ class VideoMOCCA(LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
+        self.backbone = backbone
         self.embedding_dim = embedding_dim
         self.clip_length = clip_length
         self.clip_stride = clip_stride
@@ -364,7 +375,7 @@ class VideoMOCCA(LayerSpheres):
                 "normalize='video' to compare the frames of a whole video."
             )
         clips, device = self._read([video], reset=False), self._scoring_device()
-        with_errors = normalize is not None and self.reconstruction_weight > 0
+        with_errors = normalize is not None and self._reconstructs()
         if with_errors:
             distances, errors = self._distances_and_errors(clips, device)
         else:
@@ -429,28 +440,30 @@ class VideoMOCCA(LayerSpheres):
 
     def _build_network(self, images=None):
         """Return normalization, encoder and decoder; `images` give the constants."""
-        architecture = self._architecture()
-        encoder = architecture.encoder()
         normalization = nn.Identity()
         if self.normalization == "gcn":
             normalization = contrast_normalization(images)
         elif self.normalization == "symmetric":
             normalization = SymmetricRange()
-        return nn.ModuleDict(
-            {
-                "normalize": normalization,
-                "encoder": encoder,
-                "decoder": architecture.decoder(),
-            }
-        )
+        network = nn.ModuleDict({"normalize": normalization})
+        if self.backbone is not None:
+            network["encoder"] = self._own_encoder(weights=None)
+            return network
+        architecture = self._architecture()
+        network["encoder"] = architecture.encoder()
+        network["decoder"] = architecture.decoder()
+        return network
 
     def _check_loaded(self):
         if self.clip_stride > self.image_shape_[0]:
             raise ValueError(f"clip_stride={self.clip_stride} leaves frames out")
         return super()._check_loaded()
 
+    def _reconstructs(self):
+        return self.backbone is None and self.reconstruction_weight > 0
+
     def _features_and_loss(self, network, batch, layers):
-        if self.reconstruction_weight == 0:
+        if not self._reconstructs():
             return super()._features_and_loss(network, batch, layers)
         codes, features = network.encoder.codes_and_features(batch, layers)
         error = reconstruction_loss(network.decoder(codes), batch)
