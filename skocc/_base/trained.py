@@ -4,6 +4,7 @@ import copy
 from collections.abc import Iterable
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -112,10 +113,7 @@ class TrainedDetector(BaseDetector):
                 held_out, self.n_iter_no_change, run.generator
             )
         show, name = self._curves_shown(run), type(self).__name__
-
-        def snapshot(module):
-            return self._snapshot(module, images, run)
-
+        snapshot = partial(self._snapshot, images=images, run=run)
         with run.callbacks.stage(name, self.n_epochs, show, snapshot) as watcher:
             history = train(
                 network,

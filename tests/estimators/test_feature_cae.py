@@ -4,6 +4,7 @@ import torch
 from torch.nn import functional
 
 from skocc import FeatureCAE
+from skocc._base import trained
 from skocc.estimators import _feature_cae as module
 
 
@@ -233,15 +234,15 @@ def test_at_least_one_is_held_out_and_two_trained_on(
     backbone, images, fraction, n_held_out, monkeypatch
 ):
     sizes = []
-    original = module.Subset.__init__
+    original = trained.Subset.__init__
 
     def record(self, source, indices):
         sizes.append(len(indices))
         original(self, source, indices)
 
-    monkeypatch.setattr(module.Subset, "__init__", record)
+    monkeypatch.setattr(trained.Subset, "__init__", record)
     make(backbone, n_epochs=0, validation_fraction=fraction).fit(images)
-    assert sizes == [n_held_out, 16 - n_held_out]
+    assert sizes == [16 - n_held_out, n_held_out]
 
 
 def test_options_of_the_features(backbone, images, fitted):
@@ -272,7 +273,7 @@ def test_map_has_the_size_of_the_images(backbone, images):
 def test_what_cannot_be_used_is_said_before_training(
     backbone, images, params, message, monkeypatch
 ):
-    monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(trained, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match=message):
         make(backbone, **params).fit(images)
     with pytest.raises(ValueError, match=r"1 or 3 channels.* \(40, 48, 2\)"):
