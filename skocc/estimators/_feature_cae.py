@@ -23,7 +23,7 @@ from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import check_backbone_channels
-from skocc.estimators._without_effect import FEATURE_CAE
+from skocc.estimators._without_effect import FEATURE_CAE_RULES
 
 _BORDER = 3
 
@@ -306,7 +306,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.warm_start = warm_start
 
     _min_samples = 3
-    _without_effect = FEATURE_CAE
+    _without_effect = FEATURE_CAE_RULES
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 

@@ -58,7 +58,7 @@ CASES = [
     ("FeatureCAE", {"n_top": 3, "cell_aggregation": "max"}, "'top-k'"),
     ("FeatureCAE", {"autoencoder": nn.Conv2d(24, 24, 1)}, "of your own"),
     ("MOCCA", {"n_crops": 3}, "are not cropped"),
-    ("MOCCA", {"weights": None}, "of torchvision or of your own"),
+    ("MOCCA", {"weights": "IMAGENET1K_V1"}, "of torchvision or of your own"),
     ("MOCCA", {"weights": "missing.pt", "backbone": "lenet"}, "of torchvision or"),
     ("MOCCA", {"filter_init": "dictionary", "backbone": "residual"}, "a dictionary"),
     ("MOCCA", {"embedding_dim": 4, **OWN}, "the encoders of the paper"),

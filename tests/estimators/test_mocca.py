@@ -401,7 +401,7 @@ def test_bad_parameters(params, message, digits):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"backbone": "residual"}, "is for images. Got rows of 64.*'auto'"),
+        ({"backbone": "residual"}, "is for images. Got rows of 64.*backbone=None"),
         ({"patch_size": 4}, "cuts images into patches. Got rows.*patch_size=None"),
         ({"normalization": "local_contrast"}, "is for images. Got rows.*image_shape"),
     ],
