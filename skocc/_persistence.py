@@ -130,8 +130,6 @@ def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = No
         The parameter of this name with which the detector was fitted, if that was a network
         of your own. Its code comes from you, and the weights from the file.
 
-        .. versionadded:: 0.2
-
     Returns
     -------
     estimator : estimator of skocc

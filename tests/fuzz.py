@@ -379,6 +379,11 @@ def small(name, params):
             backbone="shufflenet_v2_x0_5", weights=None, layers=("conv1",), image_size=None
         )
     few = {n: 1 for n in names if n.endswith("n_epochs")} | {"n_augmented": 9}
+    # What has no effect is refused, and would hide everything else.
+    if {**names, **params}.get("boundary") == "hard":
+        del few["warm_up_n_epochs"]
+    if not {**names, **params}.get("augmentation"):
+        del few["n_augmented"]
     estimator.set_params(**{n: v for n, v in few.items() if n in names})
     return estimator.set_params(**{n: v for n, v in params.items() if n in names})
 

@@ -4,6 +4,8 @@ A new class needs a line in ``SMALL``, and in the tables below that hold for it.
 guessed from the names of parameters.
 """
 
+import inspect
+
 import skocc
 
 ESTIMATORS = [getattr(skocc, name) for name in skocc.DETECTORS]
@@ -97,13 +99,20 @@ def quick(estimator_class, **params):
     estimator_class : type
         Has a line in ``SMALL``.
     **params : parameters
-        In place of those of the table.
+        In place of those of the table, of which what then has no effect is left out.
 
     Returns
     -------
     estimator : estimator
     """
-    return estimator_class(**(SHARED | SMALL[estimator_class.__name__] | params))
+    small = SMALL[estimator_class.__name__]
+    estimator = estimator_class(**(SHARED | small | params))
+    defaults = inspect.signature(estimator_class).parameters
+    for rule in getattr(estimator_class, "_without_effect", ()):
+        for name in {*rule.parameters} & small.keys() - params.keys():
+            if rule.when(estimator):
+                estimator.set_params(**{name: defaults[name].default})
+    return estimator
 
 
 def trains(estimator_class):

@@ -208,7 +208,7 @@ def test_what_networks_do_wrong_is_said_in_three_parts(method, kind):
         (lambda: 3, r"your function .*<lambda> builds no module.*Got .*a int\. Pass one"),
         (nn.Linear, r"your class Linear builds no module when it is called without arg"),
         (nn.Flatten(), r"your module Flatten has nothing to train. Got an output .*Pass a"),
-        (lambda: nn.Conv2d(3, 2, 3).requires_grad_(False), "your module Conv2d has noth"),
+        (lambda: nn.Conv2d(3, 2, 3).requires_grad_(False), "your module Conv2d has not"),
         (
             lambda: nn.Sequential(nn.Conv2d(3, 2, 3), nn.Flatten(0)),
             r"your module Sequential must return vectors.*Got a tensor of shape \(784,\)",

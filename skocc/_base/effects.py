@@ -8,6 +8,8 @@ import inspect
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import numpy as np
+
 
 class NoEffect(NamedTuple):
     """Parameters that have no effect in some estimators of a class.
@@ -58,6 +60,7 @@ def check_effects(estimator) -> None:
 def _is_same(value, default):
     if isinstance(value, list):
         value = tuple(value)
+    value = value.item() if isinstance(value, np.generic) else value
     return value is default or (type(value) is type(default) and value == default)
 
 

@@ -208,7 +208,7 @@ class FeatureMaps(nn.Module):
         backbone: Any,
         layers: Sequence[str] | None,
         weights: str | os.PathLike | None = "imagenet",
-        in_shape: tuple[int, int, int] | None = None,
+        in_shape: tuple[int, ...] | None = None,
         strides: tuple[int, ...] = (8, 16),
     ):
         super().__init__()
@@ -468,10 +468,10 @@ def _remove_classifier(model: nn.Module, name: str, hidden: bool) -> None:
     """Replace the classifier, or with `hidden` only its last layer, by the identity."""
     if getattr(model, "aux_logits", False):
         # Classifiers of GoogLeNet and Inception, whose outputs come in a tuple.
-        model.aux_logits = False
         for attribute in ("aux1", "aux2", "AuxLogits"):
             if hasattr(model, attribute):
                 setattr(model, attribute, None)
+        vars(model)["aux_logits"] = False
     for attribute in ("fc", "classifier", "heads", "head"):
         classifier = getattr(model, attribute, None)
         if isinstance(classifier, nn.Module):

@@ -55,8 +55,9 @@ class FrozenFeatures(nn.Module):
         normalize: nn.Module = nn.Identity()
         if normalization is not None:
             normalize = ImageNetNormalization()  # which makes three channels of a gray one
-            image_shape = image_shape and (*image_shape[:2], 3)
-        in_shape = image_shape and channels_first(image_shape)
+            if image_shape is not None:
+                image_shape = (*image_shape[:2], 3)
+        in_shape = None if image_shape is None else channels_first(image_shape)
         maps = FeatureMaps(backbone, layers, weights, in_shape, strides)
         self.extract = nn.Sequential(OrderedDict(normalize=normalize, maps=maps))
         self.join = join

@@ -81,7 +81,7 @@ def default_layers(
     single stride.
     """
     if _is_torchvision(model, _VIT):
-        n = len(model.encoder.layers)
+        n = len([*model.get_submodule("encoder.layers").children()])
         places = (n,) if len(strides) == 1 else (n // 2, 3 * n // 4)
         return tuple(f"encoder.layers.encoder_layer_{place - 1}" for place in places)
     for in_shape in in_shapes:
@@ -125,7 +125,7 @@ def _strided_layers(model, in_shape):
     finally:
         for hook in hooks:
             hook.remove()
-    found: dict[int, str] = {}
+    found = {}
     for name, output in outputs:
         if not isinstance(output, torch.Tensor) or output.dim() != 4:
             continue

@@ -60,5 +60,6 @@ class OwnAutoencoder(nn.Module):
         have no code that does.
         """
         output = self.body(batch)
-        cells = [min(_CELLS, n) for n in output.shape[2:]]
+        height, width = output.shape[2:]
+        cells = min(_CELLS, height), min(_CELLS, width)
         return output, functional.adaptive_avg_pool2d(output, cells).flatten(1)

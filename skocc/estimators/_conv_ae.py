@@ -28,7 +28,7 @@ from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
-from skocc.estimators._without_effect import CONV_AE
+from skocc.estimators._without_effect import CONV_AE_RULES
 
 _BORDER = 4
 # Parameters that may change between two fits of which the second goes on from the first.
@@ -268,7 +268,7 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    _without_effect = CONV_AE
+    _without_effect = CONV_AE_RULES
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 

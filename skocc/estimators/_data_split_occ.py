@@ -39,7 +39,7 @@ from skocc.estimators._data_splitting import (
     weight_groups,
 )
 from skocc.estimators._pretraining import pretrain
-from skocc.estimators._without_effect import DATA_SPLIT_OCC
+from skocc.estimators._without_effect import DATA_SPLIT_OCC_RULES
 
 
 class DataSplitOCC(TrainedDetector):
@@ -374,7 +374,7 @@ class DataSplitOCC(TrainedDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
-    _without_effect = DATA_SPLIT_OCC
+    _without_effect = DATA_SPLIT_OCC_RULES
     # Two kinds of images, and pairs of each.
     _min_samples = 4
 

@@ -45,7 +45,7 @@ from skocc.estimators._spheres import (
     initial_centers,
     make_boundary,
 )
-from skocc.estimators._without_effect import DEEP_SVDD
+from skocc.estimators._without_effect import DEEP_SVDD_RULES
 
 
 class DeepSVDD(TrainedDetector):
@@ -331,7 +331,7 @@ class DeepSVDD(TrainedDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
-    _without_effect = DEEP_SVDD
+    _without_effect = DEEP_SVDD_RULES
 
     def fit(self, X, y=None) -> "DeepSVDD":
         """Learn the sphere around normal images.

@@ -25,7 +25,7 @@ from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
-from skocc.estimators._without_effect import FEATURE_CAE
+from skocc.estimators._without_effect import FEATURE_CAE_RULES
 
 _BORDER = 3
 
@@ -302,7 +302,7 @@ class FeatureCAE(AnomalyMapMixin, TrainedDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    _without_effect = FEATURE_CAE
+    _without_effect = FEATURE_CAE_RULES
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 

@@ -32,7 +32,7 @@ from skocc.estimators._pretraining import (
     pretrain,
     start_from_dictionary,
 )
-from skocc.estimators._without_effect import MOCCA
+from skocc.estimators._without_effect import MOCCA_RULES
 
 # Fewest pixels per side for which "auto" is the residual encoder, the smallest size that it
 # was published for.
@@ -308,7 +308,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "pretrain_loss_curve_": Fitted("losses"),
     }
     _accepts_rows = True
-    _without_effect = MOCCA
+    _without_effect = MOCCA_RULES
 
     def __init__(
         self,

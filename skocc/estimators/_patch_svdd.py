@@ -26,7 +26,7 @@ from skocc._samples.warnings import warn
 from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
 from skocc.estimators._patch_pairs import pair_loss
 from skocc.estimators._patches import check_patch_scales
-from skocc.estimators._without_effect import PATCH_SVDD
+from skocc.estimators._without_effect import PATCH_SVDD_RULES
 
 
 class PatchSVDD(AnomalyMapMixin, TrainedDetector):
@@ -330,7 +330,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    _without_effect = PATCH_SVDD
+    _without_effect = PATCH_SVDD_RULES
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
 

@@ -26,7 +26,7 @@ from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
 from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
-from skocc.estimators._without_effect import RESNET_KNN
+from skocc.estimators._without_effect import RESNET_KNN_RULES
 
 
 class ResNetKNN(AnomalyMapMixin, BaseDetector):
@@ -318,7 +318,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.random_state = random_state
         self.verbose = verbose
 
-    _without_effect = RESNET_KNN
+    _without_effect = RESNET_KNN_RULES
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
 

@@ -25,7 +25,7 @@ from skocc._samples.clips import (
 )
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._pretraining import contrast_normalization
-from skocc.estimators._without_effect import VIDEO_MOCCA
+from skocc.estimators._without_effect import VIDEO_MOCCA_RULES
 
 # Relative error of the distances and errors of equal clips.
 _ROUNDING = 1e-5
@@ -222,7 +222,7 @@ class VideoMOCCA(LayerSpheres):
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "normalization": [None, StrOptions({"gcn", "symmetric"})],
     }
-    _without_effect = VIDEO_MOCCA
+    _without_effect = VIDEO_MOCCA_RULES
     # Features of an untrained network of LSTMs differ little, and still rank clips.
     _min_spread = 1e-6
 

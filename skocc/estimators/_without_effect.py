@@ -27,7 +27,7 @@ def _no_pretraining(*parameters: str) -> NoEffect:
     )
 
 
-DEEP_SVDD = (
+DEEP_SVDD_RULES = (
     NO_HELD_OUT_IMAGES,
     _HARD_BOUNDARY,
     _no_pretraining(*_PRETRAINING),
@@ -45,13 +45,13 @@ DEEP_SVDD = (
     ),
     NoEffect(
         ("weights",),
-        lambda d: d.backbone is None,
+        lambda d: d.backbone is None and d.weights is not None,
         "it is for a backbone, and there is none",
         "set backbone",
     ),
 )
 
-MOCCA = (
+MOCCA_RULES = (
     NO_HELD_OUT_IMAGES,
     _HARD_BOUNDARY,
     _no_pretraining(*_PRETRAINING),
@@ -69,7 +69,7 @@ MOCCA = (
     ),
     NoEffect(
         ("weights",),
-        lambda d: not d._is_other(),
+        lambda d: not d._is_other() and d.weights is not None,
         "it is for a backbone of torchvision or of your own, and there is none",
         "set backbone",
     ),
@@ -87,7 +87,7 @@ MOCCA = (
     ),
 )
 
-VIDEO_MOCCA = (
+VIDEO_MOCCA_RULES = (
     NO_HELD_OUT_IMAGES,
     _HARD_BOUNDARY,
     NoEffect(
@@ -110,7 +110,7 @@ VIDEO_MOCCA = (
     ),
 )
 
-PATCH_SVDD = (
+PATCH_SVDD_RULES = (
     NO_HELD_OUT_IMAGES,
     NoEffect(
         ("embedding_dim",),
@@ -126,7 +126,7 @@ PATCH_SVDD = (
     ),
 )
 
-CONV_AE = (
+CONV_AE_RULES = (
     NoEffect(
         ("base_channels",),
         lambda d: d.autoencoder is not None,
@@ -147,7 +147,7 @@ CONV_AE = (
     ),
 )
 
-FEATURE_CAE = (
+FEATURE_CAE_RULES = (
     NO_HELD_OUT_IMAGES,
     NoEffect(
         ("latent_dim",),
@@ -163,7 +163,7 @@ FEATURE_CAE = (
     ),
 )
 
-RESNET_KNN = (
+RESNET_KNN_RULES = (
     NoEffect(
         ("embedding_dim",),
         lambda d: d.pooling == "average",
@@ -178,7 +178,7 @@ RESNET_KNN = (
     ),
 )
 
-DATA_SPLIT_OCC = (
+DATA_SPLIT_OCC_RULES = (
     _no_pretraining("pretrain_learning_rate", "pretrain_weight_decay"),
     NoEffect(
         ("embedding_dim", "dropout"),

@@ -18,6 +18,8 @@ def images():
 
 def make(**params):
     small = {"base_channels": 2, "n_augmented": 14, "n_epochs": 2, "batch_size": 5}
+    if not params.get("augmentation", True):
+        del small["n_augmented"]
     return ConvAE(**(small | {"random_state": 0, "device": "cpu"} | params))
 
 

@@ -29,6 +29,8 @@ def make(**params):
         "pretrain_n_epochs": 2, "n_epochs": 2, "channels": (4, 6, 8, 6, 6), "batch_size": 8,
         "embedding_dim": 12, "random_state": 0, "device": "cpu",
     }  # fmt: skip
+    if params.get("backbone") is not None:
+        del small["embedding_dim"]  # which a backbone has of its own
     return DataSplitOCC(**(small | params))
 
 
@@ -327,11 +329,11 @@ def test_networks_by_name(images):
         ({"batch_norm": "frozen"}, r"a backbone comes with. Got backbone=None.*Set batch"),
         (
             {"batch_norm": "none", "backbone": torch.nn.Flatten()},
-            r"does not remove.*Got backbone=a Flatten. Set batch_norm='frozen' or 'train'",
+            r"does not remove.*Got backbone=your module Flatten. Set batch_norm='frozen'",
         ),
         (
             {"backbone": torch.nn.Linear(3, 3)},
-            r"cannot turn samples of shape \(1, 16, 14\)",
+            r"^backbone: your module Linear does not take.* shape \(2, 3, 16, 14\)",
         ),
         ({"backbone": "resnet19"}, "not a classification network"),
     ],

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from skocc._engine.seeding import seeded
 from skocc._nets.backbones import FeatureMaps
 from skocc._nets.layouts import as_map, default_layers
 
@@ -40,7 +41,9 @@ QUICK = ("mobilenet_v2", "shufflenet_v2_x0_5", "squeezenet1_0")
     [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES],
 )
 def test_default_layers_of_every_family(name):
-    maps = FeatureMaps(name, None, weights=None)
+    # As in a fit, in which layers such as dropout draw from private streams.
+    with seeded(0, torch.device("cpu")):
+        maps = FeatureMaps(name, None, weights=None)
     assert maps.layers == FAMILIES[name]
     sizes = [shape[1:] for shape in maps.shapes(224, 224)]
     if name == "vit_b_32":
