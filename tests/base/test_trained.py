@@ -7,6 +7,7 @@ import torch
 import skocc
 from skocc._base.trained import split_indices
 from skocc._engine import training
+from skocc.estimators._spheres import SoftBoundary
 from tests.quick import ESTIMATORS, quick, trains
 
 of_trained = pytest.mark.parametrize(
@@ -183,3 +184,44 @@ def test_each_validation_draws_the_same_numbers():
     assert drawn[0] != drawn[1]
     assert drawn[:2] == drawn[2:]
     assert torch.equal(generator.get_state(), before)
+
+
+def test_videos_are_held_out_whole():
+    videos = list(np.random.default_rng(0).random((4, 5, 8, 8)).astype(np.float32))
+    seen = {True: set(), False: set()}
+
+    class Watched(skocc.VideoMOCCA):
+        def adjust_loss(self, loss, network, batch):
+            frames = batch[:, 0].flatten(0, 1)  # of gray clips (b, C, T, H, W)
+            seen[network.training] |= samples_of(frames)
+            return loss
+
+    Watched.__name__ = "VideoMOCCA"
+    params = {"clip_length": 2, "batch_size": 3, "n_epochs": 1}
+    quick(Watched, validation_fraction=0.25, **params).fit(videos)
+    assert not seen[True] & seen[False]
+    assert (len(seen[True]), len(seen[False])) == (15, 5)
+    with pytest.raises(ValueError, match=r"whole videos. Got 1 video. Cut it"):
+        quick(skocc.VideoMOCCA, validation_fraction=0.25, **params).fit(videos[:1])
+
+
+def test_what_does_not_go_with_held_out_images(digits, tmp_path):
+    held_out = {"validation_fraction": 0.2}
+    with pytest.raises(ValueError, match=r"averaged .* best epoch. Got weight_average=0.9"):
+        quick(skocc.DataSplitOCC, weight_average=0.9, **held_out).fit(digits[0])
+    with pytest.raises(ValueError, match="tol has no effect: held-out images"):
+        quick(skocc.DataSplitOCC, tol=0.1, **held_out).fit(digits[0])
+    params = {"checkpoint_dir": tmp_path, "random_state": None, **held_out}
+    with pytest.raises(ValueError, match=r"held out again. Got random_state=None. Set"):
+        quick(skocc.ConvAE, **params).fit(digits[0])
+
+
+def test_a_held_out_batch_moves_no_radius():
+    boundary = SoftBoundary(0.5, 1, 0, "batch", radius=3.0)
+    with torch.no_grad():
+        loss = boundary(torch.tensor([1.0, 4.0, 9.0]))
+    # Its own radius is 2, the median of the distances, and one of three is 5 beyond.
+    assert loss.item() == pytest.approx(4 + 5 / 3 / 0.5)
+    assert boundary.radius == 3
+    boundary(torch.tensor([1.0, 4.0, 9.0]))
+    assert boundary.radius == 2
