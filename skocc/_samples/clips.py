@@ -60,11 +60,6 @@ class Clips:
     def __len__(self):
         return self.shape[0]
 
-    @property
-    def original_size(self):
-        """The (H, W) of the frames before they were resized."""
-        return self._frames.original_size
-
     def load(self, indices):
         """Return the clips at `indices` as an array (b, T, H, W, C)."""
         frames = self.starts[indices][:, np.newaxis] + self._window
@@ -101,8 +96,6 @@ class _JoinedFrames:
         self.shape = (int(self._ends[-1]), *sources[0].shape[1:])
         self.is_lazy = any(source.is_lazy for source in sources)
         self.n_features = None
-        sizes = {source.original_size for source in sources}
-        self.original_size = sizes.pop() if len(sizes) == 1 else None
         is_bytes = all(source.dtype == np.uint8 for source in sources)
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 

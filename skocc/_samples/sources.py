@@ -51,16 +51,11 @@ class ImageSource(Protocol):
         Type of the batches that `load` returns: uint8, from 0 to 255, or float32.
     is_lazy : bool
         Whether loading is so slow that batches are loaded ahead in a thread.
-    original_size : tuple (H, W) or None
-        Size of the images before they were resized. None if the sizes differ, and for rows.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     is_lazy: bool
-
-    @property
-    def original_size(self) -> tuple[int, int] | None: ...
 
     def __len__(self) -> int: ...
 
@@ -119,13 +114,16 @@ class ArrayImages:
         if self._image_size is not None:
             sample_shape = (*self._image_size, array.shape[3])
         self.shape = (len(array), *sample_shape)
-        self.original_size = array.shape[1:3] if array.ndim == 4 else None
         self.is_deep = intensity_range is None and array.dtype == np.uint16
         is_bytes = intensity_range is None and array.dtype == np.uint8
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 
     def __len__(self):
         return self.shape[0]
+
+    def original_sizes(self):
+        """Return the (H, W) of each image before it was resized."""
+        return [self._array.shape[1:3]] * len(self)
 
     def load(self, indices):
         """Return the samples at `indices` as a new array (b, H, W, C) or (b, d)."""
@@ -181,7 +179,7 @@ class FileImages:
         headers = self._read_headers()
         modes = {mode for mode, _, _ in headers}
         sizes = [size for _, size, _ in headers]
-        n_sizes = len(set(sizes))
+        self._original_sizes, n_sizes = sizes, len(set(sizes))
         if image_size is not None:
             self._sizes = [tuple(image_size)] * len(headers)
         elif n_sizes == 1 or mixed_sizes:
@@ -191,7 +189,6 @@ class FileImages:
         self._warn_about_files(headers)
         if n_channels is None:
             n_channels = 1 if modes <= _GRAY_MODES else 3
-        self.original_size = sizes[0] if n_sizes == 1 else None
         self._n_channels = n_channels
         one_size = len(set(self._sizes)) == 1
         self.shape = (
@@ -206,6 +203,10 @@ class FileImages:
 
     def __len__(self):
         return self.shape[0]
+
+    def original_sizes(self):
+        """Return the (H, W) of each upright image before it was resized."""
+        return self._original_sizes
 
     def load(self, indices):
         """Decode the images at `indices` into one array (b, H, W, C)."""
@@ -322,12 +323,12 @@ class ItemImages:
         self._n_given, self._n_channels, self.dtype = n_channels, n_channels, None
         first = self._read(0)
         self.dtype, self._n_channels = first.dtype, first.shape[2]
-        self._image_size, self._sizes_seen = image_size, set()
+        self._image_size, self._sizes_seen = image_size, {}
         self._size = image_size or first.shape[:2]
         if isinstance(items, list) or (mixed_sizes and image_size is None):
             sizes = [self._read(index).shape[:2] for index in range(len(items))]
-            self._sizes_seen = set(sizes)
-            if mixed_sizes and image_size is None and len(self._sizes_seen) > 1:
+            self._sizes_seen = dict(enumerate(sizes))
+            if mixed_sizes and image_size is None and len(set(sizes)) > 1:
                 self._size = (-1, -1)
             for index, size in enumerate(sizes):
                 self._check_size(index, size)
@@ -337,10 +338,12 @@ class ItemImages:
     def __len__(self):
         return self.shape[0]
 
-    @property
-    def original_size(self):
-        """The (H, W) of all images read so far, or None if the sizes differ."""
-        return next(iter(self._sizes_seen)) if len(self._sizes_seen) == 1 else None
+    def original_sizes(self):
+        """Return the (H, W) of each image when it was loaded last.
+
+        An item of a data set has no size before it has been loaded.
+        """
+        return [self._sizes_seen[index] for index in range(len(self))]
 
     def load(self, indices):
         """Read the images at `indices` into one array (b, H, W, C)."""
@@ -351,7 +354,7 @@ class ItemImages:
             image = self._read(index)
             size = image.shape[:2]
             self._check_size(index, size)
-            self._sizes_seen.add(size)
+            self._sizes_seen[index] = size
             if self._image_size not in (None, size):
                 image = resize_array(image, self._image_size)
             images.append(image)

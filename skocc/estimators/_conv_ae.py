@@ -428,33 +428,38 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         return squared_error_map(reconstruction, batch)
 
     def _score(self, images, device):
-        network, dtype = self._on_device(self.network_, device), self._dtype(device)
+        def errors_and_codes(batch, codes, reconstruction):
+            return self._image_errors(reconstruction, batch), codes.mean(dim=(2, 3))
 
-        def errors_and_codes(batch):
-            batch = _in_color(batch.to(dtype))
-            codes = network.encode(batch)
-            reconstruction = network.decode(codes, batch.shape[2:])
-            errors = self._errors(reconstruction, batch).double().mean(dim=(1, 2))
-            return errors, codes.mean(dim=(2, 3))
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, errors_and_codes)
+        errors, codes = self._map(images, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _anomaly_map(self, images, device):
-        network, dtype = self._on_device(self.network_, device), self._dtype(device)
-
-        def maps_of(batch):
-            batch = _in_color(batch.to(dtype))
-            errors = self._errors(network(batch), batch, inside=False)
+    def _maps_and_scores(self, images, device):
+        def maps_and_scores(batch, _, reconstruction):
+            maps = self._errors(reconstruction, batch, inside=False)
             if self.reconstruction_metric == "ssim":
                 # Pixels beyond the centers of the outermost windows repeat their errors.
                 margin = SSIM_WINDOW // 2
-                errors = functional.pad(errors, [margin] * 4, mode="replicate")
-            return errors.float()
+                maps = functional.pad(maps, [margin] * 4, mode="replicate")
+            return maps.float(), -self._image_errors(reconstruction, batch)
+
+        return self._map(images, device, maps_and_scores)
+
+    def _map(self, images, device, function):
+        """Join what a function of a batch, its codes and its reconstruction returns."""
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
+
+        def apply(batch):
+            batch = _in_color(batch.to(dtype))
+            codes = network.encode(batch)
+            return function(batch, codes, network.decode(codes, batch.shape[2:]))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, maps_of)
+        return map_batches(network, batches, apply)
+
+    def _image_errors(self, reconstruction, batch):
+        """Return the mean error (b,) of each image."""
+        return self._errors(reconstruction, batch).double().mean(dim=(1, 2))
 
 
 def _plain(value):

@@ -462,23 +462,36 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         )
 
     def _score(self, source, device):
-        network, extract = self._scoring_parts(source, device)
+        def errors_and_codes(maps, codes):
+            return self._image_errors(maps), codes.mean(dim=(2, 3))
 
-        def errors_and_codes(batch):
-            features = extract(batch)
-            codes = network.encode(features)
-            errors = squared_error_map(network.decode(codes), features)
-            return self._image_errors(self._normalized(errors)), codes.mean(dim=(2, 3))
-
-        batches = ImageBatches(source, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, errors_and_codes)
+        errors, codes = self._map(source, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _scoring_parts(self, source, device):
-        """Return the network, and a function from batches to features, in one precision."""
+    def _maps_and_scores(self, source, device):
+        size = self.image_shape_[:2]
+
+        def maps_and_scores(cells, _):
+            maps = functional.interpolate(
+                cells.unsqueeze(1), size, mode="bilinear", align_corners=False
+            )
+            return maps.squeeze(1).float(), -self._image_errors(cells)
+
+        return self._map(source, device, maps_and_scores)
+
+    def _map(self, source, device, function):
+        """Join what a function of the errors of cells (b, h, w), and codes, returns."""
         extract, dtype = self._extractor(source, device), self._dtype(device)
         network = self._on_device(self.network_, device)
-        return network, lambda batch: extract(batch).to(dtype)
+
+        def apply(batch):
+            features = extract(batch).to(dtype)
+            codes = network.encode(features)
+            errors = squared_error_map(network.decode(codes), features)
+            return function(self._normalized(errors), codes)
+
+        batches = ImageBatches(source, self.batch_size, device=device)
+        return map_batches(network, batches, apply)
 
     def _image_errors(self, maps):
         """Return the error (b,) of images from that of their cells (b, rows, columns)."""
@@ -497,20 +510,6 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""
         return borders(self.border, self.grid_shape_, _BORDER)
-
-    def _anomaly_map(self, images, device):
-        network, extract = self._scoring_parts(images, device)
-        size = self.image_shape_[:2]
-
-        def maps_of(batch):
-            features = extract(batch)
-            maps = self._normalized(squared_error_map(network(features), features))
-            maps = maps.unsqueeze(1)
-            maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
-            return maps.squeeze(1).float()
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, maps_of)
 
     def _normalized(self, maps):
         return maps if self.score_normalization is None else divided_by_median(maps)

@@ -401,7 +401,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         return super().score_samples(X)
 
     @available_if(_cuts_patches)
-    def anomaly_map(self, X) -> np.ndarray:
+    def anomaly_map(self, X, *, size="input", return_scores=False):
         """Score every pixel by its patch: higher is more anomalous.
 
         Available with `patch_size` only.
@@ -410,20 +410,28 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         ----------
         X : images or paths
             As in `fit`.
+        size : {"input", "model"}, int or tuple (H, W), default="input"
+            Size of the maps in pixels. "input" is the size of each image in X, even if
+            `image_size` resizes the images before they are scored; "model" is the size at
+            which they are scored, that of ``image_shape_``. Maps are resized bilinearly.
+        return_scores : bool, default=False
+            Whether to return the scores of the images as well, from the same pass.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, H, W), float32
-            A patch has one value, and a pixel the mean of the patches that overlap there.
-            The maps have the size of the images in X, also where `image_size` resizes them
-            before they are scored. Files of different sizes have maps of `image_size`.
+        maps : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), float32
+            A map for each image. A patch has one value, and a pixel the mean of the patches
+            that overlap there. With ``size="input"``, images of several sizes have maps in
+            a list, each at the size of its own image.
+        scores : ndarray of shape (n_samples,), float64
+            Those of `score_samples`. Only returned if `return_scores` is True.
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, its shape differs from that in `fit`, or `size` is no size.
         """
-        return super().anomaly_map(X)
+        return super().anomaly_map(X, size=size, return_scores=return_scores)
 
     def _patches(self):
         if self.patch_size is None:
@@ -514,17 +522,18 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             freeze_batch_norm(network)
         return super()._features_and_loss(network, batch, layers)
 
-    def _anomaly_map(self, images, device):
+    def _maps_and_scores(self, images, device):
         rows, columns = self._patches().starts
         distances, _ = self._distances(images, device)
         scores = self._layer_scores(distances).mean(axis=2)
-        return patch_scores_to_map(
+        maps = patch_scores_to_map(
             -scores.reshape(len(images), len(rows), len(columns)),
             rows,
             columns,
             self.patch_size,
             self.image_shape_[:2],
         )
+        return maps, self._lowest(scores, images)
 
 
 def _rows(shape):

@@ -563,10 +563,10 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
 
     def _score(self, images, device):
         # In double precision: the product of two small distances keeps its digits.
-        return Scores(-self._map(images, device, lambda maps: maps.max(axis=(1, 2))))
+        return Scores(-self._map(images, device, lambda maps: maps.amax((1, 2))))
 
-    def _anomaly_map(self, images, device):
-        return self._map(images, device, lambda maps: maps.astype(np.float32))
+    def _maps_and_scores(self, images, device):
+        return self._map(images, device, lambda maps: (maps.float(), -maps.amax((1, 2))))
 
     def _map(self, images, device, reduce):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""
@@ -586,7 +586,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 product = product * patch_scores_to_map(
                     scores, *grid, side, size, self.padding_mode
                 )
-            return torch.from_numpy(reduce(product))
+            return reduce(torch.from_numpy(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
         stage = f"{type(self).__name__}: scores"

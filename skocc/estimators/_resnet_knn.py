@@ -477,11 +477,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _score(self, images, device):
         return Scores(-self._map_cells(images, device, self._image_scores))
 
-    def _anomaly_map(self, images, device):
-        def pixels(cells, *_):
-            return self._pixel_scores(cells)
+    def _maps_and_scores(self, images, device):
+        def maps_and_scores(cells, *found):
+            return self._pixel_scores(cells), -self._image_scores(cells, *found)
 
-        return self._map_cells(images, device, pixels)
+        return self._map_cells(images, device, maps_and_scores)
 
     def _map_cells(self, images, device, reduce):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""

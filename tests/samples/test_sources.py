@@ -81,7 +81,7 @@ def test_different_sizes_need_image_size(tmp_path):
     assert FileImages(paths, image_size=(3, 4)).load(slice(None)).shape == (2, 3, 4, 1)
     mixed = FileImages(paths, mixed_sizes=True)
     assert mixed.shape == (2, -1, -1, 1)
-    assert mixed.original_size is None
+    assert mixed.original_sizes() == [(6, 5), (7, 5)]
     assert [mixed.load([i]).shape for i in (0, 1)] == [(1, 6, 5, 1), (1, 7, 5, 1)]
     assert FileImages(paths[:1] * 2, mixed_sizes=True).shape == (2, 6, 5, 1)
 
@@ -168,7 +168,7 @@ def test_orientation_is_applied_before_sizes_are_compared(turned):
     upright, paths = turned
     source = FileImages(paths, n_channels=1)
     assert source.shape == (24, 6, 4, 1)
-    assert source.original_size == (6, 4)
+    assert source.original_sizes() == [(6, 4)] * 24
     for path, image in zip(paths, source.load(slice(None)), strict=True):
         np.testing.assert_array_equal(image[:, :, 0], upright, err_msg=str(path))
         np.testing.assert_array_equal(read_image(path)[:, :, 0], upright)
