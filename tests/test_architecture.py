@@ -67,7 +67,7 @@ ROOMS = {
     ),
     "model_selection/": (
         "detectors, splitters and thresholds for scikit-learn's searches; tables of scores",
-        {"_base", "_samples"},
+        {"_base", "_samples", "feature_extraction"},
         {"torch", "torchvision"},
     ),
     "_persistence.py": (

@@ -49,6 +49,7 @@ def read_images(
     image_size=None,
     intensity_range=None,
     like=None,
+    n_channels=None,
     rows=False,
     mixed_sizes=False,
     min_samples=1,
@@ -65,6 +66,9 @@ def read_images(
     like : tuple, default=None
         ``image_shape_`` of a fitted estimator: X is read like the images of its fit. None
         means that this is a fit.
+    n_channels : {1, 3}, default=None
+        Number of channels that files and PIL images are decoded to in a fit. None means 3
+        if any of them has color, else 1.
     rows : bool, default=False
         Whether (n, d) without `image_shape` is accepted as plain rows.
     mixed_sizes : bool, default=False
@@ -93,6 +97,7 @@ def read_images(
         image_size=check_image_size(image_size),
         intensity_range=intensity_range,
         like=like,
+        n_channels=n_channels,
         rows=rows,
         mixed_sizes=mixed_sizes,
         min_samples=min_samples,
@@ -110,6 +115,24 @@ def read_images(
     if like is None and images.is_deep:
         _warn_about_depth(images)
     return images
+
+
+def as_table(X):
+    """Return X if it has two dimensions, like a table, also a sparse one; else None."""
+    if not sparse.issparse(X):
+        X = _unwrap(X)
+    return X if len(getattr(X, "shape", ())) == 2 else None
+
+
+def check_no_text(X):
+    """Raise a ValueError for a table whose first cell is text or a path."""
+    values = np.asarray(X)
+    if values.size and isinstance(values.flat[0], str | os.PathLike):
+        raise ValueError(
+            f"X is a table of text, shape {X.shape}, not of numbers. Got "
+            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
+            "X['path'] of a DataFrame or X[:, 0] of an array."
+        )
 
 
 def check_like(images, like, name):
@@ -446,6 +469,7 @@ class _Reader:
     image_size: tuple[int, int] | None
     intensity_range: tuple[float, float] | None
     like: tuple | None
+    n_channels: int | None
     rows: bool
     mixed_sizes: bool
     min_samples: int
@@ -454,7 +478,7 @@ class _Reader:
     def from_items(self, items):
         """Return paths or PIL images, or a data set, as a source."""
         self.check_sample_count(len(items))
-        n_channels = None
+        n_channels = self.n_channels
         if self.like is not None and len(self.like) == 3:
             n_channels = self.like[2]
         elif self.like is None and self.image_shape is not None:
@@ -555,14 +579,8 @@ class _Reader:
 
 def _check_table(X):
     """Raise a ValueError unless a table holds numbers and has unique column names."""
-    values = np.asarray(X)
-    if values.size and isinstance(values.flat[0], str | os.PathLike):
-        raise ValueError(
-            f"X is a table of text, shape {X.shape}, not of numbers. Got "
-            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
-            "X['path'] of a DataFrame or X[:, 0] of an array."
-        )
-    _checked_numbers(values)
+    check_no_text(X)
+    _checked_numbers(np.asarray(X))
     counts = Counter(getattr(X, "columns", ()))
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise ValueError(

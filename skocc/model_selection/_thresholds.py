@@ -19,7 +19,6 @@ from skocc._base.private_sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    estimator_has,
     fit_context,
     num_samples,
     validate_params,
@@ -28,6 +27,7 @@ from skocc._base.renamed import RenamedParametersMixin, renamed_parameters
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import anomaly_kinds, marked_or_warned
 from skocc.model_selection._indexing import take
+from skocc.model_selection._maps import anomaly_map_of, gives_maps
 
 _RULES = ("conformal", "percentile", "median", "std", "f1")
 
@@ -520,22 +520,26 @@ class ThresholdTuner(
         """
         return conformal_p_values(self.score_samples(X), self.calibration_scores_)
 
-    @available_if(estimator_has("anomaly_map"))
-    def anomaly_map(self, X):
+    @available_if(gives_maps)
+    def anomaly_map(self, X, **options):
         """Score every pixel by the detector, where it can: higher is more anomalous.
 
         Parameters
         ----------
         X : images or paths
-            As in `fit`.
+            As in `fit`. Steps of a pipeline before the detector are applied to them.
+        **options : keyword arguments
+            Those of the detector: for one of skocc, ``size`` of the maps, and
+            ``return_scores``, see for example :meth:`skocc.ResNetKNN.anomaly_map`.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, H, W), float32
-            ``estimator_.anomaly_map(X)``.
+        maps : ndarray of shape (n_samples, H, W) or list of ndarray (H, W), float32
+            ``estimator_.anomaly_map(X, **options)``. In a pipeline, the images that reach
+            the detector determine the size.
         """
         check_is_fitted(self)
-        return self.estimator_.anomaly_map(X)
+        return anomaly_map_of(self.estimator_, X, **options)
 
     @property
     def n_features_in_(self):

@@ -26,7 +26,7 @@ CASES = {
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Nine files of three sizes with a spot in the last three; and masks in files or None."""
+    """Nine files of three sizes, the last three with a spot and a mask in a file."""
     folder, rng = tmp_path_factory.mktemp("photographs"), np.random.default_rng(0)
     paths, masks = [], []
     for index in range(9):

@@ -512,5 +512,5 @@ def test_textures_on_photographs(data_dir):
     detector.fit(paths)
     assert detector.image_shape_ == (64, 64, 1)
     assert detector.layers_ == (0, 1, 2, 3)
-    assert detector.anomaly_map(paths[:2]).shape == (2, 64, 64)
+    assert detector.anomaly_map(paths[:2], size="model").shape == (2, 64, 64)
     assert not detector.collapsed_
