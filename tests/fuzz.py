@@ -43,7 +43,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from numpy import inf, nan  # noqa: F401
 from PIL import Image
-from scipy import sparse  # noqa: F401
+from scipy import sparse
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import _num_samples
 
@@ -252,6 +252,17 @@ def special_files():
     return ["pipe.png", "folder.png", "link.png", "missing.png", "", "\0", "a" * 5000]
 
 
+def contents(paths, kind=bytes):
+    """Return what is in files."""
+    return [kind(path.read_bytes()) for path in paths]
+
+
+def closed(content):
+    buffer = io.BytesIO(content)
+    buffer.close()
+    return buffer
+
+
 class Images(torch.utils.data.Dataset):
     def __init__(self, items):
         self.items = items
@@ -301,8 +312,14 @@ CONTAINERS = [
     "files({})[0]", "str(files({})[0])", "pictures({})[0]", "[None] * 5", "[]", "None",
     "'x'", "b'x'", "3", "object()", "print", "{{'a': {}}}", "{{1, 2}}", "iter([{}])",
     "np.ma.masked_array({}, mask=True)", "Arraylike({})", "np.array(1.5)", "[[]] * 5",
-    "[b'a.png'] * 5", "sparse.csr_matrix(np.ones((9, 64)))",
-    "sparse.csr_array(np.ones((9, 64)))", "np.array([object()] * 5)", "range(9)",
+    "[b'a.png'] * 5", "contents(files({}))", "contents(files({}, 'jpg'), io.BytesIO)",
+    "contents(files({}, n_broken=2), bytearray)", "contents(files({}, n_broken=2))",
+    "np.array(contents(files({})), dtype=object)", "np.array(contents(files({})))",
+    "pd.Series(contents(files({})))", "contents(files({}), closed)", "[b''] * 5",
+    "[*contents(files({})), 'a.png']", "contents(files({}))[0]",
+    "contents(files({}), memoryview)", "[contents(files({}))] * 2",
+    "sparse.csr_matrix(np.ones((9, 64)))", "sparse.csr_array(np.ones((9, 64)))",
+    "np.array([object()] * 5)", "range(9)",
     "memoryview(b'abc')", "[{}] * 3", "({} for _ in range(3))",
     "np.array(list({}) + [None], dtype=object)[:-1]",
     "pd.DataFrame(table({})).convert_dtypes()",
@@ -431,6 +448,8 @@ def _check_results(estimator, X, *, is_finite, must=False):
         features = attempt(estimator.transform, X)
         check(not (must and features is REFUSED), "refuses what it was fitted on")
         if features is not REFUSED:
+            if sparse.issparse(features):
+                features = features.toarray()
             check(len(features) == n, np.shape(features))
             check(features.dtype.kind in "fu", features.dtype)
             check(not is_finite or np.isfinite(features).all(), "not finite")
@@ -455,9 +474,15 @@ def _check_results(estimator, X, *, is_finite, must=False):
             if result is REFUSED or name == "score_frames":
                 continue
             check(scores is not REFUSED and len(result) == n, name, np.shape(result), n)
-            if name == "anomaly_map" and isinstance(result, np.ndarray):
-                check(result.ndim == 3 and result.dtype == np.float32, result.shape)
-                check(not is_finite or np.isfinite(result).all(), "map", result)
+            if name == "anomaly_map":
+                sizes = {heat.shape for heat in result}
+                check(isinstance(result, np.ndarray) == (len(sizes) == 1), sizes)
+                for heat in result:
+                    check(heat.ndim == 2 and heat.dtype == np.float32, heat.shape)
+                    check(not is_finite or np.isfinite(heat).all(), "map", heat)
+                maps, same = estimator.anomaly_map(X, size="model", return_scores=True)
+                check(maps.shape == (n, *estimator.image_shape_[:2]), maps.shape)
+                check(np.array_equal(same, scores, equal_nan=True), same, scores)
 
 
 @st.composite
@@ -662,7 +687,11 @@ def metrics(draw):
             f"{draw(pick(VALUES))!r}, {draw(pick(LAYOUTS))!r})"
             for _ in range(2)
         ]
-        containers = pick(["{}"] * 5 + ["list({})", "tensor({})", "[{}, None]"])
+        containers = pick(
+            ["{}"] * 5 + ["list({})", "tensor({})", "[{}, None]", "files({})",
+             "pictures({})", "contents(files({}, n_broken=1))", "special_files()[:3]",
+             "'0.png'"]
+        )  # fmt: skip
         arguments = [draw(containers).format(a) for a in arguments]
     elif name == "make_scorer":
         arguments = [draw(pick(["'auroc'", "'best_f1'", "'recall_at_fpr'", "'x'", "None"]))]
@@ -934,13 +963,13 @@ def trees(draw):
     return f"tree({', '.join([*map(repr, found), *extra])})"
 
 
-def loading(name, folder, *args):
+def loading(name, folder, *args, **options):
     """Load a folder: the files that are listed are there."""
-    bunch = attempt(FUNCTIONS[name], folder, *args)
+    bunch = attempt(FUNCTIONS[name], folder, *args, **options)
     if bunch is REFUSED:
         return
     for key, value in bunch.items():
-        if "path" in key and value is not None:
+        if ("path" in key or "mask" in key) and value is not None:
             for path in value:
                 check(path is None or os.path.lexists(path), key, path)
 
@@ -952,6 +981,13 @@ def folders(draw):
     arguments = [folder]
     if name == "load_video_folders":
         arguments.append(draw(pick(["'ucsd'", "'shanghaitech'", "'x'", "None"])))
+    elif name == "load_image_folder":
+        names = _names.map(repr) | pick(ODD) | pick(
+            ["'good'", "['good']", "'*'", "'**/*.png'", "'bad'", "'..'", "'.'", "['', 3]",
+             "'*.png'", "('0.png', '*1*')", "'test/*'", "[]", "{'0.png': '1.png'}"]
+        )  # fmt: skip
+        for option in draw(st.lists(pick(["normal", "anomalous", "masks"]), unique=True)):
+            arguments.append(f"{option}={draw(names)}")
     elif name == "load_mvtec_layout" and draw(st.booleans()):
         arguments.append(draw(pick(["'bottle'", "''", "'..'", "None"]) | pick(ODD)))
     return f"loading({name!r}, {', '.join(arguments)})"

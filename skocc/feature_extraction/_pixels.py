@@ -5,7 +5,7 @@ from itertools import product
 
 import numpy as np
 from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import FLOAT_DTYPES, check_is_fitted, validate_data
 
 from skocc._base.constraints import IMAGE_CONSTRAINTS
 from skocc._base.fitted import FittedMixin
@@ -75,7 +75,7 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
     1,024 columns for gray and 3,072 for RGB images.
 
     A table is X of two dimensions, without `image_shape`: an array, a DataFrame, a sparse
-    matrix. Only its type is checked; what it may hold is up to the next step.
+    matrix. It may have missing and infinite values if the next step takes them.
 
     Examples
     --------
@@ -157,7 +157,7 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
         -------
         table : ndarray of shape (n_samples, H * W * C), float32
             Pixels row by row, with red, green and blue beside each other; of integers in
-            [0, 1]. A table is returned in its own type, a sparse one as a sparse array.
+            [0, 1]. If X is a table, its own numbers as floats, sparse if X is.
 
         Raises
         ------
@@ -226,7 +226,12 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
     def _checked(self, table, reset):
         check_no_text(table)
         return validate_data(
-            self, table, reset=reset, accept_sparse=True, ensure_all_finite=False
+            self,
+            table,
+            reset=reset,
+            accept_sparse=True,
+            dtype=FLOAT_DTYPES,
+            ensure_all_finite=False,
         )
 
     def _images(self, X, like):
