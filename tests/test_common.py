@@ -1,6 +1,7 @@
 """What every public estimator promises, beyond scikit-learn's suite."""
 
 import inspect
+import io
 import pickle
 import random
 import re
@@ -193,6 +194,8 @@ def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_fi
         np.array(paths),
         pd.Series(paths),
         [Image.fromarray(image) for image in images],
+        [path.read_bytes() for path in paths],
+        [io.BytesIO(path.read_bytes()) for path in paths],
     ]:
         estimator = quick(estimator_class).fit(X)
         np.testing.assert_array_equal(estimator.score_samples(X), scores)

@@ -39,21 +39,15 @@ def load_image_folder(
         Where the normal images are: names of folders in `folder`, such as "good" or
         "train/good", or patterns, such as "*_ok.png" or "lot_*/good". None means that
         nothing is known to be normal, and the names of the folders are the labels.
-
-        .. versionadded:: 0.2
     anomalous : str or list of str, default=None
         Where the anomalies are, named in the same way. None means all other folders of
         images in `folder`.
-
-        .. versionadded:: 0.2
     masks : str, Path, dict or callable, default=None
         Masks of the anomalies, in image files. A folder, in `folder` or by a path of its
         own: the mask of ``crack/7.jpg`` is ``crack/7.png`` or ``crack/7_mask.png`` in it,
         or without ``crack``. A dict from the path of an image, also one within `folder`, to
         that of its mask. A function that is given the path of an anomaly, and returns the
         path of its mask or None.
-
-        .. versionadded:: 0.2
 
     Returns
     -------

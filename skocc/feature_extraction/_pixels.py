@@ -33,7 +33,7 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
     files. A table is returned as it is, so that a pipeline works on both. Read more in the
     :ref:`User Guide <pixels>`.
 
-    .. versionadded:: 0.2
+    .. versionadded:: 0.1
 
     Parameters
     ----------
