@@ -87,7 +87,7 @@ def _checked_size(size):
 def _in_sizes(maps, sizes):
     """Return maps (n, h, w) in the size (H, W) of each, as one array if all are equal."""
     if len(set(sizes)) > 1:
-        return [_resized(heat, size).copy() for heat, size in zip(maps, sizes, strict=True)]
+        return [_resized(heat, size) for heat, size in zip(maps, sizes, strict=True)]
     if maps.shape[1:] == tuple(sizes[0]):
         return maps
     resized = np.empty((len(maps), *sizes[0]), dtype=np.float32)
@@ -98,7 +98,7 @@ def _in_sizes(maps, sizes):
 
 def _resized(heat, size):
     if heat.shape == tuple(size):
-        return heat
+        return heat.copy()  # a view would keep all other maps in memory
     return resize_array(heat[:, :, np.newaxis], size)[:, :, 0]
 
 

@@ -57,7 +57,7 @@ def find_masks(
     else:
         pairs = zip(paths, defects, strict=True)
         found = [None if defect == "good" else masks(path) for path, defect in pairs]
-    found = [None if mask is None else Path(mask) for mask in found]
+    found = [None if mask is None else _as_path(mask) for mask in found]
     for path, mask in zip(paths, found, strict=True):
         if mask is not None and not mask.is_file():
             raise ValueError(
@@ -116,9 +116,18 @@ def _check_all_or_none(found, home):
         )
 
 
+def _as_path(value):
+    if isinstance(value, str | os.PathLike):
+        return Path(value)
+    raise ValueError(
+        "masks must give paths of images and of their masks, or None for no mask. Got a "
+        f"{type(value).__name__}, {value!r:.60}. Pass str or Path."
+    )
+
+
 def _in_mapping(paths, folder, masks):
     """Return masks from a dictionary, whose keys are paths, also within `folder`."""
-    by_path = {Path(path): mask for path, mask in masks.items()}
+    by_path = {_as_path(path): mask for path, mask in masks.items()}
     names = {name: path for path in paths for name in (path, path.relative_to(folder))}
     if unknown := [str(path) for path in by_path if path not in names]:
         raise ValueError(

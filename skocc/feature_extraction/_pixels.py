@@ -192,13 +192,12 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
             ``pixel_0_0`` for row 0 and column 0, with ``_r``, ``_g`` or ``_b`` behind if
             there are colors; the names of the columns if X was a table.
         """
-        if not hasattr(self, "image_shape_") and self.color in _N_CHANNELS:
-            size = check_image_size(self.image_size)
-            shape = None if size is None else (*size, _N_CHANNELS[self.color])
-        else:
-            shape = getattr(self, "image_shape_", None)
-        if shape is None:
+        size = check_image_size(self.image_size)
+        if hasattr(self, "image_shape_") or size is None or self.color == "auto":
             check_is_fitted(self)
+            shape = self.image_shape_
+        else:
+            shape = (*size, _N_CHANNELS[self.color])
         if len(shape) == 1:
             return OneToOneFeatureMixin.get_feature_names_out(self, input_features)
         channels = [""] if shape[2] == 1 else ["_r", "_g", "_b"]

@@ -1,11 +1,10 @@
 """Masks and heat maps for the metrics of pixels, read one image at a time."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from itertools import zip_longest
 
 import numpy as np
-from numpy.typing import ArrayLike
 
 from skocc._samples.arrays import as_array
 from skocc._samples.sources import ImageFile, read_image
@@ -13,9 +12,7 @@ from skocc._samples.sources import ImageFile, read_image
 _MISSING = object()
 
 
-def read_masks_and_maps(
-    masks: Iterable, maps: Iterable[ArrayLike]
-) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def read_masks_and_maps(masks, maps) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Yield each mask as a Boolean array (H, W), with its map as float32.
 
     Parameters

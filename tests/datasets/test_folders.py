@@ -119,6 +119,8 @@ def test_masks_in_many_ways(folder):
         ({"normal": "good", "masks": {"9.png": "x.png"}}, r"Got \['9.png'\], 1 in all"),
         ({"normal": "good", "masks": {"crack/1.png": "x.png"}}, r"mask of .*x.png"),
         ({"normal": "good", "masks": lambda path: "y.png"}, r"Got 'y.png', which is no"),
+        ({"normal": "good", "masks": {3: "x.png"}}, "Got a int, 3. Pass str or Path"),
+        ({"normal": "good", "masks": lambda path: 3}, "Got a int, 3. Pass str or Path"),
         ({"anomalous": "crack"}, "Pass normal, the folder of normal images"),
         ({"masks": "masks"}, "Pass normal, the folder of normal images"),
     ],
