@@ -124,14 +124,20 @@ def as_table(X):
     return X if len(getattr(X, "shape", ())) == 2 else None
 
 
-def check_no_text(X):
-    """Raise a ValueError for a table whose first cell is text or a path."""
+def check_columns(X):
+    """Raise a ValueError for a table of text, or whose columns have no unique names."""
     values = np.asarray(X)
-    if values.size and isinstance(values.flat[0], str | os.PathLike):
+    if values.size and isinstance(values.flat[0], str | bytes | os.PathLike):
         raise ValueError(
             f"X is a table of text, shape {X.shape}, not of numbers. Got "
-            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
+            f"{str(values.flat[0])!r:.100} in its first cell. For files pass one column, "
             "X['path'] of a DataFrame or X[:, 0] of an array."
+        )
+    counts = Counter(getattr(X, "columns", ()))
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"The columns of X must have unique names. Got {repeated[:5]} more than "
+            "once. Rename them, or pass X.to_numpy()."
         )
 
 
@@ -364,6 +370,11 @@ def _unwrap(X):
     X = np.asarray(X)
     if X.ndim == 1 and X.dtype.kind in "UO":
         return _list_of_items(X)
+    return _checked_array(X, given)
+
+
+def _checked_array(X, given):
+    """Return images or rows in the machine's order of bytes, or raise a ValueError."""
     if X.ndim == 1 and X.dtype.kind == "S":
         raise ValueError(
             "NumPy cuts zeros off the end of such bytes, and with them images. Got an "
@@ -512,7 +523,8 @@ class _Reader:
         if self.image_shape is None:
             self.check_rows(X.shape)
         self.check_sample_count(X.shape[0])
-        _check_table(X)
+        check_columns(X)
+        _checked_numbers(np.asarray(X))
         X = check_array(
             X,
             dtype=_DTYPES,
@@ -575,18 +587,6 @@ class _Reader:
 
     def check_sample_count(self, n_samples):
         _check_n_samples(n_samples, self.min_samples, self.name)
-
-
-def _check_table(X):
-    """Raise a ValueError unless a table holds numbers and has unique column names."""
-    check_no_text(X)
-    _checked_numbers(np.asarray(X))
-    counts = Counter(getattr(X, "columns", ()))
-    if repeated := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(
-            f"The columns of X must have unique names. Got {repeated[:5]} more than "
-            "once. Rename them, or pass X.to_numpy()."
-        )
 
 
 def _is_channels_first(shape, expected):

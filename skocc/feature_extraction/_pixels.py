@@ -13,8 +13,8 @@ from skocc._base.private_sklearn import StrOptions, fit_context
 from skocc._base.reading import compare, remember, unchanged_on_error
 from skocc._samples.validation import (
     as_table,
+    check_columns,
     check_image_size,
-    check_no_text,
     read_images,
 )
 
@@ -223,7 +223,9 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
         return {}
 
     def _checked(self, table, reset):
-        check_no_text(table)
+        check_columns(table)
+        if 0 in table.shape:
+            table = np.empty(table.shape)  # of an empty table scikit-learn finds no type
         return validate_data(
             self,
             table,

@@ -151,8 +151,8 @@ def test_area_under_the_overlap_of_a_folder_of_three_sizes(photographs):
     detector = quick(ResNetKNN, image_size=32).fit(paths[:6])
     maps = detector.anomaly_map(paths)
     area = aupro(masks, maps)
-    # Measured: 0.90 here. Chance is 0.15.
-    assert area > 0.7
+    # Measured: 0.995 with two kinds of kernels. Chance is 0.15.
+    assert area > 0.9
     read = [None if mask is None else np.array(opened(mask)) for mask in masks]
     assert area == aupro(read, iter(maps))
     assert pixel_auroc(masks, maps) == pixel_auroc(read, maps) > 0.9

@@ -166,5 +166,5 @@ def test_from_a_folder_to_the_overlap(tmp_path):
     detector.fit(
         [p for p, label in zip(images.paths, images.labels, strict=True) if label == 1]
     )
-    # 0.92 with two kinds of kernels.
-    assert aupro(images.masks, detector.anomaly_map(images.paths)) > 0.7
+    # 0.995 with two kinds of kernels; chance is 0.15.
+    assert aupro(images.masks, detector.anomaly_map(images.paths)) > 0.9

@@ -145,6 +145,10 @@ def test_tables_are_returned_as_they_are(image_files):
         Pixels().fit(image_files[0]).transform(np.ones((2, 4)))
     with pytest.raises(ValueError, match=r"table of text.*X\['path'\]"):
         Pixels().fit(pd.DataFrame({"path": ["a.png", "b.png"]}))
+    with pytest.raises(ValueError, match=r"unique names. Got \[1\] more than once"):
+        Pixels().fit(pd.DataFrame(np.ones((2, 2)), columns=[1, 1]))
+    with pytest.raises(ValueError, match="0 sample"):
+        Pixels().fit(pd.DataFrame())
     # A fit on images forgets the columns of the table.
     assert not hasattr(transformer.fit(image_files[1]), "feature_names_in_")
 
