@@ -12,6 +12,7 @@ from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._base.renamed import RenamedParametersMixin
+from skocc._base.thresholds import below_ties
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
@@ -19,9 +20,6 @@ from skocc._engine.seeding import seeded
 from skocc._samples.sources import ImageSource
 from skocc._samples.validation import warn_about_anomalies
 from skocc._samples.warnings import warn
-
-# Scores whose relative difference is at most this are ties.
-_TIE = 1e-6
 
 
 class CollapseWarning(UserWarning):
@@ -259,7 +257,7 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
             offset = self._auto_offset(self.train_scores_)
         else:
             offset = np.percentile(self.train_scores_, 100 * self.contamination)
-        self.offset_ = _below_ties(float(offset), self.train_scores_)
+        self.offset_ = below_ties(float(offset), self.train_scores_)
 
     def _set_collapsed(self, result):
         """Set `collapsed_`, and warn if the fitted network has collapsed."""
@@ -297,17 +295,6 @@ def check_finite(scores):
             f"{n_bad} of {len(scores)}. Lower the learning rate, or scale X to a range "
             "near [0, 1]."
         )
-
-
-def _below_ties(offset, scores):
-    """Return the threshold, moved below the scores that equal it up to rounding.
-
-    The last digits of a score depend on the batch in which it is computed. Ties at the
-    threshold count as normal, so no label of a training image depends on these digits.
-    """
-    margin = _TIE * np.max(np.abs(scores))
-    ties = scores[np.abs(scores - offset) <= margin]
-    return float(ties.min() - margin) if ties.size and margin > 0 else offset
 
 
 def _plain(scores):

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from skocc._base.renamed import missing_name
 from skocc.model_selection._classical import classical_detectors
+from skocc.model_selection._ensemble import DetectorEnsemble
 from skocc.model_selection._normal_only import NormalOnly
 from skocc.model_selection._split import (
     OneClassKFold,
@@ -20,6 +21,7 @@ from skocc.model_selection._thresholds import (
 )
 
 __all__ = [
+    "DetectorEnsemble",
     "NormalOnly",
     "OneClassKFold",
     "OneClassSplit",
