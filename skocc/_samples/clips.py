@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from skocc._samples.files import IMAGE_SUFFIXES, list_images
+from skocc._samples.sources import ImageItem
 from skocc._samples.validation import read_images
 from skocc._samples.windows import window_starts
 
@@ -196,7 +196,7 @@ def read_clips(
 
 def _holds_videos(X):
     """Return whether X holds videos rather than single frames."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+    if isinstance(X, ImageItem):
         return True  # _unwrap_videos raises an error
     if len(getattr(X, "shape", ())) == 1 and len(X) > 0:
         X = list(X)  # an array or a Series of paths
@@ -207,7 +207,7 @@ def _holds_videos(X):
         if isinstance(first, str | os.PathLike):  # a folder, or an image
             return Path(first).suffix.lower() not in IMAGE_SUFFIXES
         if isinstance(first, list | tuple) and len(first) > 0:
-            return isinstance(first[0], str | os.PathLike | Image.Image)
+            return isinstance(first[0], ImageItem)
         return getattr(first, "ndim", 0) in (3, 4)
     return getattr(X, "ndim", 0) == 5
 
@@ -350,10 +350,10 @@ def min_max_normalize(curve, tolerance=0.0):
 
 def _unwrap_videos(X):
     """Return X as a list of videos, or as an array or tensor of five dimensions."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+    if isinstance(X, ImageItem):
         raise ValueError(
-            f"X must be a collection of videos. Got a single {type(X).__name__}: {X!r}. "
-            "Pass a list, for example [folder]."
+            f"X must be a collection of videos. Got a single {type(X).__name__}: "
+            f"{X!r:.300}. Pass a list, for example [folder]."
         )
     if len(getattr(X, "shape", ())) == 1:
         X = list(X)  # an array or a Series of paths

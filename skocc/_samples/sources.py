@@ -4,6 +4,7 @@ The rest of the package need not know whether pixels are in memory or on disk. T
 uses only NumPy and Pillow; the engine converts batches to tensors.
 """
 
+import io
 import math
 import os
 import stat
@@ -21,6 +22,9 @@ from skocc._samples.warnings import warn
 # Pillow's names of the pixel formats with more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _GRAY_MODES = _DEEP_MODES | {"1", "L", "LA"}
+# An image file, by its path or by its content, and what is decoded as one image.
+ImageFile = str | os.PathLike | bytes | bytearray | io.BytesIO
+ImageItem = ImageFile | Image.Image
 _N_DECODERS = min(4, os.cpu_count() or 1)
 _HEADER_BLOCK = 1000
 # The operation that undoes each value of EXIF's orientation tag.
@@ -145,7 +149,7 @@ class FileImages:
 
     Parameters
     ----------
-    items : list of str, Path or PIL.Image.Image
+    items : list of str, Path, bytes, BytesIO or PIL.Image.Image
         Images to decode. The pixels of a file are never kept.
     image_size : tuple (H, W), default=None
         Size in pixels to which every image is resized. None means that all images must have
@@ -487,8 +491,9 @@ def open_image(item, index=None):
 
     Parameters
     ----------
-    item : str, Path or PIL.Image.Image
-        File or image to open. A PIL image is yielded unchanged.
+    item : str, Path, bytes, BytesIO or PIL.Image.Image
+        File, its content, or image to open. A PIL image is yielded unchanged. A buffer is
+        read as a whole, and its position stays where it is.
     index : int, default=None
         Index of the item in X, for the message.
 
@@ -506,7 +511,7 @@ def open_image(item, index=None):
         if isinstance(item, Image.Image):
             yield item
             return
-        with open(item, "rb", opener=_open_regular) as file, Image.open(file) as image:
+        with _open_file(item) as file, Image.open(file) as image:
             if image.format == "EPS":
                 # Pillow would run it in Ghostscript, without a time limit.
                 raise ValueError("PostScript is a program, not pixels")
@@ -515,6 +520,14 @@ def open_image(item, index=None):
     # struct.error, IndexError, zlib.error, MemoryError, errors of their own and more.
     except Exception as error:
         raise _unreadable(item, index, error) from error
+
+
+def _open_file(item):
+    """Return an open binary file, or a new buffer for content in memory."""
+    if isinstance(item, str | os.PathLike):
+        return open(item, "rb", opener=_open_regular)
+    # Another thread, or the next call, may read the same buffer.
+    return io.BytesIO(item.getvalue() if isinstance(item, io.BytesIO) else item)
 
 
 def _open_regular(path, flags):
@@ -527,10 +540,12 @@ def _open_regular(path, flags):
 
 def _name(item, index):
     """Return the name of an image for a message: its path, or its index in X."""
+    place = "" if index is None else f" (index {index})"
+    if isinstance(item, str | os.PathLike):
+        return f"The file {str(os.fspath(item))!r}{place}"
     if isinstance(item, Image.Image):
         return "The PIL image" if index is None else f"The PIL image at index {index}"
-    place = "" if index is None else f" (index {index})"
-    return f"The file {str(os.fspath(item))!r}{place}"
+    return f"{'The item' if index is None else f'Item {index}'} ({type(item).__name__})"
 
 
 def _unreadable(item, index, error):
@@ -538,6 +553,11 @@ def _unreadable(item, index, error):
         "Check that the path exists and that the file is a complete image in a format "
         "Pillow decodes, or leave it out of X."
     )
+    if not isinstance(item, str | os.PathLike):
+        to_do = (
+            "Check that it holds a complete image in a format Pillow decodes, or leave it "
+            "out of X."
+        )
     reason = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(". ")]))
     if isinstance(error, UnidentifiedImageError):
         reason = "Pillow does not recognize its format"

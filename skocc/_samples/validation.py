@@ -20,6 +20,7 @@ from skocc._samples.labels import are_zeros_and_ones, marked_anomalies
 from skocc._samples.sources import (
     ArrayImages,
     FileImages,
+    ImageItem,
     ItemImages,
     ReadImages,
     is_data_set,
@@ -323,10 +324,11 @@ def _unwrap(X):
     given = type(X).__name__
     if type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach"):
         return _from_tensor(X)
-    if isinstance(X, (str, os.PathLike, Image.Image)):
+    if isinstance(X, ImageItem):
         raise ValueError(
-            f"X must be a collection of images. Got a single {type(X).__name__}: {X!r}. "
-            "Pass a list, for example [path]; for a folder, sorted(folder.glob('*.png'))."
+            f"X must be a collection of images. Got a single {type(X).__name__}: "
+            f"{X!r:.300}. Pass a list, for example [path]; for a folder, "
+            "sorted(folder.glob('*.png'))."
         )
     if hasattr(X, "iloc") and X.ndim == 1:
         X = X.tolist()  # a pandas Series; its values may be paths
@@ -339,6 +341,11 @@ def _unwrap(X):
     X = np.asarray(X)
     if X.ndim == 1 and X.dtype.kind in "UO":
         return _list_of_items(X)
+    if X.ndim == 1 and X.dtype.kind == "S":
+        raise ValueError(
+            "NumPy cuts zeros off the end of such bytes, and with them images. Got an "
+            f"array of dtype {X.dtype}. Pass a list of bytes, or an array of dtype object."
+        )
     if X.dtype.kind == "c":
         raise ValueError(
             f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
@@ -364,7 +371,7 @@ def _is_table(X):
 
 
 def _is_files(items):
-    return all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items)
+    return all(isinstance(x, ImageItem) for x in items)
 
 
 def _is_single_images(items):
@@ -399,14 +406,14 @@ def _stack(samples):
 
 
 def _list_of_items(X):
-    """Return a 1-D array of paths or PIL images as a list; raise for other objects."""
+    """Return a 1-D array of files or PIL images as a list; raise for other objects."""
     items = X.tolist()
     for index, item in enumerate(items):
-        if not isinstance(item, (str, os.PathLike, Image.Image)):
+        if not isinstance(item, ImageItem):
             raise ValueError(
-                "A one-dimensional X must hold paths (str or Path) or PIL images. Got "
-                f"{type(item).__name__} at index {index}. Reshape your data: pass images "
-                "as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
+                "A one-dimensional X must hold paths (str or Path), the bytes of files or "
+                f"PIL images. Got {type(item).__name__} at index {index}. Reshape your "
+                "data: pass images as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
             )
     return items
 

@@ -1,7 +1,8 @@
 """Metrics of heat maps, computed from all pixels in bounded memory."""
 
+import os
 from collections.abc import Iterable
-from itertools import chain, zip_longest
+from itertools import chain
 from numbers import Real
 
 import numpy as np
@@ -9,14 +10,13 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from skocc._base.private_sklearn import validate_params
-from skocc._samples.arrays import as_array
+from skocc.metrics._inputs import check_both_kinds, read_masks_and_maps
 
 # Maximum number of kept values, and of values waiting to be thinned, both powers of two.
 _MAX_KEPT = 2**26
 _N_WAITING = 2**24
 # Number of defect pixels whose points of the curve are computed at a time.
 _N_POINTS = 2**20
-_MISSING = object()
 
 
 @validate_params(
@@ -27,7 +27,8 @@ _MISSING = object()
     prefer_skip_nested_validation=True,
 )
 def pixel_auroc(
-    masks: ArrayLike | Iterable[ArrayLike | None], maps: ArrayLike | Iterable[ArrayLike]
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
+    maps: ArrayLike | Iterable[ArrayLike],
 ) -> float:
     """Return the area under the ROC curve over the pixels of all maps.
 
@@ -40,13 +41,15 @@ def pixel_auroc(
 
     Parameters
     ----------
-    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
         Masks that are True, or an integer other than 0, at the pixels of a defect; None for
-        an image without a defect. Generators are read one image at a time.
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
         Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
         images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
-        differ in size.
+        differ in size: every pixel counts as it is, and nothing is padded.
 
     Returns
     -------
@@ -56,8 +59,9 @@ def pixel_auroc(
     Raises
     ------
     ValueError
-        The numbers of masks and maps differ, a mask differs in shape from its map or
-        contains floats, or there is no pixel of a defect or no normal pixel.
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, or there is no pixel of a defect or no normal
+        pixel.
 
     See Also
     --------
@@ -80,10 +84,10 @@ def pixel_auroc(
     0.857...
     """
     normal, defect = _Values(), _Values()
-    for mask, heat in _pairs(masks, maps):
+    for mask, heat in read_masks_and_maps(masks, maps):
         normal.add(heat[~mask])
         defect.add(heat[mask])
-    _check_both(len(defect), len(normal))
+    check_both_kinds(len(defect), len(normal))
     return float(defect.probability_above(normal))
 
 
@@ -96,7 +100,7 @@ def pixel_auroc(
     prefer_skip_nested_validation=True,
 )
 def aupro(
-    masks: ArrayLike | Iterable[ArrayLike | None],
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
     maps: ArrayLike | Iterable[ArrayLike],
     *,
     max_fpr: float = 0.3,
@@ -112,13 +116,15 @@ def aupro(
 
     Parameters
     ----------
-    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
         Masks that are True, or an integer other than 0, at the pixels of a defect; None for
-        an image without a defect. Generators are read one image at a time.
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
         Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
         images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
-        differ in size.
+        differ in size: every pixel counts as it is, and nothing is padded.
     max_fpr : float, default=0.3
         Maximum false-positive rate, in (0, 1]: the fraction of the normal pixels of all
         images that are above the threshold.
@@ -132,9 +138,9 @@ def aupro(
     Raises
     ------
     ValueError
-        The numbers of masks and maps differ, a mask differs in shape from its map or
-        contains floats, there is no pixel of a defect or no normal pixel, or `max_fpr` is
-        not in (0, 1].
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, there is no pixel of a defect or no normal pixel,
+        or `max_fpr` is not in (0, 1].
 
     See Also
     --------
@@ -174,7 +180,7 @@ def aupro(
             "max_fpr=0.3."
         )
     normal, values, sizes, n_regions = _Values(), [], [], 0
-    for mask, heat in _pairs(masks, maps):
+    for mask, heat in read_masks_and_maps(masks, maps):
         normal.add(heat[~mask])
         if not mask.any():
             continue
@@ -183,7 +189,7 @@ def aupro(
         values.append(heat[mask])
         sizes.append(np.bincount(regions)[regions].astype(np.uint32))
         n_regions += n_found
-    _check_both(len(values), len(normal))
+    check_both_kinds(len(values), len(normal))
     thresholds, overlaps = _overlaps(values, sizes, n_regions)
     max_fpr = float(max_fpr)  # of a float32, the quotient would be one as well
     return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
@@ -262,47 +268,6 @@ class _Values:
                 n_not_above = (above.sum() + at_least.sum()) / 2
                 n_pairs += weight * (len(above) * len(other) - n_not_above)
         return n_pairs / (len(self) * len(other))
-
-
-def _pairs(masks, maps):
-    """Yield each mask as a Boolean array (H, W), with its map as float32."""
-    for i, (mask, heat) in enumerate(zip_longest(masks, maps, fillvalue=_MISSING)):
-        if mask is _MISSING or heat is _MISSING:
-            fewer = "masks" if mask is _MISSING else "maps"
-            raise ValueError(
-                f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
-                "the mask of an image without a defect."
-            )
-        with np.errstate(over="ignore"):  # overflow becomes infinite
-            heat = as_array("maps", heat, np.float32)
-        if heat.ndim != 2:
-            raise ValueError(
-                f"A map must have the shape (H, W). Got {heat.shape} for map {i}. Pass "
-                "maps of shape (n, H, W), or one array (H, W) for each image."
-            )
-        heat = np.where(np.isnan(heat), np.float32(np.inf), heat)
-        mask = np.zeros(heat.shape, bool) if mask is None else as_array("masks", mask)
-        if mask.shape != heat.shape:
-            raise ValueError(
-                f"A mask must have the shape of its map. Got {mask.shape} for mask {i} and "
-                f"{heat.shape} for its map. Resize the mask without interpolation."
-            )
-        if mask.dtype.kind not in "bui":
-            raise ValueError(
-                f"A mask must hold Booleans or integers. Got {mask.dtype} for mask {i}. "
-                "Pass for example mask > 0.5."
-            )
-        yield mask != 0, heat
-
-
-def _check_both(n_defect, n_normal):
-    if not (n_defect and n_normal):
-        missing = "normal" if n_defect else "defect"
-        raise ValueError(
-            "Pixels of defects and normal pixels are both needed, because otherwise "
-            f"nothing can be ranked. Got no {missing} pixel. Pass the maps of images with "
-            "and without defects."
-        )
 
 
 def _overlaps(values, sizes, n_regions):

@@ -1,13 +1,11 @@
 """Splitters that never train on an anomaly, and synthetic anomalies to validate on."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 from sklearn.model_selection import (
     GroupKFold,
     GroupShuffleSplit,
@@ -26,7 +24,7 @@ from skocc._base.private_sklearn import num_samples, validate_params
 from skocc._base.renamed import renamed_parameters
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import anomaly_kinds
-from skocc._samples.sources import is_data_set, read_image, to_pil
+from skocc._samples.sources import ImageItem, is_data_set, read_image, to_pil
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -738,7 +736,7 @@ def _as_array(X):
         items = list(X)
     except TypeError:  # a single number, say
         items = []
-    if items and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items):
+    if items and all(isinstance(x, ImageItem) for x in items):
         X = np.empty(len(items), dtype=object)
         for index, item in enumerate(items):  # NumPy would take a PIL image apart
             X[index] = item

@@ -1,7 +1,9 @@
+import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.measure import label
 from sklearn.metrics import roc_auc_score
 
@@ -177,3 +179,39 @@ def test_a_rate_of_float32_gives_a_float():
     area = aupro(masks, maps, max_fpr=np.float32(0.25))
     assert type(area) is float
     assert area == aupro(masks, maps, max_fpr=0.25)
+
+
+@pytest.mark.parametrize("metric", [aupro, pixel_auroc])
+def test_masks_in_files_equal_arrays(metric, tmp_path):
+    """Sizes differ, and so do formats: bits, palettes, gray levels, bytes of a file."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros(size, dtype=bool) for size in [(9, 7), (5, 12), (9, 7), (6, 6)]]
+    for mask in masks[:3]:
+        mask[1:3, 2:5] = True
+    maps = [rng.normal(size=mask.shape) + 2 * mask for mask in masks]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    Image.fromarray(masks[0]).save(paths[0])
+    palette = Image.fromarray(masks[1].astype(np.uint8))
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.save(paths[1])
+    Image.fromarray(masks[2].astype(np.uint8)).save(paths[2])
+    expected = metric(masks, maps)
+    given = [str(paths[0]), paths[1], paths[2].read_bytes(), None]
+    assert metric(given, maps) == expected
+    buffer = io.BytesIO(given[2])
+    assert metric(iter([*given[:2], buffer, None]), (heat for heat in maps)) == expected
+
+
+@pytest.mark.parametrize("metric", [aupro, pixel_auroc])
+def test_mask_files_that_are_refused(metric, tmp_path):
+    path = tmp_path / "0.png"
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(path)
+    maps = np.zeros((1, 5, 4))
+    with pytest.raises(ValueError, match=r"Got \(4, 4\) for mask 0, the file '.*0.png'"):
+        metric([path], maps)
+    with pytest.raises(ValueError, match=r"mask 0 .* 'gone.png' \(index 0\) cannot be"):
+        metric(["gone.png"], maps)
+    with pytest.raises(ValueError, match=r"mask 0 .* Item 0 \(bytes\) cannot be read"):
+        metric([path.read_bytes()[:-30]], maps)
+    with pytest.raises(ValueError, match="Got a single str"):
+        metric(str(path), maps)
