@@ -5,6 +5,7 @@ from typing import NamedTuple
 from sklearn.exceptions import InconsistentVersionWarning
 
 from skocc._base import versions
+from skocc._base.doc_links import DocLinkMixin
 from skocc._samples.warnings import warn
 
 
@@ -82,7 +83,7 @@ def warn_about_version(name, version):
         )
 
 
-class FittedMixin:
+class FittedMixin(DocLinkMixin):
     """Mixin for estimators that can be stored in model files and pickles.
 
     For model files, the estimator declares in ``_fitted_attributes`` every attribute that

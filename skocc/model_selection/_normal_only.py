@@ -6,12 +6,13 @@ from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.doc_links import DocLinkMixin
 from skocc._base.private_sklearn import HasMethods, estimator_has, fit_context
 from skocc._samples.labels import anomaly_kinds
 from skocc.model_selection._indexing import take
 
 
-class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a detector on the samples that are labeled as normal, and no others.
 
     Detectors ignore labels in `fit` and take all samples as normal. ``NormalOnly`` drops

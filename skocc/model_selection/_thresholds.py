@@ -15,6 +15,7 @@ from sklearn.utils import check_random_state, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.doc_links import DocLinkMixin
 from skocc._base.private_sklearn import (
     HasMethods,
     Interval,
@@ -276,7 +277,7 @@ def benjamini_hochberg(p_values, *, rate=0.05):
 
 
 class ThresholdTuner(
-    RenamedParametersMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    RenamedParametersMixin, DocLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
 ):
     """Give any detector a threshold, and p-values, from images it was not trained on.
 
