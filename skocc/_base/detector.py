@@ -220,6 +220,9 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        # With `image_shape`, rows are flattened images.
+        is_flat = getattr(self, "image_shape", None) is not None
+        tags.input_tags.two_d_array = self._accepts_rows or is_flat
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags

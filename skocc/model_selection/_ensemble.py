@@ -46,9 +46,7 @@ def _some_part_has_maps(ensemble):
     return any(hasattr(part, "anomaly_map") for part in parts)
 
 
-class DetectorEnsemble(
-    FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseComposition
-):
+class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseComposition):
     """Average the scores of many detectors: seeds, methods, layers, sizes.
 
     Each detector is fitted on the same images. Its scores are brought to a scale that its

@@ -243,9 +243,9 @@ def test_precision_and_f1_against_scikit_learn(n_values, n_points, monkeypatch):
     assert best == pytest.approx(max(f1s.values()), rel=1e-12)
     assert pixel_f1(masks, maps) == best
     assert threshold == max(t for t, f1 in f1s.items() if np.isclose(f1, best, rtol=1e-12))
-    for threshold in [-99.0, 0.0, 0.3, threshold]:
-        expected = pytest.approx(f1_score(y, values >= threshold), rel=1e-12)
-        assert pixel_f1(masks, maps, threshold=threshold) == expected
+    for given in [-99.0, 0.0, 0.3, threshold]:
+        expected = pytest.approx(f1_score(y, values >= given), rel=1e-12)
+        assert pixel_f1(masks, maps, threshold=given) == expected
     assert pixel_f1(masks, maps, threshold=99.0, return_threshold=True) == (0.0, 99.0)
 
 
@@ -260,7 +260,7 @@ def test_precision_and_f1_of_thinned_values(monkeypatch):
 
 
 def test_a_threshold_of_f1_is_no_nan():
-    with pytest.raises(ValueError, match="Got nan. Pass None"):
+    with pytest.raises(ValueError, match=r"Got nan\. Pass None"):
         pixel_f1([[[1, 0]]], [[[1.0, 0.0]]], threshold=np.nan)
 
 
