@@ -35,10 +35,10 @@ Other detectors are made of these:
 
 * :class:`~skocc.model_selection.DetectorEnsemble` averages several, of skocc and of
   scikit-learn. It takes what all its parts take, and has heat maps if one of them has.
-* :class:`~skocc.model_selection.ThresholdTuner` gives any of them a threshold with a bounded
-  rate of false alarms, and p-values.
-* :func:`~skocc.model_selection.classical_detectors` are four of scikit-learn, on features of
-  images.
+* :class:`~skocc.model_selection.ThresholdTuner` gives any of them a threshold with a
+  bounded rate of false alarms, and p-values.
+* :func:`~skocc.model_selection.classical_detectors` are four of scikit-learn, on features
+  of images.
 """
 every_detector = pytest.mark.parametrize("name", CLASSES)
 # Title of a column, and the sentence about it below the table.
