@@ -30,6 +30,10 @@ _FORMAT = 3
 _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 # Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
+# Parts of an ensemble, and ensembles in ensembles.
+_N_PARTS, _N_LEVELS = 100, 3
+# What the header of a part holds; the rest is that of the file.
+_KEYS_OF_PARTS = ("estimator", "params", "values", "parts")
 # Limit on the bytes of a network that are not in the file but follow from sizes, such as
 # tables of weights for each pixel: the larger of a number and a multiple of the file.
 _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
@@ -41,8 +45,10 @@ def save(estimator, path: str | os.PathLike) -> None:
     Parameters
     ----------
     estimator : estimator of skocc
-        Fitted estimator, on any device. `memory`, `checkpoint_dir` and `n_jobs` belong to
-        the running program and are not saved: they are None after :func:`load`.
+        Fitted estimator, on any device, or a
+        :class:`~skocc.model_selection.DetectorEnsemble` of such. `memory`,
+        `checkpoint_dir` and `n_jobs` belong to the running program and are not saved: they
+        are None after :func:`load`.
     path : str or Path
         File to write. An existing file is replaced at the end, and keeps its permissions.
         A symbolic link is kept, and its target is replaced.
@@ -181,18 +187,27 @@ def _public_class(name):
         value, folder = getattr(import_module(MODULES[name]), name), "skocc.estimators."
     elif name in (features := import_module("skocc.feature_extraction")).__all__:
         value, folder = getattr(features, name), "skocc.feature_extraction."
+    elif name == "DetectorEnsemble":
+        return _ensemble_class()
     else:
         return None
     is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)
     return value if is_estimator and value.__module__.startswith(folder) else None
 
 
+def _ensemble_class():
+    return import_module("skocc.model_selection").DetectorEnsemble
+
+
 def _take_apart(estimator):
     """Return header and arrays of a fitted estimator."""
     params = estimator.get_params(deep=False)
-    values, arrays = {}, {}
+    values, arrays, parts = {}, {}, None
+    if isinstance(estimator, _ensemble_class()):
+        parts, arrays = _take_parts_apart(estimator)
+        del params["estimators"]
     for name, value in vars(estimator).items():
-        if name in params:
+        if name in params or (parts and name in ("estimators", "estimators_")):
             continue
         if name not in estimator._fitted_attributes:
             raise ValueError(
@@ -225,7 +240,29 @@ def _take_apart(estimator):
         "values": values,
         "versions": versions.installed_versions() | {"skocc": versions.__version__},
     }
+    if parts:
+        header["parts"] = parts
     return header, arrays
+
+
+def _take_parts_apart(ensemble):
+    """Return pairs of a name and a header, None if dropped, and the arrays of all parts."""
+    parts, arrays = [], {}
+    fitted = ensemble.named_estimators_
+    for index, (name, _) in enumerate(ensemble.estimators):
+        if (part := fitted.get(name)) is None:
+            parts.append([name, None])
+            continue
+        kind = type(part)
+        if _public_class(kind.__name__) is not kind:
+            raise ValueError(
+                f"The part {name!r} of the ensemble cannot be saved: save writes "
+                f"estimators of skocc. Got a {kind.__name__}. Use joblib.dump."
+            )
+        header, of_part = _take_apart(part)
+        parts.append([name, {key: header[key] for key in _KEYS_OF_PARTS if key in header}])
+        arrays |= {f"parts/{index}/{key}": array for key, array in of_part.items()}
+    return parts, arrays
 
 
 def _read(path):
@@ -268,15 +305,84 @@ def _digest(header, arrays):
     return digest.hexdigest()
 
 
-def _put_together(header, arrays):
+def _put_together(header, arrays, level=0):
     """Return the estimator with networks on the device "meta", or raise an error.
 
     The attributes must match each other. The arrays are not copied.
     """
+    if header.get("parts") is None:
+        estimator = _with_parameters(header)
+    else:
+        estimator, arrays = _with_parts(header, arrays, level)
+    return _with_attributes(estimator, header["values"], arrays)
+
+
+def _with_parts(header, arrays, level):
+    """Return an ensemble of its parts, put together, and the arrays of itself alone."""
+    parts, ensemble_class = header["parts"], _public_class(header["estimator"])
+    if ensemble_class is not _ensemble_class():
+        raise ValueError("it has parts, and is no ensemble")
+    if level == _N_LEVELS or len(parts) > _N_PARTS:
+        raise ValueError(f"it has {len(parts)} parts, in {level} ensembles, or more")
+    own, of_parts = {}, [{} for _ in parts]
+    for key, array in arrays.items():
+        prefix, _, rest = key.partition("/")
+        if prefix == "parts":
+            index, _, rest = rest.partition("/")
+            of_parts[_digits(index, len(parts))][rest] = array
+        else:
+            own[key] = array
+    pairs, fitted = [], []
+    for (name, of_part), its_arrays in zip(parts, of_parts, strict=True):
+        if of_part is None:
+            pairs.append((name, "drop"))
+            continue
+        of_part = {"versions": header["versions"], **of_part}
+        part = _put_together(of_part, its_arrays, level + 1)
+        pairs.append((name, type(part)(**part.get_params(deep=False))))
+        fitted.append(part)
+    _check_other_bytes(fitted, arrays)
+    params = {
+        key: None if key in _OF_THE_PROGRAM else _decode(value)
+        for key, value in header["params"].items()
+    }
+    ensemble = ensemble_class(pairs, **params)
+    ensemble._validate_params()
+    ensemble._checked_parts()
+    ensemble.estimators_ = fitted
+    return ensemble, own
+
+
+def _digits(text, limit):
+    """Return the index of a part, written as `save` writes it."""
+    index = int(text) if re.fullmatch("0|[1-9][0-9]{0,2}", text) else limit
+    if index >= limit:
+        raise ValueError(f"it has arrays of a part {text!r}")
+    return index
+
+
+def _check_other_bytes(parts, arrays):
+    """Raise an error if the networks of all parts together would take too much memory."""
+    others = sum(_other_bytes(net) for part in parts for net in _networks_of(part))
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    if others > max(_OTHER_BYTES, _OTHER_FACTOR * n_bytes):
+        raise ValueError(f"its parts would take {others} bytes beside the file's")
+
+
+def _networks_of(estimator):
+    """Return the fitted networks of an estimator, and of its parts."""
+    networks = [net for part in _parts_of(estimator) if part for net in _networks_of(part)]
+    for name, kind in estimator._fitted_attributes.items():
+        if kind.kind == "network" and getattr(estimator, name, None) is not None:
+            networks.append(getattr(estimator, name))
+    return networks
+
+
+def _with_attributes(estimator, values, arrays):
+    """Return the estimator with the attributes of a file."""
     import torch
 
-    estimator = _with_parameters(header)
-    values, attributes = header["values"], estimator._fitted_attributes
+    attributes = estimator._fitted_attributes
     groups = {}
     for key, array in arrays.items():
         name, slash, entry = key.partition("/")
@@ -303,7 +409,8 @@ def _put_together(header, arrays):
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None and len(names) != getattr(estimator, "n_features_in_", None):
         raise ValueError(f"feature_names_in_ has {len(names)} names")
-    check_fitted_shape(estimator)
+    if "image_shape_" in attributes:
+        check_fitted_shape(estimator)
     sizes = _check_arrays(estimator)
     for name in networks:
         with torch.device("meta"):
@@ -444,6 +551,11 @@ def _fill(estimator, arrays):
     from skocc._engine.ambient import own_settings
     from skocc._engine.seeding import seeded
 
+    for index, part in enumerate(_parts_of(estimator)):
+        prefix = f"parts/{index}/"
+        keys = [key for key in arrays if key.startswith(prefix)]
+        if part is not None:
+            _fill(part, {key.removeprefix(prefix): arrays.pop(key) for key in keys})
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)
         if value is None:
@@ -468,6 +580,14 @@ def _fill(estimator, arrays):
                     value = estimator._empty_network(name).eval()
                 setattr(estimator, name, value)
             value.load_state_dict(state, assign=True)
+
+
+def _parts_of(estimator):
+    """Return the fitted parts of an ensemble, None for those dropped; of others, none."""
+    if not isinstance(estimator, _ensemble_class()):
+        return []
+    fitted = estimator.named_estimators_
+    return [fitted.get(name) for name, _ in estimator.estimators]
 
 
 def _aligned(array):

@@ -411,6 +411,9 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
         names, parts = zip(*self.estimators, strict=True)
         return VisualBlock("parallel", parts, names=names)
 
+    def _check_loaded(self):
+        return {"parts": len(self.estimators_)}
+
     def _fitted_parts(self):
         if not hasattr(self, "estimators_"):
             raise AttributeError(f"{type(self).__name__} is not fitted")
@@ -464,7 +467,7 @@ def _is_part(part):
 
 def _fit_part(part, X):
     """Return a fitted part, its scores of the training images, the scale of its maps."""
-    part.fit(X)
+    part.fit(X, None)  # a FrozenEstimator asks for y
     scores = np.asarray(_train_scores(part, X), dtype=np.float64)
     return part, scores, _map_scale(part, X)
 
