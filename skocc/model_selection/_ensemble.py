@@ -322,9 +322,10 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, H, W), float32
+        maps : ndarray of shape (n_samples, H, W), or list of (H, W), float32
             Combination of the scaled maps of the parts that have maps: in deviations of the
-            normal pixels from their median. For ``combine="max"`` the maximum.
+            normal pixels from their median. For ``combine="max"`` the maximum. A list if
+            the maps of different images differ in size.
 
         Raises
         ------
@@ -344,7 +345,8 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
         for heats in zip(*scaled, strict=True):
             _check_same_size(heats)
             combined.append(combine(heats, axis=0).astype(np.float32))
-        return np.stack(combined)
+        is_one_size = len({heat.shape for heat in combined}) == 1
+        return np.stack(combined) if is_one_size else combined
 
     def set_contamination(self, contamination):
         """Change the threshold of a fitted ensemble without fitting again.
