@@ -32,7 +32,9 @@ _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 _N_ENTRIES, _N_DIGITS = 1000, 20
 # Parts of an ensemble, and ensembles in ensembles.
 _N_PARTS, _N_LEVELS = 100, 3
-# What the header of a part holds; the rest is that of the file.
+# Attributes of an ensemble that hold its parts, and what the header of a part holds; the
+# rest is that of the file.
+_PARTS = ("estimators", "estimators_", "named_estimators_")
 _KEYS_OF_PARTS = ("estimator", "params", "values", "parts")
 # Limit on the bytes of a network that are not in the file but follow from sizes, such as
 # tables of weights for each pixel: the larger of a number and a multiple of the file.
@@ -207,7 +209,7 @@ def _take_apart(estimator):
         parts, arrays = _take_parts_apart(estimator)
         del params["estimators"]
     for name, value in vars(estimator).items():
-        if name in params or (parts and name in ("estimators", "estimators_")):
+        if name in params or (parts and name in _PARTS):
             continue
         if name not in estimator._fitted_attributes:
             raise ValueError(
@@ -248,9 +250,8 @@ def _take_apart(estimator):
 def _take_parts_apart(ensemble):
     """Return pairs of a name and a header, None if dropped, and the arrays of all parts."""
     parts, arrays = [], {}
-    fitted = ensemble.named_estimators_
-    for index, (name, _) in enumerate(ensemble.estimators):
-        if (part := fitted.get(name)) is None:
+    for index, (name, part) in enumerate(ensemble.named_estimators_.items()):
+        if isinstance(part, str):  # dropped
             parts.append([name, None])
             continue
         kind = type(part)
@@ -337,6 +338,8 @@ def _with_parts(header, arrays, level):
         if of_part is None:
             pairs.append((name, "drop"))
             continue
+        if not of_part.keys() <= {*_KEYS_OF_PARTS}:
+            raise ValueError(f"its part {name!r} has more than a part")
         of_part = {"versions": header["versions"], **of_part}
         part = _put_together(of_part, its_arrays, level + 1)
         pairs.append((name, type(part)(**part.get_params(deep=False))))
@@ -349,7 +352,7 @@ def _with_parts(header, arrays, level):
     ensemble = ensemble_class(pairs, **params)
     ensemble._validate_params()
     ensemble._checked_parts()
-    ensemble.estimators_ = fitted
+    ensemble._set_parts(fitted)
     return ensemble, own
 
 
@@ -371,7 +374,7 @@ def _check_other_bytes(parts, arrays):
 
 def _networks_of(estimator):
     """Return the fitted networks of an estimator, and of its parts."""
-    networks = [net for part in _parts_of(estimator) if part for net in _networks_of(part)]
+    networks = [net for _, part in _parts_of(estimator) for net in _networks_of(part)]
     for name, kind in estimator._fitted_attributes.items():
         if kind.kind == "network" and getattr(estimator, name, None) is not None:
             networks.append(getattr(estimator, name))
@@ -551,11 +554,10 @@ def _fill(estimator, arrays):
     from skocc._engine.ambient import own_settings
     from skocc._engine.seeding import seeded
 
-    for index, part in enumerate(_parts_of(estimator)):
+    for index, part in _parts_of(estimator):
         prefix = f"parts/{index}/"
         keys = [key for key in arrays if key.startswith(prefix)]
-        if part is not None:
-            _fill(part, {key.removeprefix(prefix): arrays.pop(key) for key in keys})
+        _fill(part, {key.removeprefix(prefix): arrays.pop(key) for key in keys})
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)
         if value is None:
@@ -583,11 +585,11 @@ def _fill(estimator, arrays):
 
 
 def _parts_of(estimator):
-    """Return the fitted parts of an ensemble, None for those dropped; of others, none."""
+    """Return the index and the fitted part, for all parts of an ensemble; else none."""
     if not isinstance(estimator, _ensemble_class()):
         return []
-    fitted = estimator.named_estimators_
-    return [fitted.get(name) for name, _ in estimator.estimators]
+    parts = enumerate(estimator.named_estimators_.values())
+    return [(index, part) for index, part in parts if not isinstance(part, str)]
 
 
 def _aligned(array):

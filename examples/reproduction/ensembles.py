@@ -43,7 +43,7 @@ SCALES, COMBINATIONS = ["p-value", "rank", "robust"], ["mean", "max", "median"]
 
 
 class Known(BaseEstimator):
-    """A detector of known scores and maps; X are indices, those of training images first."""
+    """A detector of known scores and maps; X are indices, training images first."""
 
     def __init__(self, part):
         self.part = part

@@ -90,7 +90,7 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
     estimators_ : list of estimators
         The fitted parts, without those that were dropped.
     named_estimators_ : Bunch
-        The fitted parts by name.
+        The fitted parts by name, and "drop" for those that were dropped.
     part_train_scores_ : ndarray of shape (n_samples, n_parts), float64
         Scores of the training images by each part, which define the scales.
     map_scales_ : ndarray of shape (n_parts, 2), float64
@@ -258,7 +258,7 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
         )
         for name, (_, scores, _) in zip(names, fitted, strict=True):
             _check_train_scores(name, scores)
-        self.estimators_ = [part for part, _, _ in fitted]
+        self._set_parts([part for part, _, _ in fitted])
         self.part_train_scores_ = np.stack([scores for _, scores, _ in fitted], axis=1)
         self.map_scales_ = np.array([scale for _, _, scale in fitted])
         self.train_scores_ = self._combined(self.part_train_scores_.T)
@@ -378,12 +378,6 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
         return self
 
     @property
-    def named_estimators_(self):
-        """Fitted parts by name."""
-        names = [name for name, part in self.estimators if _is_part(part)]
-        return Bunch(**dict(zip(names, self._fitted_parts(), strict=True)))
-
-    @property
     def n_features_in_(self):
         """Values per sample of X."""
         return self._fitted_parts()[0].n_features_in_
@@ -412,6 +406,14 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
     def _sk_visual_block_(self):
         names, parts = zip(*self.estimators, strict=True)
         return VisualBlock("parallel", parts, names=names)
+
+    def _set_parts(self, fitted):
+        """Set the fitted parts, in the order of those that are not dropped."""
+        parts = iter(fitted)
+        self.estimators_ = fitted
+        self.named_estimators_ = Bunch(
+            **{name: next(parts) if _is_part(p) else p for name, p in self.estimators}
+        )
 
     def _check_loaded(self):
         return {"parts": len(self.estimators_)}

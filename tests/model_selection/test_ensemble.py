@@ -320,7 +320,8 @@ def test_parameters_of_parts():
     X = columns()
     ensemble.fit(X)
     assert [part.nu for part in ensemble.estimators_] == [0.2]
-    assert [*ensemble.named_estimators_] == ["svm"]
+    assert ensemble.named_estimators_["forest"] == "drop"
+    assert ensemble.named_estimators_["svm"] is ensemble.estimators_[0]
     copied = clone(ensemble)
     assert copied.estimators[0] == ("forest", "drop")
     np.testing.assert_array_equal(copied.fit(X).score_samples(X), ensemble.score_samples(X))
@@ -605,6 +606,7 @@ def deep(header):
 CHANGES = {
     "a part too many": lambda header: header["parts"].append(header["parts"][0]),
     "a part too few": lambda header: header["parts"].pop(),
+    "a part with more": lambda header: header["parts"][0][1].update(format="3"),
     "a part dropped": lambda header: header["parts"][0].__setitem__(1, None),
     "parts swapped": lambda header: header["parts"].reverse(),
     "one name twice": lambda header: header["parts"][0].__setitem__(0, "svdd"),
