@@ -244,17 +244,13 @@ def pixel_f1(
             "the highest F1."
         )
     normal, defect = _read(masks, maps)
-    if threshold is not None:
-        with np.errstate(over="ignore"):  # overflow becomes infinite, as in the maps
-            threshold = float(np.float32(threshold))
-        f1 = _f1(normal, defect, np.array([threshold]))[0]
+    if threshold is None:
+        f1, chosen = _best_f1(normal, defect)
     else:
-        f1 = -1.0
-        for values, _ in defect.blocks():
-            of_values = _f1(normal, defect, values)
-            best = len(values) - 1 - int(np.argmax(of_values[::-1]))
-            f1, threshold = max((f1, threshold), (of_values[best], float(values[best])))
-    return (float(f1), threshold) if return_threshold else float(f1)
+        with np.errstate(over="ignore"):  # overflow becomes infinite, as in the maps
+            chosen = float(np.float32(threshold))
+        f1 = float(_f1(normal, defect, np.array([chosen]))[0])
+    return (f1, chosen) if return_threshold else f1
 
 
 @validate_params(
@@ -454,6 +450,16 @@ def _read(masks, maps):
         defect.add(heat[mask])
     check_both_kinds(len(defect), len(normal))
     return normal, defect
+
+
+def _best_f1(normal, defect):
+    """Return the highest F1, and the highest threshold that has it."""
+    best = -1.0, 0.0
+    for values, _ in defect.blocks():
+        f1 = _f1(normal, defect, values)
+        last = len(values) - 1 - int(np.argmax(f1[::-1]))
+        best = max(best, (float(f1[last]), float(values[last])))
+    return best
 
 
 def _f1(normal, defect, thresholds):
