@@ -41,6 +41,6 @@ numpydoc_validation_checks = {
 }
 # Inherited from scikit-learn, which documents these in its own style.
 numpydoc_validation_exclude = {
-    r"\.set_(params|fit_request|score_request)$",
+    r"\.set_(callbacks|params|fit_request|score_request)$",
     r"\.(get_params|get_metadata_routing|fit_predict)$",
 }

@@ -98,7 +98,7 @@ def main():
         verbose=1,
     )
     detector.fit(train)
-    scores, maps = detector.score_samples(test), detector.anomaly_map(test)
+    maps, scores = detector.anomaly_map(test, size="model", return_scores=True)
     predicted = scores < detector.offset_
     print(f"AUROC of images {roc_auc_score(is_anomaly, -scores):.3f}")
     print(f"AUROC of pixels {roc_auc_score(masks.ravel(), maps.ravel()):.3f}")

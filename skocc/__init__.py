@@ -15,16 +15,18 @@ _MODULES = {
     "CollapseWarning": "skocc._base.detector",
     "load": "skocc._persistence",
     "predict_table": "skocc.model_selection._table",
+    "register": "skocc._persistence",
     "save": "skocc._persistence",
     "show_versions": "skocc._base.versions",
 }
 # Sub-packages, which their own import would make attributes.
-_SUBPACKAGES = ("datasets", "feature_extraction", "metrics", "model_selection")
+_SUBPACKAGES = ("base", "datasets", "feature_extraction", "metrics", "model_selection")
 __all__ = [*_MODULES, *_SUBPACKAGES, "DETECTORS", "__version__"]
 
 # Editors and type checkers run nothing, and so cannot see what __getattr__ loads. Where
 # they see __getattr__, they take every name for one of the package.
 if TYPE_CHECKING:
+    from skocc import base as base
     from skocc import datasets as datasets
     from skocc import feature_extraction as feature_extraction
     from skocc import metrics as metrics
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from skocc._base.detector import CollapseWarning as CollapseWarning
     from skocc._base.versions import show_versions as show_versions
     from skocc._persistence import load as load
+    from skocc._persistence import register as register
     from skocc._persistence import save as save
     from skocc.estimators._conv_ae import ConvAE as ConvAE
     from skocc.estimators._data_split_occ import DataSplitOCC as DataSplitOCC

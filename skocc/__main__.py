@@ -135,6 +135,18 @@ def _add_threshold(fit):
         metavar="FRACTION",
         help="of the images, held out from training for the threshold (default: 0.2)",
     )
+    fit.add_argument(
+        "--cv",
+        type=_folds,
+        metavar="FOLDS",
+        help="hold out each image once: in that many fits beside that of the detector, or "
+        "in none with the word loo, for methods whose training scores leave the image out "
+        "(default: a part of the images is held out)",
+    )
+
+
+def _folds(text):
+    return text if text == "loo" else int(text)
 
 
 def _add_score(commands):
@@ -165,17 +177,20 @@ def _fit(options):
         detector,
         max_fpr=options.max_fpr,
         calibration_size=options.calibration_size,
+        cv=options.cv,
+        refit=isinstance(options.cv, int),
         random_state=detector.random_state,
     ).fit(files)
     # The file holds a detector: of the held-out images it keeps the threshold alone.
     fitted = tuner.estimator_
     fitted.offset_ = tuner.offset_
     skocc.save(fitted, options.output)
+    how = ("at most", "from training") if options.cv is None else ("about", "in turn")
     _say(
         f"{str(options.output)!r}: {options.method} of {len(files)} images with seed "
         f"{detector.random_state}; threshold {tuner.offset_:.6g}, a false-alarm "
-        f"rate of at most {options.max_fpr:g} by "
-        f"{len(tuner.calibration_scores_)} images held out from training"
+        f"rate of {how[0]} {options.max_fpr:g} by "
+        f"{len(tuner.calibration_scores_)} images held out {how[1]}"
     )
 
 

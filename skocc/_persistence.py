@@ -28,8 +28,18 @@ from skocc.estimators import MODULES
 _FORMAT = 3
 # Parameters of the running program, not of the model: neither saved nor loaded.
 _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
+# Parameters that may be a network of the user, and what a file has in its place: no name,
+# because `load` imports nothing that a file names.
+_NETWORKS = ("backbone", "autoencoder")
+_OWN_NETWORK = {"own network": True}
 # Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
+# Parts of an ensemble, and ensembles in ensembles.
+_N_PARTS, _N_LEVELS = 100, 3
+# Attributes of an ensemble that hold its parts, and what the header of a part holds; the
+# rest is that of the file.
+_PARTS = ("estimators", "estimators_", "named_estimators_")
+_KEYS_OF_PARTS = ("estimator", "params", "values", "parts")
 # Limit on the bytes of a network that are not in the file but follow from sizes, such as
 # tables of weights for each pixel: the larger of a number and a multiple of the file.
 _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
@@ -41,8 +51,10 @@ def save(estimator, path: str | os.PathLike) -> None:
     Parameters
     ----------
     estimator : estimator of skocc
-        Fitted estimator, on any device. `memory`, `checkpoint_dir` and `n_jobs` belong to
-        the running program and are not saved: they are None after :func:`load`.
+        Fitted estimator, on any device, or a
+        :class:`~skocc.model_selection.DetectorEnsemble` of such. `memory`,
+        `checkpoint_dir` and `n_jobs` belong to the running program and are not saved: they
+        are None after :func:`load`.
     path : str or Path
         File to write. An existing file is replaced at the end, and keeps its permissions.
         A symbolic link is kept, and its target is replaced.
@@ -50,9 +62,9 @@ def save(estimator, path: str | os.PathLike) -> None:
     Raises
     ------
     ValueError
-        A parameter cannot be written as data, such as a module given as `backbone`, or was
-        changed after `fit` so that it does not match the fitted networks. Use
-        ``joblib.dump`` for these.
+        A parameter cannot be written as data, or was changed after `fit` so that it does
+        not match the fitted networks; or a network of your own computes with more than its
+        parameters and buffers. Use ``joblib.dump`` for these.
     OSError
         The file cannot be written; an existing file is unchanged. The error's `filename` is
         the path.
@@ -67,6 +79,9 @@ def save(estimator, path: str | os.PathLike) -> None:
     -----
     Every estimator can also be stored with pickle or joblib. To exchange models, use
     `save`: reading its files runs no code from the file.
+
+    A network of your own, given as `backbone` or `autoencoder`, has its weights in the
+    file, and nothing else: give it to :func:`load` again.
 
     If the process or the machine stops, the file is either the old one or the complete new
     one. A process that is killed may leave a file whose name starts with ``.skocc-`` or
@@ -90,13 +105,16 @@ def save(estimator, path: str | os.PathLike) -> None:
     check_is_fitted(estimator)
     name = type(estimator).__name__
     if _public_class(name) is not type(estimator):
+        is_own = isinstance(estimator, FittedMixin)
+        advice = f"Call skocc.register({name}) before, or use" if is_own else "Use"
         raise ValueError(
-            f"save writes estimators of skocc. Got a {name}. Use joblib.dump, which also "
-            "takes a Pipeline."
+            f"save writes estimators of skocc and of registered classes. Got a {name}. "
+            f"{advice} joblib.dump, which also takes a Pipeline."
         )
     header, arrays = _take_apart(estimator)
+    networks = {key: getattr(estimator, key) for key in _own_networks(header)}
     try:
-        _put_together(header, arrays)
+        _put_together(header, arrays, networks)
     except ImportError:
         raise
     except Exception as error:
@@ -108,7 +126,7 @@ def save(estimator, path: str | os.PathLike) -> None:
     write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
-def load(path: str | os.PathLike) -> Any:
+def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = None) -> Any:
     """Read an estimator that :func:`save` wrote.
 
     Parameters
@@ -116,6 +134,9 @@ def load(path: str | os.PathLike) -> Any:
     path : str or Path
         File that `save` has written, with this or an earlier version of skocc, on a machine
         with or without a GPU.
+    backbone, autoencoder : nn.Module, class or function, default=None
+        The parameter of this name with which the detector was fitted, if that was a network
+        of your own. Its code comes from you, and the weights from the file.
 
     Returns
     -------
@@ -127,7 +148,8 @@ def load(path: str | os.PathLike) -> Any:
     ------
     ValueError
         The file does not exist, was not written by `save`, is damaged, or was written by a
-        newer skocc. The error names the file.
+        newer skocc; or it needs `backbone` or `autoencoder`, or another one, or none. The
+        error names the file.
     ImportError
         The model has a network of torchvision, which cannot be imported.
 
@@ -152,12 +174,18 @@ def load(path: str | os.PathLike) -> Any:
     import torch
 
     path = os.fsdecode(path)
+    networks = {"backbone": backbone, "autoencoder": autoencoder}
+    networks = {key: value for key, value in networks.items() if value is not None}
+    advice = (
+        "a file written by skocc.save, or copy it anew; pickles are read by joblib.load"
+    )
     try:
         header, arrays = _read(path)
         version = _check_origin(header, arrays)
         if int(header["format"]) < 3:
             header, arrays = current_form(header, arrays)
-        estimator = _put_together(header, arrays)
+        advice = _advice_on_networks(_own_networks(header), networks) or advice
+        estimator = _put_together(header, arrays, networks)
         with torch.inference_mode(False):  # else the networks could not be trained
             _fill(estimator, arrays)
     except ImportError:
@@ -166,14 +194,82 @@ def load(path: str | os.PathLike) -> Any:
     except Exception as error:
         # Without the error itself, which would print unescaped text of the file.
         raise ValueError(
-            f"{path!r} cannot be read as a model: {_shown(error)}. Pass a file written by "
-            "skocc.save, or copy it anew; pickles are read by joblib.load."
+            f"{path!r} cannot be read as a model: {_shown(error)}. Pass {advice}."
         ) from None
     warn_about_version(type(estimator).__name__, version)
     return estimator
 
 
+def register(detector: type) -> type:
+    """Let :func:`save` write, and :func:`load` read, a class of your own.
+
+    A file names a class by its name alone, and `load` imports nothing: it knows the classes
+    of skocc, and those that the program has registered.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    detector : type
+        Subclass of :class:`skocc.base.BaseDetector`, or of a detector of skocc.
+
+    Returns
+    -------
+    detector : type
+        The same class, so that `register` can decorate it.
+
+    Raises
+    ------
+    ValueError
+        `detector` is no such class, or its name is that of a class of skocc or of another
+        registered one. A class that is defined again, as in a notebook, replaces the
+        earlier one.
+
+    See Also
+    --------
+    skocc.base.NetworkDetector : Base class of your own detectors.
+
+    Examples
+    --------
+    >>> import skocc
+    >>> @skocc.register
+    ... class MyDeepSVDD(skocc.DeepSVDD):
+    ...     pass
+    """
+    from skocc._base.detector import BaseDetector
+
+    if not (isinstance(detector, type) and issubclass(detector, BaseDetector)):
+        raise ValueError(
+            f"register takes a subclass of skocc.base.BaseDetector. Got {detector!r}. "
+            "Derive it from that class, or from a detector of skocc."
+        )
+    name = detector.__name__
+    known = _registered.get(name)
+    is_new = known is None or _origin(known) == _origin(detector)
+    if _exported_class(name) is not None or not is_new:
+        other = "skocc" if is_new else known.__module__
+        raise ValueError(
+            f"register needs a name that no other class has. Got {name!r} of "
+            f"{detector.__module__}, which is a class of {other} too. Rename yours."
+        )
+    _registered[name] = detector
+    return detector
+
+
+# Classes by their names. A file can name no other code.
+_registered: dict[str, type] = {}
+
+
+def _origin(cls):
+    return cls.__module__, cls.__qualname__
+
+
 def _public_class(name):
+    """Return the estimator that files call by a name, or None if there is none."""
+    return _exported_class(name) or _registered.get(name)
+
+
+def _exported_class(name):
     """Return the public estimator of a name, or None if there is none."""
     # The name may come from a file. It is looked up only among the exported names, and
     # other folders are not imported.
@@ -181,18 +277,28 @@ def _public_class(name):
         value, folder = getattr(import_module(MODULES[name]), name), "skocc.estimators."
     elif name in (features := import_module("skocc.feature_extraction")).__all__:
         value, folder = getattr(features, name), "skocc.feature_extraction."
+    elif name == "DetectorEnsemble":
+        return _ensemble_class()
     else:
         return None
     is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)
     return value if is_estimator and value.__module__.startswith(folder) else None
 
 
+def _ensemble_class():
+    return import_module("skocc.model_selection").DetectorEnsemble
+
+
 def _take_apart(estimator):
     """Return header and arrays of a fitted estimator."""
     params = estimator.get_params(deep=False)
-    values, arrays = {}, {}
+    values, arrays, parts = {}, {}, None
+    if isinstance(estimator, _ensemble_class()):
+        parts, arrays = _take_parts_apart(estimator)
+        del params["estimators"]
     for name, value in vars(estimator).items():
-        if name in params:
+        # Callbacks belong to the program.
+        if name in params or name == "_skl_callbacks" or (parts and name in _PARTS):
             continue
         if name not in estimator._fitted_attributes:
             raise ValueError(
@@ -206,8 +312,7 @@ def _take_apart(estimator):
             for part in _bank_kinds(kind):
                 arrays[f"{name}/{part}"] = getattr(value, part)
         elif kind.kind == "network":
-            for entry, tensor in value.state_dict().items():
-                arrays[f"{name}/{entry}"] = tensor.cpu().numpy()
+            arrays |= _state_of(value, name)
         elif kind.is_list:
             for index, array in enumerate(value):
                 arrays[f"{name}/{index}"] = np.asarray(array)
@@ -225,7 +330,59 @@ def _take_apart(estimator):
         "values": values,
         "versions": versions.installed_versions() | {"skocc": versions.__version__},
     }
+    if parts:
+        header["parts"] = parts
     return header, arrays
+
+
+def _state_of(network, name):
+    """Return the tensors of a fitted network as arrays, by their names in a file."""
+    state = network.state_dict()
+    for entry, tensor in state.items():
+        if not hasattr(tensor, "cpu"):
+            raise ValueError(
+                f"{name} has a state that is no tensor. Got {entry!r}, a "
+                f"{type(tensor).__name__}. Use joblib.dump."
+            )
+    return {f"{name}/{entry}": tensor.cpu().numpy() for entry, tensor in state.items()}
+
+
+def _own_networks(header):
+    """Return the names of parameters that were networks of the user."""
+    return [name for name in _NETWORKS if header["params"].get(name) == _OWN_NETWORK]
+
+
+def _advice_on_networks(needed, given):
+    """Return what to pass instead where a file needs networks of the user."""
+    if not needed:
+        return "no network" if given else ""
+    names = " and ".join(f"{name}=" for name in needed)
+    return f"the network that the detector was fitted with as {names}, and no other"
+
+
+def _take_parts_apart(ensemble):
+    """Return pairs of a name and a header, None if dropped, and the arrays of all parts."""
+    parts, arrays = [], {}
+    for index, (name, part) in enumerate(ensemble.named_estimators_.items()):
+        if isinstance(part, str):  # dropped
+            parts.append([name, None])
+            continue
+        kind = type(part)
+        if _public_class(kind.__name__) is not kind:
+            raise ValueError(
+                f"The part {name!r} of the ensemble cannot be saved: save writes "
+                f"estimators of skocc. Got a {kind.__name__}. Use joblib.dump."
+            )
+        header, of_part = _take_apart(part)
+        if _own_networks(header):
+            raise ValueError(
+                f"The part {name!r} of the ensemble cannot be saved, because load takes "
+                "networks of whole detectors only. Got one with a network of your own. Use "
+                "joblib.dump, or save the parts one by one."
+            )
+        parts.append([name, {key: header[key] for key in _KEYS_OF_PARTS if key in header}])
+        arrays |= {f"parts/{index}/{key}": array for key, array in of_part.items()}
+    return parts, arrays
 
 
 def _read(path):
@@ -268,15 +425,87 @@ def _digest(header, arrays):
     return digest.hexdigest()
 
 
-def _put_together(header, arrays):
+def _put_together(header, arrays, own_networks, level=0):
     """Return the estimator with networks on the device "meta", or raise an error.
 
     The attributes must match each other. The arrays are not copied.
     """
+    if header.get("parts") is None:
+        estimator = _with_parameters(header, own_networks)
+    else:
+        _check_own_networks([], own_networks)
+        estimator, arrays = _with_parts(header, arrays, level)
+    return _with_attributes(estimator, header["values"], arrays)
+
+
+def _with_parts(header, arrays, level):
+    """Return an ensemble of its parts, put together, and the arrays of itself alone."""
+    parts, ensemble_class = header["parts"], _public_class(header["estimator"])
+    if ensemble_class is not _ensemble_class():
+        raise ValueError("it has parts, and is no ensemble")
+    if level == _N_LEVELS or len(parts) > _N_PARTS:
+        raise ValueError(f"it has {len(parts)} parts, in {level} ensembles, or more")
+    own, of_parts = {}, [{} for _ in parts]
+    for key, array in arrays.items():
+        prefix, _, rest = key.partition("/")
+        if prefix == "parts":
+            index, _, rest = rest.partition("/")
+            of_parts[_digits(index, len(parts))][rest] = array
+        else:
+            own[key] = array
+    pairs, fitted = [], []
+    for (name, of_part), its_arrays in zip(parts, of_parts, strict=True):
+        if of_part is None:
+            pairs.append((name, "drop"))
+            continue
+        if not of_part.keys() <= {*_KEYS_OF_PARTS}:
+            raise ValueError(f"its part {name!r} has more than a part")
+        of_part = {"versions": header["versions"], **of_part}
+        part = _put_together(of_part, its_arrays, {}, level + 1)
+        pairs.append((name, type(part)(**part.get_params(deep=False))))
+        fitted.append(part)
+    _check_other_bytes(fitted, arrays)
+    params = {
+        key: None if key in _OF_THE_PROGRAM else _decode(value)
+        for key, value in header["params"].items()
+    }
+    ensemble = ensemble_class(pairs, **params)
+    ensemble._validate_params()
+    ensemble._checked_parts()
+    ensemble._set_parts(fitted)
+    return ensemble, own
+
+
+def _digits(text, limit):
+    """Return the index of a part, written as `save` writes it."""
+    index = int(text) if re.fullmatch("0|[1-9][0-9]{0,2}", text) else limit
+    if index >= limit:
+        raise ValueError(f"it has arrays of a part {text!r}")
+    return index
+
+
+def _check_other_bytes(parts, arrays):
+    """Raise an error if the networks of all parts together would take too much memory."""
+    others = sum(_other_bytes(net) for part in parts for net in _networks_of(part))
+    n_bytes = sum(array.nbytes for array in arrays.values())
+    if others > max(_OTHER_BYTES, _OTHER_FACTOR * n_bytes):
+        raise ValueError(f"its parts would take {others} bytes beside the file's")
+
+
+def _networks_of(estimator):
+    """Return the fitted networks of an estimator, and of its parts."""
+    networks = [net for _, part in _parts_of(estimator) for net in _networks_of(part)]
+    for name, kind in estimator._fitted_attributes.items():
+        if kind.kind == "network" and getattr(estimator, name, None) is not None:
+            networks.append(getattr(estimator, name))
+    return networks
+
+
+def _with_attributes(estimator, values, arrays):
+    """Return the estimator with the attributes of a file."""
     import torch
 
-    estimator = _with_parameters(header)
-    values, attributes = header["values"], estimator._fitted_attributes
+    attributes = estimator._fitted_attributes
     groups = {}
     for key, array in arrays.items():
         name, slash, entry = key.partition("/")
@@ -303,7 +532,8 @@ def _put_together(header, arrays):
     names = getattr(estimator, "feature_names_in_", None)
     if names is not None and len(names) != getattr(estimator, "n_features_in_", None):
         raise ValueError(f"feature_names_in_ has {len(names)} names")
-    check_fitted_shape(estimator)
+    if "image_shape_" in attributes:
+        check_fitted_shape(estimator)
     sizes = _check_arrays(estimator)
     for name in networks:
         with torch.device("meta"):
@@ -317,16 +547,18 @@ def _put_together(header, arrays):
     return estimator
 
 
-def _with_parameters(header):
-    """Return an unfitted estimator with the parameters of a file."""
+def _with_parameters(header, own_networks):
+    """Return an unfitted estimator with the parameters of a file, and own networks."""
     import torch
 
+    needed = _own_networks(header)
+    _check_own_networks(needed, own_networks)
     name, version = header["estimator"], header["versions"]["skocc"]
     public_class = _public_class(name)
     if public_class is None:
         raise ValueError(
             f"it was written by skocc {version} as {name!r}, which skocc "
-            f"{versions.__version__} cannot read"
+            f"{versions.__version__} cannot read unless a class of that name is registered"
         )
     params, known = header["params"], public_class().get_params(deep=False).keys()
     # Parameters that an earlier version did not have keep their defaults.
@@ -338,12 +570,22 @@ def _with_parameters(header):
     params = {
         key: None if key in _OF_THE_PROGRAM else _decode(value)
         for key, value in params.items()
+        if key not in needed
     }
-    estimator = public_class(**params)
+    estimator = public_class(**params, **own_networks)
     estimator._validate_params()
     if getattr(estimator, "device", None) is not None:
         torch.device(estimator.device)
     return estimator
+
+
+def _check_own_networks(needed, given):
+    """Raise an error unless the networks of the user are those that a file needs."""
+    if {*needed} != given.keys():
+        raise ValueError(
+            f"it was fitted with {' and '.join(needed) or 'no network'} of the user's. Got "
+            f"{' and '.join(given) or 'none'}"
+        )
 
 
 def _ungroup(name, arrays, kind):
@@ -444,6 +686,10 @@ def _fill(estimator, arrays):
     from skocc._engine.ambient import own_settings
     from skocc._engine.seeding import seeded
 
+    for index, part in _parts_of(estimator):
+        prefix = f"parts/{index}/"
+        keys = [key for key in arrays if key.startswith(prefix)]
+        _fill(part, {key.removeprefix(prefix): arrays.pop(key) for key in keys})
     for name, kind in estimator._fitted_attributes.items():
         value = getattr(estimator, name, None)
         if value is None:
@@ -468,6 +714,14 @@ def _fill(estimator, arrays):
                     value = estimator._empty_network(name).eval()
                 setattr(estimator, name, value)
             value.load_state_dict(state, assign=True)
+
+
+def _parts_of(estimator):
+    """Return the index and the fitted part, for all parts of an ensemble; else none."""
+    if not isinstance(estimator, _ensemble_class()):
+        return []
+    parts = enumerate(estimator.named_estimators_.values())
+    return [(index, part) for index, part in parts if not isinstance(part, str)]
 
 
 def _aligned(array):
@@ -497,6 +751,8 @@ def _encode(value, key):
         return os.fspath(value)
     if value is None or isinstance(value, bool | int | float | str):
         return value
+    if key in _NETWORKS and callable(value):
+        return _OWN_NETWORK
     if type(value).__module__ == "torch" and type(value).__name__ == "device":
         return str(value)
     raise ValueError(
@@ -523,12 +779,13 @@ def _decode_attribute(name, value, kind):
         value = value["text"]
         if _is_list_of(lambda item: isinstance(item, str), value):
             return np.array(value, dtype=object)
-    value = _decode(value) if kind == "integers" else value
+    value = _decode(value) if kind in ("integers", "layers") else value
     valid = {
         "bool": lambda: isinstance(value, bool),
         "count": lambda: _is_int(value) and value >= 0,
         "float": lambda: _is_real(value) and math.isfinite(value),
         "integers": lambda: isinstance(value, tuple) and all(map(_is_int, value)),
+        "layers": lambda: isinstance(value, tuple) and all(map(_is_layer, value)),
         "losses": lambda: _are_losses(value),
         "loss lists": lambda: _is_list_of(_are_losses, value),
     }
@@ -539,6 +796,10 @@ def _decode_attribute(name, value, kind):
 
 def _is_int(value):
     return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_layer(value):
+    return _is_int(value) or isinstance(value, str)
 
 
 def _is_real(value):

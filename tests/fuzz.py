@@ -43,7 +43,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 from numpy import inf, nan  # noqa: F401
 from PIL import Image
-from scipy import sparse  # noqa: F401
+from scipy import sparse
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import _num_samples
 
@@ -252,6 +252,17 @@ def special_files():
     return ["pipe.png", "folder.png", "link.png", "missing.png", "", "\0", "a" * 5000]
 
 
+def contents(paths, kind=bytes):
+    """Return what is in files."""
+    return [kind(path.read_bytes()) for path in paths]
+
+
+def closed(content):
+    buffer = io.BytesIO(content)
+    buffer.close()
+    return buffer
+
+
 class Images(torch.utils.data.Dataset):
     def __init__(self, items):
         self.items = items
@@ -301,8 +312,14 @@ CONTAINERS = [
     "files({})[0]", "str(files({})[0])", "pictures({})[0]", "[None] * 5", "[]", "None",
     "'x'", "b'x'", "3", "object()", "print", "{{'a': {}}}", "{{1, 2}}", "iter([{}])",
     "np.ma.masked_array({}, mask=True)", "Arraylike({})", "np.array(1.5)", "[[]] * 5",
-    "[b'a.png'] * 5", "sparse.csr_matrix(np.ones((9, 64)))",
-    "sparse.csr_array(np.ones((9, 64)))", "np.array([object()] * 5)", "range(9)",
+    "[b'a.png'] * 5", "contents(files({}))", "contents(files({}, 'jpg'), io.BytesIO)",
+    "contents(files({}, n_broken=2), bytearray)", "contents(files({}, n_broken=2))",
+    "np.array(contents(files({})), dtype=object)", "np.array(contents(files({})))",
+    "pd.Series(contents(files({})))", "contents(files({}), closed)", "[b''] * 5",
+    "[*contents(files({})), 'a.png']", "contents(files({}))[0]",
+    "contents(files({}), memoryview)", "[contents(files({}))] * 2",
+    "sparse.csr_matrix(np.ones((9, 64)))", "sparse.csr_array(np.ones((9, 64)))",
+    "np.array([object()] * 5)", "range(9)",
     "memoryview(b'abc')", "[{}] * 3", "({} for _ in range(3))",
     "np.array(list({}) + [None], dtype=object)[:-1]",
     "pd.DataFrame(table({})).convert_dtypes()",
@@ -379,6 +396,11 @@ def small(name, params):
             backbone="shufflenet_v2_x0_5", weights=None, layers=("conv1",), image_size=None
         )
     few = {n: 1 for n in names if n.endswith("n_epochs")} | {"n_augmented": 9}
+    # What has no effect is refused, and would hide everything else.
+    if {**names, **params}.get("boundary") == "hard":
+        del few["warm_up_n_epochs"]
+    if not {**names, **params}.get("augmentation"):
+        del few["n_augmented"]
     estimator.set_params(**{n: v for n, v in few.items() if n in names})
     return estimator.set_params(**{n: v for n, v in params.items() if n in names})
 
@@ -431,8 +453,12 @@ def _check_results(estimator, X, *, is_finite, must=False):
         features = attempt(estimator.transform, X)
         check(not (must and features is REFUSED), "refuses what it was fitted on")
         if features is not REFUSED:
+            if sparse.issparse(features):
+                features = features.toarray()
             check(len(features) == n, np.shape(features))
             check(features.dtype.kind in "fu", features.dtype)
+            # Pixels returns tables as they are.
+            is_finite &= len(estimator.image_shape_) > 1
             check(not is_finite or np.isfinite(features).all(), "not finite")
         return
     scores = attempt(estimator.score_samples, X)
@@ -455,9 +481,15 @@ def _check_results(estimator, X, *, is_finite, must=False):
             if result is REFUSED or name == "score_frames":
                 continue
             check(scores is not REFUSED and len(result) == n, name, np.shape(result), n)
-            if name == "anomaly_map" and isinstance(result, np.ndarray):
-                check(result.ndim == 3 and result.dtype == np.float32, result.shape)
-                check(not is_finite or np.isfinite(result).all(), "map", result)
+            if name == "anomaly_map":
+                sizes = {heat.shape for heat in result}
+                check(isinstance(result, np.ndarray) == (len(sizes) == 1), sizes)
+                for heat in result:
+                    check(heat.ndim == 2 and heat.dtype == np.float32, heat.shape)
+                    check(not is_finite or np.isfinite(heat).all(), "map", heat)
+                maps, same = estimator.anomaly_map(X, size="model", return_scores=True)
+                check(maps.shape == (n, *estimator.image_shape_[:2]), maps.shape)
+                check(np.array_equal(same, scores, equal_nan=True), same, scores)
 
 
 @st.composite
@@ -618,6 +650,7 @@ PROMISES = {
     "find_threshold": _returns_floats,
     "conformal_p_values": lambda p: p.size == 0 or 0 < p.min() <= p.max() <= 1,
     "benjamini_hochberg": lambda x: x.dtype.kind == "i" and set(x) <= {-1, 1},
+    "labels_with_rejection": lambda x: x.dtype.kind == "i" and set(x) <= {-1, 0, 1},
     "make_textures": lambda x: np.isfinite(x).all(),
     "make_objects": lambda x: np.isfinite(x).all(),
 }  # fmt: skip
@@ -640,7 +673,7 @@ def calling(name, *args, **kwargs):
 def options(*names):
     """Text of keyword arguments, with values that mean something or not."""
     values = st.sampled_from(
-        [*ODD, *_numbers, "0.05", "(0.9, 0.999)", "(0.1, 0.2)", "'f1'"]
+        [*ODD, *_numbers, "0.05", "(0.9, 0.999)", "(0.1, 0.2)", "'f1'", "3", "'loo'"]
     )
     values |= pick([f"{rule!r}" for rule in ("conformal", "percentile", "median", "std")])
     one = st.tuples(pick(names), values).map("{0[0]}={0[1]}".format)
@@ -662,7 +695,11 @@ def metrics(draw):
             f"{draw(pick(VALUES))!r}, {draw(pick(LAYOUTS))!r})"
             for _ in range(2)
         ]
-        containers = pick(["{}"] * 5 + ["list({})", "tensor({})", "[{}, None]"])
+        containers = pick(
+            ["{}"] * 5 + ["list({})", "tensor({})", "[{}, None]", "files({})",
+             "pictures({})", "contents(files({}, n_broken=1))", "special_files()[:3]",
+             "'0.png'"]
+        )  # fmt: skip
         arguments = [draw(containers).format(a) for a in arguments]
     elif name == "make_scorer":
         arguments = [draw(pick(["'auroc'", "'best_f1'", "'recall_at_fpr'", "'x'", "None"]))]
@@ -681,16 +718,18 @@ def metrics(draw):
 def thresholds(draw):
     n = draw(st.integers(0, 40))
     m = draw(st.just(n) | st.just(n) | st.integers(0, 12))
-    name = draw(
-        pick(["find_threshold", "conformal_p_values", "benjamini_hochberg", "tuning"])
-    )
+    names = ["find_threshold", "conformal_p_values", "benjamini_hochberg"]
+    name = draw(pick([*names, "labels_with_rejection", "tuning"]))
     if name == "find_threshold":
         arguments = [draw(scores(n)), draw(labels(m) | st.just("None"))]
         arguments += draw(options("rule", "max_fpr", "k"))
     elif name == "conformal_p_values":
         arguments = [draw(scores()), draw(scores(n))]
+        arguments += draw(options("weights", "calibration_weights"))
     elif name == "benjamini_hochberg":
         arguments = [draw(scores(n)), *draw(options("rate"))]
+    elif name == "labels_with_rejection":
+        arguments = [draw(scores(n)), *draw(options("band"))]
     else:
         dtype = draw(pick(["f4", "f4", "f8", "O", "U3"]))
         X = f"array(({n}, 3), {dtype!r}, {draw(pick(VALUES))!r})"
@@ -701,7 +740,7 @@ def thresholds(draw):
         arguments += draw(
             options(
                 "rule", "max_fpr", "k", "calibration_size", "cv", "random_state",
-                "estimator",
+                "estimator", "refit",
             )
         )  # fmt: skip
         return f"tuning({', '.join(arguments)})"
@@ -934,13 +973,13 @@ def trees(draw):
     return f"tree({', '.join([*map(repr, found), *extra])})"
 
 
-def loading(name, folder, *args):
+def loading(name, folder, *args, **options):
     """Load a folder: the files that are listed are there."""
-    bunch = attempt(FUNCTIONS[name], folder, *args)
+    bunch = attempt(FUNCTIONS[name], folder, *args, **options)
     if bunch is REFUSED:
         return
     for key, value in bunch.items():
-        if "path" in key and value is not None:
+        if ("path" in key or "mask" in key) and value is not None:
             for path in value:
                 check(path is None or os.path.lexists(path), key, path)
 
@@ -952,6 +991,13 @@ def folders(draw):
     arguments = [folder]
     if name == "load_video_folders":
         arguments.append(draw(pick(["'ucsd'", "'shanghaitech'", "'x'", "None"])))
+    elif name == "load_image_folder":
+        names = _names.map(repr) | pick(ODD) | pick(
+            ["'good'", "['good']", "'*'", "'**/*.png'", "'bad'", "'..'", "'.'", "['', 3]",
+             "'*.png'", "('0.png', '*1*')", "'test/*'", "[]", "{'0.png': '1.png'}"]
+        )  # fmt: skip
+        for option in draw(st.lists(pick(["normal", "anomalous", "masks"]), unique=True)):
+            arguments.append(f"{option}={draw(names)}")
     elif name == "load_mvtec_layout" and draw(st.booleans()):
         arguments.append(draw(pick(["'bottle'", "''", "'..'", "None"]) | pick(ODD)))
     return f"loading({name!r}, {', '.join(arguments)})"

@@ -61,7 +61,7 @@ def small_maps():
 
 
 TINY = {"backbone": "shufflenet_v2_x0_5", "weights": None, "image_size": 32}
-RESIDUAL = {"architecture": "residual", "channels": (4, 4, 8, 8)}
+RESIDUAL = {"backbone": "residual", "channels": (4, 4, 8, 8)}
 PATCHES = {"patch_size": 8, "n_crops": 2}
 CUT_CLIPS = {"clip_length": None, "embedding_dim": 8, "warm_up_n_epochs": 10}
 # Attributes that are compared as well.
@@ -106,7 +106,7 @@ CASES = {
     "MOCCA-residual-plain": (
         "MOCCA",
         {
-            **RESIDUAL, "architecture": "plain_residual", "batch_norm": "frozen",
+            **RESIDUAL, "backbone": "plain_residual", "batch_norm": "frozen",
             "normalization": "gcn",
         },
         PICTURE,
@@ -126,7 +126,10 @@ CASES = {
     ),
     "VideoMOCCA-no-reconstruction": (
         "VideoMOCCA",
-        {**CUT_CLIPS, "reconstruction_weight": 0.0, "boundary": "hard"},
+        {
+            "clip_length": None, "embedding_dim": 8, "warm_up_n_epochs": 5,
+            "reconstruction_weight": 0.0, "boundary": "hard",
+        },
         (CLIPS, CLIPS[::-1]),
     ),
     "VideoMOCCA-warm": (

@@ -4,6 +4,8 @@ A new class needs a line in ``SMALL``, and in the tables below that hold for it.
 guessed from the names of parameters.
 """
 
+import inspect
+
 import skocc
 
 ESTIMATORS = [getattr(skocc, name) for name in skocc.DETECTORS]
@@ -24,8 +26,7 @@ SMALL = {
     },
     "DeepFeatures": FIRST_CONV,
     "DeepSVDD": {
-        "pretrain_n_epochs": 2, "warm_up_n_epochs": 2, "n_epochs": 2,
-        "filter_init": "random",
+        "pretrain_n_epochs": 2, "n_epochs": 2, "filter_init": "random",
     },
     "FeatureCAE": {
         "n_epochs": 2, "n_iter_no_change": None, "latent_dim": 32, **FIRST_CONV,
@@ -57,7 +58,7 @@ RANKING = {
         },
         0.75,
     ),
-    "DeepSVDD": ({"pretrain_n_epochs": 40, "warm_up_n_epochs": 0, "n_epochs": 40}, 0.9),
+    "DeepSVDD": ({"pretrain_n_epochs": 40, "n_epochs": 40}, 0.9),
     # The few features of an untrained layer say little of a cell, unless they are
     # centered, and what is normal takes more steps to learn.
     "FeatureCAE": ({"n_epochs": 40, "normalization": "imagenet", "batch_size": 10}, 0.9),
@@ -98,13 +99,20 @@ def quick(estimator_class, **params):
     estimator_class : type
         Has a line in ``SMALL``.
     **params : parameters
-        In place of those of the table.
+        In place of those of the table, of which what then has no effect is left out.
 
     Returns
     -------
     estimator : estimator
     """
-    return estimator_class(**(SHARED | SMALL[estimator_class.__name__] | params))
+    small = SMALL[estimator_class.__name__]
+    estimator = estimator_class(**(SHARED | small | params))
+    defaults = inspect.signature(estimator_class).parameters
+    for rule in getattr(estimator_class, "_without_effect", ()):
+        for name in {*rule.parameters} & small.keys() - params.keys():
+            if rule.when(estimator):
+                estimator.set_params(**{name: defaults[name].default})
+    return estimator
 
 
 def trains(estimator_class):

@@ -100,8 +100,8 @@ BRANCHES = {
         skocc.FeatureCAE,
         {"backbone": "mobilenet_v3_small", "layers": ("features.0",), "image_size": 16},
     ),
-    "residual": (skocc.MOCCA, {"architecture": "residual", "channels": (2, 3, 4, 5)}),
-    "patches": (skocc.MOCCA, {"patch_size": 8, "architecture": "plain_residual"}),
+    "residual": (skocc.MOCCA, {"backbone": "residual", "channels": (2, 3, 4, 5)}),
+    "patches": (skocc.MOCCA, {"patch_size": 8, "backbone": "plain_residual"}),
     "coreset": (skocc.ResNetKNN, {"bank_fraction": 0.5, "pooling": "locally_aware"}),
     "dense pairs": (skocc.PatchSVDD, {"sampling": "dense", "noise": True}),
 }

@@ -38,10 +38,15 @@ ROOMS = {
         {"torchvision", "PIL"},
     ),
     "_base/": (
-        "the base detector, thresholds, heat maps, constraints, versions, renamed names, "
-        "scikit-learn's private names",
+        "the base detectors, thresholds, heat maps, callbacks, constraints, versions, "
+        "renamed names, scikit-learn's private names",
         {"_samples", "_engine"},
         {"torchvision", "PIL", "tqdm"},
+    ),
+    "base.py": (
+        "what detectors outside of the package are derived from",
+        {"_base", "_engine"},
+        set(),
     ),
     "estimators/": (
         "one file a method: parameters, `_fit`, `_score`; beside it what one or two "
@@ -67,19 +72,20 @@ ROOMS = {
     ),
     "model_selection/": (
         "detectors, splitters and thresholds for scikit-learn's searches; tables of scores",
-        {"_base", "_samples"},
+        {"_base", "_samples", "feature_extraction"},
         {"torch", "torchvision"},
     ),
     "_persistence.py": (
         "`save` and `load`",
-        {"_base", "_samples", "_engine", "_ops", "estimators", "feature_extraction"},
+        {"_base", "_samples", "_engine", "_ops", "estimators", "feature_extraction",
+         "model_selection"},
         set(),
     ),
     "__init__.py": (
         "where each public name lives",
         # But for the version and the list of detectors, for type checkers only.
-        {"_base", "_persistence.py", "estimators", "feature_extraction", "datasets",
-         "metrics", "model_selection"},
+        {"_base", "base.py", "_persistence.py", "estimators", "feature_extraction",
+         "datasets", "metrics", "model_selection"},
         {"torch", "sklearn"},
     ),
     "__main__.py": (
@@ -91,8 +97,8 @@ ROOMS = {
 # Folders of which the user may import, those whose names begin without an underscore, hold
 # private files only; and of these rooms each file is one task, which knows no other.
 APART = {"estimators": {"_layer_spheres", "_patches", "_patch_pairs", "_augmentation",
-                        "_filters", "_spheres", "_pretraining",
-                        "_data_splitting"}}  # fmt: skip
+                        "_filters", "_spheres", "_pretraining", "_patch_networks",
+                        "_data_splitting", "_without_effect"}}  # fmt: skip
 
 
 def table():
@@ -214,8 +220,9 @@ def test_functions_are_short(path):
 
 @pytest.mark.parametrize("name", skocc.DETECTORS)
 def test_constructors_have_few_parameters(name):
+    # 31 until networks of the user came, and room for held-out images.
     n_parameters = len(getattr(skocc, name)().get_params(deep=False))
-    assert n_parameters <= 31, f"{name} has {n_parameters} parameters, of at most 31"
+    assert n_parameters <= 34, f"{name} has {n_parameters} parameters, of at most 34"
 
 
 def test_tests_mirror_the_rooms():

@@ -1,6 +1,7 @@
 """What every public estimator promises, beyond scikit-learn's suite."""
 
 import inspect
+import io
 import pickle
 import random
 import re
@@ -193,6 +194,8 @@ def test_files_pil_images_and_series_agree_with_arrays(estimator_class, image_fi
         np.array(paths),
         pd.Series(paths),
         [Image.fromarray(image) for image in images],
+        [path.read_bytes() for path in paths],
+        [io.BytesIO(path.read_bytes()) for path in paths],
     ]:
         estimator = quick(estimator_class).fit(X)
         np.testing.assert_array_equal(estimator.score_samples(X), scores)
@@ -264,6 +267,24 @@ def test_set_contamination_equals_a_new_fit(estimator_class, digits):
     with pytest.raises(ValueError, match="contamination"):
         estimator.set_contamination(0.7)
     assert estimator.contamination == 0.3
+
+
+def test_set_contamination_warns_of_a_threshold_set_by_hand(estimator_class, digits):
+    estimator = quick(estimator_class).fit(digits[0])
+    by_rule = estimator.offset_
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimator.set_contamination(0.2).set_contamination(0.1)
+    for offset in (np.nextafter(np.median(estimator.train_scores_), 1), by_rule + 1.0):
+        estimator.offset_ = offset
+        with pytest.warns(UserWarning, match="promised is gone. Got offset_=.*Set") as seen:
+            estimator.set_contamination(0.1)
+        assert seen[0].filename == __file__
+        assert estimator.offset_ == by_rule
+    estimator.offset_ = offset
+    with pytest.raises(ValueError, match="contamination"):  # without a warning
+        estimator.set_contamination(0.7)
+    assert estimator.offset_ == offset
 
 
 def test_scores_offset_and_labels_belong_together(estimator_class, digits):
@@ -503,9 +524,13 @@ def test_true_is_a_number_too(estimator_class, digits):
         "weight_decay", "latent_dim", "embedding_dim", "base_channels", "n_pairs",
         "n_neighbors", "n_top",
     }  # fmt: skip
-    names = possible & estimator_class().get_params().keys()
+    names = estimator_class().get_params().keys()
+    # Without it, the size of an embedding has no effect.
+    shared = {"pooling": "locally_aware"} if "pooling" in names else {}
     scores = [
-        quick(estimator_class, **dict.fromkeys(names, value)).fit(digits[0]).train_scores_
+        quick(estimator_class, **shared, **dict.fromkeys(possible & names, value))
+        .fit(digits[0])
+        .train_scores_
         for value in (True, 1)
     ]
     np.testing.assert_array_equal(*scores)

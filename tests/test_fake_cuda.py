@@ -39,9 +39,14 @@ from skocc._nets import (
     distance,
     feature_autoencoder,
     feature_maps,
+    layer_encoder,
+    layouts,
     lenet,
     mlp,
     normalization,
+    own,
+    own_autoencoder,
+    own_patches,
     patch_encoder,
     residual_encoder,
     video_encoder,
@@ -101,6 +106,16 @@ WITHOUT_TENSORS = {
     device.inference_dtype,
     device.resolve_device,
     device.sample_without_values,
+    # They build and try out networks on the CPU, before a fit.
+    layouts.default_layers,
+    layouts.layout_of,
+    own.channels_first,
+    own.is_own,
+    own.own_module,
+    own.possible_shapes,
+    own.subject,
+    own.taken_channels,
+    own.try_out,
     lenet.lenet_latent_dim,
     lenet.lenet_widths,
     mlp.dense_layers,
@@ -186,6 +201,18 @@ NETWORKS = {
     feature_autoencoder.FeatureAutoencoder: lambda: (
         feature_autoencoder.FeatureAutoencoder(8, 2),
         [rand(2, 8, 3, 3)],
+    ),
+    layer_encoder.LayerEncoder: lambda: (
+        layer_encoder.LayerEncoder(small_network(), None),
+        [rand(2, 1, 8, 8)],
+    ),
+    own_autoencoder.OwnAutoencoder: lambda: (
+        own_autoencoder.OwnAutoencoder(nn.Conv2d(3, 3, 1), (3, 8, 8)),
+        [rand(2, 3, 8, 8)],
+    ),
+    own_patches.OwnPatchEncoder: lambda: (
+        own_patches.OwnPatchEncoder(small_network(), None, 8, 3),
+        [rand(2, 3, 8, 8)],
     ),
     feature_maps.FrozenFeatures: lambda: (
         feature_maps.FrozenFeatures(
@@ -492,6 +519,14 @@ def cut_and_dense(tmp_path):
         ]
         loss = patch_pairs.scale_loss(kind, encoder, classifier, image, 1.0, generator())
         z += [loss]
+    parts = {"normalize": nn.Identity(), "encoder": encoder}
+    parts |= {"classify_small": classifier, "classify_big": classifier}
+    for sampling in ("dense", "patches"):
+        loss = patch_pairs.pair_loss(
+            nn.ModuleDict(parts), generator(), crop_size=(32, 32), sampling=sampling,
+            noise=0.1, n_pairs=2, svdd_weight=1.0,
+        )  # fmt: skip
+        z += [loss(images)]
     return z
 
 
@@ -541,7 +576,11 @@ def sources(tmp_path):
 SEVERAL = {
     all_batches: [batches.ImageBatches, batches.ResidentImages, batches.Subset],
     approximate: [neighbors.ApproximateIndex],
-    autoencoder: [pretraining.pretrain, training.train_by_milestones],
+    autoencoder: [
+        pretraining.pretrain,
+        training.milestone_schedule,
+        training.train_by_milestones,
+    ],
     bank_of_a_stream: [banks.build_banks, banks.MemoryBank],
     checkpoint: [checkpoints.Checkpoint, seeding.seeded],
     contrast: [pretraining.contrast_extremes, pretraining.contrast_normalization],
@@ -549,6 +588,7 @@ SEVERAL = {
         patch_pairs.CutPatches,
         patch_pairs.DensePatches,
         patch_pairs.close_pairs,
+        patch_pairs.pair_loss,
         patch_pairs.position_pairs,
         patch_pairs.scale_loss,
     ],
@@ -567,6 +607,7 @@ SEVERAL = {
         batches.InTurn,
         training.Convergence,
         training.EarlyStopping,
+        training.EpochWatcher,
         training.StoppingRule,
         training.adam,
         training.train,
@@ -585,6 +626,8 @@ CASES = {
     ),
     banks.image_digests: lambda: rand(len(banks.image_digests(rand(3, 2, 4, 4)))),
     banks.to_rows: lambda: banks.to_rows(rand(2, 3, 4, 4)),
+    layouts.as_map: lambda: layouts.as_map(rand(2, 5, 3), "tokens"),
+    own.in_channels: lambda: own.in_channels(rand(2, 1, 4, 4), 3),
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),
     losses.dispersion_loss: lambda: losses.dispersion_loss(rand(4)),

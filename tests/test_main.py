@@ -52,6 +52,19 @@ def test_fit_sets_a_threshold_from_images_held_out(folder, model):
     assert 1 <= n_below <= 12
 
 
+@pytest.mark.parametrize("cv", ["4", "loo"])
+def test_fit_holds_out_each_image_once(folder, tmp_path, cv, capsys):
+    path = tmp_path / "model.safetensors"
+    method = [*QUICK] if cv == "4" else ["--method", "PatchSVDD", "--param", "patch_size=8"]
+    command = ["fit", str(folder), *method, "--param", "n_epochs=1", "--max-fpr", "0.03"]
+    assert main([*command, "--cv", cv, "--output", str(path)]) == 0
+    assert "about 0.03 by 40 images held out in turn" in capsys.readouterr().err
+    detector = skocc.load(path)
+    assert len(detector.train_scores_) == 40
+    if cv == "loo":
+        assert detector.offset_ == np.sort(detector.train_scores_)[0]
+
+
 def test_score_prints_a_table(folder, model, capsys):
     assert main(["score", str(model), str(folder)]) == 0
     shown = capsys.readouterr()
@@ -81,6 +94,8 @@ def test_a_table_with_a_broken_file(folder, model, tmp_path, capsys):
     ("arguments", "message"),
     [
         (["--calibration-size", "0.2"], "19 are needed"),
+        (["--cv", "loo"], "Got DeepSVDD"),
+        (["--cv", "1"], "'cv'"),
         (["--param", "no_such=1"], "no_such"),
         (["--param", "n_epochs=many", "--calibration-size", "0.5"], "n_epochs"),
     ],

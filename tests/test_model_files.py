@@ -14,9 +14,10 @@ from safetensors.numpy import save
 import skocc
 from skocc._persistence import _digest
 from skocc.feature_extraction import DeepFeatures
+from skocc.model_selection import DetectorEnsemble
 from tests.quick import ESTIMATORS, quick
 
-CLASSES = [*ESTIMATORS, DeepFeatures]
+CLASSES = [*ESTIMATORS, DeepFeatures, DetectorEnsemble]
 # Of each kind and class; all with `-m slow`.
 N_CASES = pytest.mark.parametrize("n", [4, pytest.param(400, marks=pytest.mark.slow)])
 # Values to put in place of others.
@@ -29,12 +30,29 @@ STRANGE = [
 ]  # fmt: skip
 
 
+def make(estimator_class):
+    """Return an unfitted estimator; an ensemble with another, and a dropped part, in it."""
+    if estimator_class is not DetectorEnsemble:
+        return quick(estimator_class)
+    inner = DetectorEnsemble([("conv", quick(skocc.ConvAE))], combine="max")
+    parts = [("knn", quick(skocc.ResNetKNN)), ("more", inner), ("none", "drop")]
+    return DetectorEnsemble([*parts, ("svdd", quick(skocc.DeepSVDD))])
+
+
+def entries(header):
+    """Return the dictionaries of parameters and of values, also those of parts."""
+    found = [header["params"], header["values"]]
+    for _, of_part in header.get("parts", []):
+        found += entries(of_part) if of_part else []
+    return found
+
+
 class ModelFile:
     """A fitted estimator, the bytes of its file, and what it gives."""
 
     def __init__(self, estimator_class, images):
         self.images = images
-        estimator = quick(estimator_class).fit(images)
+        estimator = make(estimator_class).fit(images)
         self.expected = self.results(estimator)
         header, self.arrays = skocc._persistence._take_apart(estimator)
         self.header = json.loads(json.dumps(header))
@@ -133,12 +151,14 @@ def swapped(model, other_models, rng):
         if other is model:
             arrays[second] = model.arrays[first]
         return header, arrays
-    name = "params" if kind == 1 else "values"
-    here, there = header[name], copy.deepcopy(other.header[name])
+    all_here = entries(header)
+    index = 2 * rng.integers(len(all_here) // 2) + (kind == 2)
+    here, before = all_here[index], copy.deepcopy(all_here[index])
+    there = before if other is model else copy.deepcopy(entries(other.header)[index % 2])
     first, second = rng.choice(sorted(here)), rng.choice(sorted(there))
     here[first] = there[second]
     if other is model:
-        here[second] = model.header[name][first]
+        here[second] = before[first]
     return header, arrays
 
 
@@ -158,7 +178,8 @@ def test_strange_values(model, tmp_path, n):
     rng = rng_of(model)
     for _ in range(n):
         header, arrays = copy.deepcopy(model.header), dict(model.arrays)
-        part = header if rng.random() < 0.1 else header[rng.choice(["params", "values"])]
+        places = entries(header)
+        part = header if rng.random() < 0.1 else places[rng.integers(len(places))]
         part[rng.choice(sorted(part))] = STRANGE[rng.integers(len(STRANGE))]
         if arrays and rng.random() < 0.3:
             name = rng.choice(sorted(arrays))

@@ -43,19 +43,19 @@ def test_a_file_of_0_1_gives_the_scores_it_gave(name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("shape", "params", "architecture"),
+    ("shape", "params", "backbone"),
     [
-        ([8, 8, 1], {"selectors": False}, "auto"),
+        ([8, 8, 1], {"selectors": False}, None),
         ([64, 80, 1], {"selectors": False}, "plain_residual"),
-        ([64, 80, 1], {"selectors": True}, "auto"),
-        ([63, 80, 1], {"selectors": False}, "auto"),
-        ([80, 80, 1], {"selectors": False, "patch_size": 32}, "auto"),
+        ([64, 80, 1], {"selectors": True}, None),
+        ([63, 80, 1], {"selectors": False}, None),
+        ([80, 80, 1], {"selectors": False, "patch_size": 32}, None),
         ([8, 8, 1], {"selectors": False, "architecture": "residual"}, "plain_residual"),
         ([64, 80, 1], {"selectors": False, "architecture": "lenet"}, "lenet"),
-        ([100], {"selectors": False}, "auto"),
+        ([100], {"selectors": False}, None),
     ],
 )
-def test_selectors_of_mocca_are_part_of_its_architecture(shape, params, architecture):
+def test_selectors_and_architecture_of_mocca_are_its_backbone(shape, params, backbone):
     params = {"architecture": "auto", "patch_size": None, "freeze_bn": True} | params
     header = {
         "estimator": "MOCCA",
@@ -65,7 +65,7 @@ def test_selectors_of_mocca_are_part_of_its_architecture(shape, params, architec
     found, _ = current_form(header, {})
     assert found["params"] == {
         "channels": None, "embedding_dim": 4, "batch_norm": "frozen",
-        "architecture": architecture, "patch_size": params["patch_size"],
+        "backbone": backbone, "patch_size": params["patch_size"],
     }  # fmt: skip
 
 

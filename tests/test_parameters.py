@@ -23,6 +23,8 @@ SCHEDULE = ("n_epochs", "learning_rate", "weight_decay")
 TRAINING = (*SCHEDULE, "milestones", "patience", "n_iter_no_change", "tol", "warm_start")
 # Parameters that have another type in some class, and why.
 REASONS = {
+    "backbone": "torchvision has no networks for clips or for small patches, "
+    "which PatchSVDD and VideoMOCCA embed",
     "contamination": '``"auto"`` is for methods whose source has a rule for the threshold',
     "latent_dim": '``"map"`` is for DataSplitOCC, whose code may keep its places',
 }

@@ -67,6 +67,8 @@ def fit_counting_waits(name, variant, count):
     X = np.random.default_rng(0).random(shape).astype(np.float32)
     estimator = quick(getattr(skocc, name), device="cuda", batch_size=4)
     one = {key: 1 for key in estimator.get_params() if key.endswith("n_epochs")}
+    if getattr(estimator, "boundary", "soft") == "hard":
+        del one["warm_up_n_epochs"]
     estimator.set_params(**(one | params))
     at_steps = {}
 

@@ -111,7 +111,7 @@ def compare(options):
         fitted = time.perf_counter()
         scores = -detector.score_samples(tiles.test_paths)
         seconds = time.perf_counter() - fitted
-        maps = detector.anomaly_map(tiles.test_paths)
+        maps = detector.anomaly_map(tiles.test_paths, size="model")
         print(
             f"{name:<16}{len(detector.bank_):>9}"
             f"{roc_auc_score(is_anomaly, scores):>8.4f}"

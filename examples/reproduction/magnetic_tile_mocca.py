@@ -35,7 +35,7 @@ NUMBERS = {
 CHOICES = {
     "boundary": ["soft", "hard"],
     "distance": ["sqeuclidean", "euclidean"],
-    "architecture": ["lenet", "residual", "plain_residual"],
+    "backbone": ["lenet", "residual", "plain_residual"],
     "normalization": ["gcn", "symmetric", "local_contrast"],
     "filter_init": ["random", "dictionary"],
 }

@@ -70,13 +70,13 @@ def measure(detector, folder, setting, scores_are_maxima=False, mirrored=False):
     fit_seconds, peak = time.perf_counter() - start, peak_memory()
     start = time.perf_counter()
     if scores_are_maxima:
-        maps = detector.anomaly_map(tiles.test_paths)
+        maps = detector.anomaly_map(tiles.test_paths, size="model")
         scores = maps.max(axis=(1, 2))
     else:
         scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
     score_seconds = time.perf_counter() - start
     if not scores_are_maxima:
-        maps = detector.anomaly_map(tiles.test_paths)
+        maps = detector.anomaly_map(tiles.test_paths, size="model")
     masks = load_masks(tiles.test_masks, maps.shape[1])
     row = {
         "method": type(detector).__name__,

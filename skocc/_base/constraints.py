@@ -29,5 +29,7 @@ TRAINING_CONSTRAINTS = {
     "n_epochs": [Interval(Integral, 0, None, closed="left")],
     "learning_rate": LEARNING_RATE,
     "weight_decay": WEIGHT_DECAY,
+    "validation_fraction": [Interval(Real, 0, 1, closed="left")],
+    "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
     "warm_start": ["boolean"],
 }

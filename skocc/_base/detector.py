@@ -1,5 +1,6 @@
 """The base of all detectors: fit, scores, thresholds, labels."""
 
+import inspect
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -8,20 +9,22 @@ import torch
 from sklearn.base import BaseEstimator, OutlierMixin
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.callbacks import CallbackSupportMixin, FitCallbacks
+from skocc._base.constraints import DETECTOR_CONSTRAINTS
+from skocc._base.effects import check_effects
 from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._base.renamed import RenamedParametersMixin
+from skocc._base.thresholds import TIE, below_ties
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
 from skocc._engine.seeding import seeded
+from skocc._samples.log import logger
 from skocc._samples.sources import ImageSource
 from skocc._samples.validation import warn_about_anomalies
 from skocc._samples.warnings import warn
-
-# Scores whose relative difference is at most this are ties.
-_TIE = 1e-6
 
 
 class CollapseWarning(UserWarning):
@@ -35,7 +38,7 @@ class CollapseWarning(UserWarning):
 class Scores(NamedTuple):
     """Scores of images, and the evidence of whether the network has collapsed.
 
-    Attributes
+    Parameters
     ----------
     scores : ndarray of shape (n,)
         Higher is more normal.
@@ -55,7 +58,7 @@ class Scores(NamedTuple):
 class Run:
     """One call of `fit`.
 
-    Attributes
+    Parameters
     ----------
     device : torch.device
         Device to train on.
@@ -65,6 +68,8 @@ class Run:
         Whether training continues from the fitted networks.
     source : image source
         The images as they were read.
+    callbacks : FitCallbacks
+        scikit-learn's callbacks, if there are any.
     scores : Scores or None
         Scores of the training images, if `_fit` has computed them. If None, `fit` computes
         them.
@@ -74,14 +79,67 @@ class Run:
     generator: torch.Generator
     is_warm: bool
     source: ImageSource
+    callbacks: FitCallbacks
     scores: Scores | None = None
 
 
-class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstimator):
+class BaseDetector(
+    RenamedParametersMixin, FittedMixin, CallbackSupportMixin, OutlierMixin, BaseEstimator
+):
     """Base class of detectors: a subclass implements `_fit` and `_score`.
 
-    A subclass has keyword-only parameters that `__init__` assigns, including those of
-    ``DETECTOR_CONSTRAINTS`` and `device`. It implements
+    It reads X, and gives `fit`, `score_samples`, `decision_function`, `predict`,
+    thresholds, seeds, callbacks, and the rollback of a failed fit. For a method that trains
+    one network, `NetworkDetector` does the rest as well.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    batch_size : int, default=32
+        Images per batch, at least 2.
+    contamination : float, default=0.1
+        Fraction of the training images called anomalous, in (0, 0.5]; it sets `offset_`.
+    image_shape : tuple (H, W) or (H, W, C), default=None
+        Shape of the images in flattened rows, in pixels; one entry may be -1.
+    image_size : int or tuple (H, W), default=None
+        Size in pixels that all images are resized to (bilinear, antialiased). None: the
+        images have one size already.
+    intensity_range : tuple (low, high), default=None
+        Numbers that are read as 0 and 1, in every image alike. None: the range of uint8 and
+        uint16, and other numbers as they are.
+    device : str or torch.device, default=None
+        Where to compute. None takes CUDA, then MPS, then the CPU.
+    random_state : int, RandomState or None, default=None
+        An int makes fits reproducible, bit by bit on a CPU.
+    verbose : int, default=0
+        Whether progress bars are shown.
+
+    Attributes
+    ----------
+    offset_ : float
+        Threshold: ``decision_function(X) = score_samples(X) - offset_``.
+    train_scores_ : ndarray of shape (n_samples,), float64
+        Scores of the training images.
+    collapsed_ : bool
+        Whether all training images have nearly the same score or features.
+    image_shape_ : tuple
+        (H, W, C) of the images, (d,) for plain rows.
+    n_features_in_ : int
+        Values per sample of X.
+    feature_names_in_ : ndarray of shape (`n_features_in_`,)
+        Names of the columns, where X was a table with names that are all text.
+
+    See Also
+    --------
+    skocc.base.NetworkDetector : Base class of detectors that train one network.
+
+    Notes
+    -----
+    Parameters are keyword-only, and `__init__` assigns them and does nothing else. An
+    `__init__` that ends in ``**params`` and passes these to ``super().__init__`` gives its
+    class the parameters of the class above as well. ``_parameter_constraints`` has the
+    constraints of all parameters in scikit-learn's format. A subclass implements
 
     ``_fit(images, run)``
         Learn from an image source in memory or on the device, and set the fitted
@@ -95,18 +153,79 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
     ``_check_parameters(n_samples)``
         Raise a ValueError for parameters that do not suit each other or ``image_shape_``.
         This method is optional.
+    ``_without_effect``
+        Parameters that change nothing beside the values of others, as
+        :class:`~skocc._base.effects.NoEffect`. This attribute is optional.
     ``_auto_offset(train_scores)``
         Return the threshold for ``contamination="auto"``. This method is optional.
     ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``
-        Required only by `skocc.save`: see :class:`~skocc._base.fitted.FittedMixin`.
+        Required only by `skocc.save`: what `fit` sets, each a :class:`~skocc.base.Fitted`;
+        each network before its weights are loaded; and a check that they match each other.
+
+    A method that overrides `_score` alone is scored by it in `fit` as well.
+
+    Examples
+    --------
+    The distance to the mean of the training images is the score:
+
+    >>> import numpy as np
+    >>> from sklearn.datasets import load_digits
+    >>> from skocc.base import BaseDetector, ImageBatches, Scores
+    >>> class MeanImage(BaseDetector):
+    ...     def _fit(self, images, run):
+    ...         batches = ImageBatches(images, self.batch_size, device=run.device)
+    ...         total = sum(batch.sum(dim=0) for batch in batches)
+    ...         self.mean_ = (total / len(images)).cpu()
+    ...
+    ...     def _score(self, images, device):
+    ...         batches = ImageBatches(images, self.batch_size, device=device)
+    ...         mean = self.mean_.to(device)
+    ...         errors = [(batch - mean).flatten(1).norm(dim=1).cpu() for batch in batches]
+    ...         return Scores(-np.concatenate(errors))
+    >>> digits = load_digits()
+    >>> zeros = digits.images[digits.target == 0] / 16
+    >>> detector = MeanImage().fit(zeros[:150])
+    >>> labels = detector.predict(digits.images[digits.target == 1] / 16)
+    >>> float((labels == -1).mean())
+    1.0
     """
 
+    _parameter_constraints = DETECTOR_CONSTRAINTS
     # Whether (n, d) may be plain rows, and the minimum number of training samples.
     _accepts_rows = False
     _min_samples = 2
+    # Whether `train_scores_` compare each image with the others only, so that a threshold
+    # may be taken from them, by ThresholdTuner(cv="loo").
+    _train_scores_leave_one_out = False
     # Spread below which the network counts as collapsed. Features of a random network may
     # differ by 1e-3 of their magnitude and still rank images.
     _min_spread = 1e-3
+    _without_effect: tuple = ()
+
+    def __init__(
+        self,
+        *,
+        batch_size=32,
+        contamination=0.1,
+        image_shape=None,
+        image_size=None,
+        intensity_range=None,
+        device=None,
+        random_state=None,
+        verbose=0,
+    ):
+        self.batch_size = batch_size
+        self.contamination = contamination
+        self.image_shape = image_shape
+        self.image_size = image_size
+        self.intensity_range = intensity_range
+        self.device = device
+        self.random_state = random_state
+        self.verbose = verbose
+
+    def __init_subclass__(cls, **kwargs):
+        _name_all_parameters(cls)
+        super().__init_subclass__(**kwargs)
 
     @fit_context(prefer_skip_nested_validation=True)
     @isolated
@@ -124,21 +243,26 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         -------
         self : estimator
         """
+        callbacks = FitCallbacks(self, X, y)
         with unchanged_on_error(self):
             device = resolve_device(self.device)
             is_warm = getattr(self, "warm_start", False) and hasattr(self, "offset_")
-            images = self._read(X, reset=not is_warm, min_samples=self._min_samples)
+            # One image at least is held out.
+            min_samples = self._min_samples + (getattr(self, "validation_fraction", 0) > 0)
+            images = self._read(X, reset=not is_warm, min_samples=int(min_samples))
             warn_about_anomalies(y)
             # Before a GPU is given the images, for which all files may be decoded.
+            check_effects(self)
             self._check_parameters(len(images))
+            name = type(self).__name__
+            logger.info("%s: fits %d samples %s", name, len(images), images.shape[1:])
             with seeded(self.random_state, device) as generator:
-                run = Run(device, generator, is_warm, images)
+                run = Run(device, generator, is_warm, images, callbacks)
                 images = keep_on_device(images, device)
                 self._fit(images, run)
-            result = run.scores or self._score(images, device)
-            self.train_scores_ = _plain(result.scores)
-            self._set_offset()
-            self._set_collapsed(result)
+            self._set_collapsed(self._set_threshold(images, run))
+            logger.info("%s: is fitted, with offset_=%.6g", name, self.offset_)
+        callbacks.end()
         return self
 
     @isolated
@@ -208,9 +332,17 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         ------
         ValueError
             `contamination` is out of range, or "auto" for a method that has no rule.
+
+        Warns
+        -----
+        UserWarning
+            `offset_` was not the threshold of `contamination` so far, but set by hand, such
+            as from :func:`~skocc.model_selection.find_threshold`. What that threshold
+            promised does not hold for the new one.
         """
         check_is_fitted(self)
-        previous = self.contamination
+        previous, replaced = self.contamination, self.offset_
+        was_set_by_hand = not self._is_offset_of_contamination()
         self.contamination = contamination
         try:
             self._validate_params()
@@ -218,10 +350,21 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         except ValueError:
             self.contamination = previous
             raise
+        if was_set_by_hand:
+            warn(
+                "set_contamination replaces a threshold that was not that of contamination="
+                f"{previous!r}, but set by hand, and what it promised is gone. Got "
+                f"offset_={replaced:.6g}, and {self.offset_:.6g} from the training scores. "
+                f"Set offset_ = {replaced!r} to have it back, and use max_fpr in "
+                "find_threshold or ThresholdTuner to change the rate of false alarms."
+            )
         return self
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
+        # With `image_shape`, rows are flattened images.
+        is_flat = getattr(self, "image_shape", None) is not None
+        tags.input_tags.two_d_array = self._accepts_rows or is_flat
         tags.input_tags.three_d_array = True
         tags.input_tags.string = True
         return tags
@@ -246,20 +389,37 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
         """Return a fitted network, or a copy, on `device` in the precision for scores."""
         return on_device(network, device, self._dtype(device))
 
-    def _add_curves(self, run, **curves):
-        """Set loss curves; in a warm start, append them to those of earlier fits."""
-        for name, curve in curves.items():
-            before = getattr(self, name) if run.is_warm else []
-            setattr(self, name, [*before, *curve])
+    def _set_threshold(self, images, run):
+        """Set `train_scores_` and `offset_`, and return the scores with their evidence."""
+        known = None if _is_scored_anew(type(self)) else run.scores
+        result = known or self._score(images, run.device)
+        self.train_scores_ = _plain(result.scores)
+        self._set_offset()
+        return result
 
     def _set_offset(self):
         """Set `offset_` from `train_scores_`."""
         check_finite(self.train_scores_)
+        self.offset_ = self._offset_of_contamination()
+
+    def _offset_of_contamination(self):
+        """Return the threshold that `contamination` gives for `train_scores_`."""
         if self.contamination == "auto":
             offset = self._auto_offset(self.train_scores_)
         else:
             offset = np.percentile(self.train_scores_, 100 * self.contamination)
-        self.offset_ = _below_ties(float(offset), self.train_scores_)
+        return below_ties(float(offset), self.train_scores_)
+
+    def _is_offset_of_contamination(self):
+        """Return whether `offset_` is the threshold of `contamination`, up to rounding."""
+        try:
+            self._validate_params()
+            expected = self._offset_of_contamination()
+        except ValueError:  # set_params has set what cannot be
+            return True
+        # Finer than the margin below ties, by which thresholds of held-out scores differ.
+        margin = 1e-3 * TIE * np.max(np.abs(self.train_scores_))
+        return abs(self.offset_ - expected) <= margin
 
     def _set_collapsed(self, result):
         """Set `collapsed_`, and warn if the fitted network has collapsed."""
@@ -285,6 +445,14 @@ class BaseDetector(RenamedParametersMixin, FittedMixin, OutlierMixin, BaseEstima
             )
 
 
+def _is_scored_anew(cls):
+    """Return whether a subclass overrides `_score`, but not what sets `run.scores`."""
+    for base in cls.__mro__:
+        if found := {"_score", "_keep", "_fit"} & vars(base).keys():
+            return found == {"_score"}
+    return False
+
+
 def check_finite(scores):
     """Raise a FloatingPointError if scores of training images are not finite.
 
@@ -299,15 +467,23 @@ def check_finite(scores):
         )
 
 
-def _below_ties(offset, scores):
-    """Return the threshold, moved below the scores that equal it up to rounding.
+def _name_all_parameters(cls):
+    """Give an `__init__` that ends in ``**params`` a signature that names all of them.
 
-    The last digits of a score depend on the batch in which it is computed. Ties at the
-    threshold count as normal, so no label of a training image depends on these digits.
+    scikit-learn, editors and the documentation read the parameters there. Those of the
+    class come first, as everywhere, and then those of the class above.
     """
-    margin = _TIE * np.max(np.abs(scores))
-    ties = scores[np.abs(scores - offset) <= margin]
-    return float(ties.min() - margin) if ties.size and margin > 0 else offset
+    init = vars(cls).get("__init__")
+    if init is None:
+        return
+    own = inspect.signature(init).parameters
+    if all(p.kind is not p.VAR_KEYWORD for p in own.values()):
+        return
+    own = {name: p for name, p in own.items() if p.kind is not p.VAR_KEYWORD}
+    above = dict(inspect.signature(super(cls, cls).__init__).parameters)
+    new = [name for name in own if name not in above]
+    order = ["self", *new, *(name for name in above if name != "self")]
+    init.__signature__ = inspect.Signature([(above | own)[name] for name in order])
 
 
 def _plain(scores):

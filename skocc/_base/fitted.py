@@ -5,6 +5,7 @@ from typing import NamedTuple
 from sklearn.exceptions import InconsistentVersionWarning
 
 from skocc._base import versions
+from skocc._base.doc_links import DocLinkMixin
 from skocc._samples.warnings import warn
 
 
@@ -13,14 +14,14 @@ class Fitted(NamedTuple):
 
     A model file may contain only attributes that its class declares.
 
-    Attributes
+    Parameters
     ----------
     kind : str
         The type of the attribute: "network", a module that ``_empty_network`` builds;
         "float", a finite number; "bool"; "count", an int of at least 0; "integers", a tuple
-        of int; "losses", a list of floats; "loss lists", a list of such lists; "text", an
-        array of text; "bank", a memory bank whose vectors have `axes`. For any other array,
-        `kind` is the dtype.
+        of int; "layers", a tuple of int and str; "losses", a list of floats; "loss lists",
+        a list of such lists; "text", an array of text; "bank", a memory bank whose vectors
+        have `axes`. For any other array, `kind` is the dtype.
     axes : tuple of str and int, default=()
         Sizes of the axes of an array, all at least 1. A name stands for the same size in
         all attributes; ``_check_loaded`` may determine that size.
@@ -56,6 +57,14 @@ DETECTOR_ATTRIBUTES = {
     "train_scores_": Fitted("float64", ("n",), finite=False),
     "collapsed_": Fitted("bool"),
 }
+# For every detector that trains a network. Files of 0.1 do not have the optional ones.
+TRAINED_ATTRIBUTES = {
+    **DETECTOR_ATTRIBUTES,
+    "network_": Fitted("network"),
+    "loss_curve_": Fitted("losses"),
+    "validation_loss_curve_": Fitted("losses", optional=True),
+    "best_epoch_": Fitted("count", optional=True, nullable=True),
+}
 
 
 class VersionWarning(InconsistentVersionWarning):
@@ -82,7 +91,7 @@ def warn_about_version(name, version):
         )
 
 
-class FittedMixin:
+class FittedMixin(DocLinkMixin):
     """Mixin for estimators that can be stored in model files and pickles.
 
     For model files, the estimator declares in ``_fitted_attributes`` every attribute that

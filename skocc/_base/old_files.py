@@ -129,6 +129,8 @@ def _split_mocca(params, values):
     params["batch_norm"] = "frozen" if freeze_bn else "train"
     if not selectors and _was_residual(params, shape):
         params["architecture"] = "plain_residual"
+    architecture = params.pop("architecture")
+    params["backbone"] = None if architecture == "auto" else architecture
     return "MOCCA"
 
 

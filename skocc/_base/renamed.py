@@ -53,8 +53,9 @@ MERGED = {
         "spatial_code": 'latent_dim="map" for True',
     },
     "MOCCA": {
+        "architecture": 'backbone="lenet" and so on, backbone=None for "auto"',
         "freeze_bn": 'batch_norm="frozen" for True, batch_norm="train" for False',
-        "selectors": 'architecture="plain_residual" for False',
+        "selectors": 'backbone="plain_residual" for False',
     },
 }
 

@@ -28,7 +28,7 @@ class ResidentMaps:
         Device on which the maps are kept, as float32.
     """
 
-    is_lazy, original_size = False, None
+    is_lazy = False
 
     def __init__(self, maps, n_samples: int, device: torch.device):
         start = 0
@@ -79,7 +79,6 @@ class ResidentImages:
         for block in blocks:
             self._values[start : start + len(block)] = block
             start += len(block)
-        self.original_size = images.original_size
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -102,11 +101,6 @@ class Subset:
         self._images, self._indices = images, indices
         self.is_lazy, self.dtype = images.is_lazy, images.dtype
         self.shape = (len(indices), *images.shape[1:])
-
-    @property
-    def original_size(self):
-        """The size of the images before they were resized, as in the source."""
-        return self._images.original_size
 
     def __len__(self) -> int:
         return len(self._indices)

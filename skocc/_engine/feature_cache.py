@@ -14,6 +14,7 @@ import torch
 from sklearn.utils.validation import check_memory
 
 from skocc._engine.whole_files import read_tensors, write_tensors
+from skocc._samples.log import logger
 from skocc._samples.warnings import warn
 
 
@@ -72,6 +73,8 @@ def cached(
         keys = [f"{prefix} {digest}" for digest in _digests(batch)]
         found = _read_entries(folder, keys)
         missing = [index for index, features in enumerate(found) if features is None]
+        n_found = len(found) - len(missing)
+        logger.debug("features of %d images, %d from files", len(found), n_found)
         if missing:
             results = [result.cpu().numpy() for result in network(batch[missing])]
             new = list(zip(*results, strict=True))

@@ -1,11 +1,14 @@
 """The only inference loop of the package."""
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from tqdm import tqdm
+
+from skocc._samples.log import logger
 
 
 @torch.no_grad()
@@ -41,8 +44,11 @@ def stream_batches(
     """
     module.eval()
     function = module if function is None else function
+    started = time.monotonic()
+    logger.debug("%s: starts", stage)
     for batch in tqdm(batches, desc=stage, unit="batch", disable=not verbose):
         yield function(batch)
+    logger.debug("%s: ended in %.1f s", stage, time.monotonic() - started)
 
 
 def map_batches(

@@ -144,7 +144,10 @@ class _Streams(TorchFunctionMode):
             return func(*args, **kwargs)
         if name in _TAKES_NONE and not _may_draw(name, args, kwargs):
             return func(*args, **kwargs)
-        generator = self.on(_kind_of_device(args, kwargs))
+        kind = _kind_of_device(args, kwargs)
+        if kind == "meta":
+            return func(*args, **kwargs)  # there are no values to draw
+        generator = self.on(kind)
         if name in _DROPOUTS:
             return _dropout(generator, *args, **kwargs)
         if name in _TAKES_NONE:

@@ -2,8 +2,9 @@
 
 import copy
 import math
+import time
 from collections.abc import Callable, Collection, Iterable
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from tqdm import tqdm
 from skocc._engine.ambient import without_modes
 from skocc._engine.checkpoints import Checkpoint, check_form
 from skocc._engine.seeding import may_draw
+from skocc._samples.log import logger
 from skocc._samples.warnings import warn
 
 
@@ -97,12 +99,21 @@ class EarlyStopping(StoppingRule):
     n_iter_no_change : int or None
         Number of epochs without a lower loss after which training ends. None means that
         training does not end early.
+    generator : torch.Generator, default=None
+        Generator from which the loss draws. Each validation draws the same numbers, so that
+        the losses of epochs can be compared, and leaves the generator as it was.
     """
 
-    def __init__(self, validation_batches: Iterable, n_iter_no_change: int | None):
+    def __init__(
+        self,
+        validation_batches: Iterable,
+        n_iter_no_change: int | None,
+        generator: torch.Generator | None = None,
+    ):
         super().__init__()
         self.validation_batches = validation_batches
         self.n_iter_no_change = n_iter_no_change
+        self._generator = generator
 
     def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
         """Return whether the best epoch is `n_iter_no_change` or more epochs ago."""
@@ -114,7 +125,8 @@ class EarlyStopping(StoppingRule):
     def measure(self, module: torch.nn.Module, loss_fn: Callable) -> None:
         """Compute the held-out loss, and keep the weights if the loss is the lowest."""
         curve = self.validation_loss_curve
-        loss = _mean_loss(module, loss_fn, self.validation_batches)
+        with _same_draws(self._generator):
+            loss = _mean_loss(module, loss_fn, self.validation_batches)
         if self.best_epoch is None or loss < curve[self.best_epoch]:
             self.best_epoch = len(curve)
             self.best_state = copy.deepcopy(module.state_dict())
@@ -130,11 +142,11 @@ class Convergence(StoppingRule):
         Training ends if the mean loss of each kind of batch has changed by less than this
         from one epoch to the next, for `n_iter_no_change` epochs. None means that training
         does not end early.
-    n_iter_no_change : int
-        Number of epochs.
+    n_iter_no_change : int or None
+        Number of epochs. None means the same as for `tol`.
     """
 
-    def __init__(self, tol: float | None, n_iter_no_change: int):
+    def __init__(self, tol: float | None, n_iter_no_change: int | None):
         super().__init__()
         self.tol = tol
         self.n_iter_no_change = n_iter_no_change
@@ -142,13 +154,32 @@ class Convergence(StoppingRule):
     def is_met(self, kind_loss_curves: list[list[float]]) -> bool:
         """Return whether no curve has changed for `n_iter_no_change` epochs."""
         n_epochs = self.n_iter_no_change
-        if self.tol is None or len(kind_loss_curves[0]) <= n_epochs:
+        if self.tol is None or n_epochs is None or len(kind_loss_curves[0]) <= n_epochs:
             return False
         return all(
             abs(after - before) < self.tol
             for curve in kind_loss_curves
             for before, after in pairwise(curve[-n_epochs - 1 :])
         )
+
+
+class EpochWatcher:
+    """Observer of the epochs of one stage. This base class ignores them."""
+
+    def begin(self) -> None:
+        """Note that an epoch begins."""
+
+    def end(self, module: torch.nn.Module, history: TrainingHistory) -> bool:
+        """Note that an epoch has ended, and return whether the stage ends with it.
+
+        Parameters
+        ----------
+        module : torch.nn.Module
+            Module with the weights that it would have if the stage ended now.
+        history : TrainingHistory
+            History so far.
+        """
+        return False
 
 
 def train(
@@ -164,6 +195,7 @@ def train(
     draws: bool = False,
     weight_average: float | None = None,
     checkpoint: Checkpoint | None = None,
+    watcher: EpochWatcher | None = None,
     verbose: int = 0,
     stage: str = "training",
 ) -> TrainingHistory:
@@ -206,6 +238,8 @@ def train(
         File to which the state is written after epochs. If the file exists, training
         resumes from it; on a CPU the result equals that of an uninterrupted training, bit
         by bit. None means that nothing is written.
+    watcher : EpochWatcher, default=None
+        Observer of the epochs, which can end the stage.
     verbose : int, default=0
         Whether a progress bar is shown.
     stage : str, default="training"
@@ -232,17 +266,17 @@ def train(
     step = _Step(module, loss_fn, optimizer, mixed_precision, draws, weight_average)
     n_kinds = getattr(batches, "n_kinds", 1)
     run = _Run(step, n_epochs, n_kinds, scheduler, stopping or StoppingRule(), stage)
-    run.resume(checkpoint)
+    run.start(checkpoint, len(batches))
+    watcher = watcher or EpochWatcher()
     with run.progress_bar(len(batches), verbose) as progress:
         try:
             while not run.finished():
+                watcher.begin()
                 run.epoch(batches, progress)
                 run.save_if_due(checkpoint)
+                run.tell(watcher)
         except KeyboardInterrupt:
-            warn(
-                f"Interrupted: {stage} ends after {run.n_done} of {n_epochs} epochs and "
-                "keeps what was learned.",
-            )
+            run.interrupt()
     return run.end()
 
 
@@ -255,41 +289,58 @@ def train_by_milestones(
     learning_rate: float,
     weight_decay: float,
     milestones: Iterable[int],
-    mixed_precision: bool = False,
-    verbose: int = 0,
-    stage: str = "training",
+    make_optimizer: Callable[..., torch.optim.Optimizer] | None = None,
+    **options,
 ) -> list[float]:
-    """Train with Adam, and divide the learning rate by ten at each milestone.
+    """Train, and divide the learning rate by ten at each milestone.
 
     Parameters
     ----------
-    module, loss_fn, batches, n_epochs, mixed_precision, verbose, stage
+    module, loss_fn, batches, n_epochs, **options
         As in :func:`train`.
     learning_rate, weight_decay : float
         Initial learning rate, and L2 penalty of the weights.
     milestones : iterable of int
         Epochs, in any order.
+    make_optimizer : callable, default=None
+        Function with the parameters of :func:`adam`, which is the default.
 
     Returns
     -------
     loss_curve : list of float
         Mean loss of the batches in each finished epoch.
     """
-    optimizer = adam(module.parameters(), learning_rate, weight_decay)
+    make_optimizer = make_optimizer or adam
+    optimizer = make_optimizer(module.parameters(), learning_rate, weight_decay)
     history = train(
         module,
         loss_fn,
         batches,
         optimizer=optimizer,
         n_epochs=n_epochs,
-        scheduler=torch.optim.lr_scheduler.MultiStepLR(
-            optimizer, sorted(milestones), gamma=0.1
-        ),
-        mixed_precision=mixed_precision,
-        verbose=verbose,
-        stage=stage,
+        scheduler=milestone_schedule(milestones)(optimizer),
+        **options,
     )
     return history.loss_curve
+
+
+def milestone_schedule(
+    milestones: Iterable[int],
+) -> Callable[[torch.optim.Optimizer], torch.optim.lr_scheduler.LRScheduler]:
+    """Return a function from an optimizer to its scheduler.
+
+    Parameters
+    ----------
+    milestones : iterable of int
+        Epochs, in any order, at which the learning rate is divided by ten.
+    """
+
+    def schedule(optimizer):
+        return torch.optim.lr_scheduler.MultiStepLR(
+            optimizer, sorted(milestones), gamma=0.1
+        )
+
+    return schedule
 
 
 def adam(
@@ -350,6 +401,7 @@ class _Run:
     def __init__(self, step, n_epochs, n_kinds, scheduler, stopping, stage):
         self._step, self._scheduler, self._stopping = step, scheduler, stopping
         self._n_epochs, self._n_kinds, self._stage = n_epochs, n_kinds, stage
+        self._is_ended, self._started = False, time.monotonic()
         # This also resets the rule, which may have been used before.
         self._restore(([], [[] for _ in range(n_kinds)], [], None, None))
 
@@ -368,9 +420,34 @@ class _Run:
             disable=not verbose,
         )
 
+    def start(self, checkpoint, n_batches):
+        """Continue from the state in a checkpoint, if there is one."""
+        logger.info(
+            "%s: starts on %s, at most %d epochs of %d batches",
+            self._stage, self._step.device, self._n_epochs, n_batches,
+        )  # fmt: skip
+        self._resume(checkpoint)
+        if self.n_done:
+            logger.info("%s: resumes after %d epochs", self._stage, self.n_done)
+
     def finished(self):
-        """Return whether all epochs have run, or the stopping rule is met."""
-        return self.n_done >= self._n_epochs or self._stopping.is_met(self._kind_curves)
+        """Return whether all epochs have run, or training is to end early."""
+        is_over = self._is_ended or self.n_done >= self._n_epochs
+        return is_over or self._stopping.is_met(self._kind_curves)
+
+    def tell(self, watcher):
+        """Tell an observer that an epoch has ended; it may end the training."""
+        averaged = self._step.averaged
+        module = self._step.module if averaged is None else averaged.module
+        self._is_ended = bool(watcher.end(module, self._history()))
+
+    def interrupt(self):
+        """Warn that Ctrl-C has ended the training."""
+        self._is_ended = True
+        warn(
+            f"Interrupted: {self._stage} ends after {self.n_done} of {self._n_epochs} "
+            "epochs and keeps what was learned.",
+        )
 
     def epoch(self, batches, progress):
         """Take a step for each batch, then evaluate the module."""
@@ -390,6 +467,11 @@ class _Run:
             self._scheduler.step()
         progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
         self._stopping.measure(module, self._step.loss_fn)
+        held_out = self._stopping.validation_loss_curve[-1:]
+        logger.debug(
+            "%s: epoch %d of %d, loss %.6g%s", self._stage, self.n_done, self._n_epochs,
+            loss, f", held-out loss {held_out[0]:.6g}" if held_out else "",
+        )  # fmt: skip
 
     def end(self):
         """Load the final weights into the module, and return the history."""
@@ -397,6 +479,10 @@ class _Run:
         self._stopping.restore_best(module)
         if averaged is not None:
             module.load_state_dict(averaged.module.state_dict())
+        self._log_end()
+        return self._history()
+
+    def _history(self):
         return TrainingHistory(
             self._loss_curve,
             self._stopping.validation_loss_curve,
@@ -404,8 +490,20 @@ class _Run:
             self._kind_curves,
         )
 
-    def resume(self, checkpoint):
-        """Continue from the state in a checkpoint, if there is one."""
+    def _log_end(self):
+        is_early = self._is_ended or self.n_done < self._n_epochs
+        best = self._stopping.best_epoch
+        logger.info(
+            "%s: ended%s after %d epochs in %.1f s, loss %s%s",
+            self._stage,
+            " early" if is_early else "",
+            self.n_done,
+            time.monotonic() - self._started,
+            f"{self._loss_curve[-1]:.6g}" if self._loss_curve else "unknown",
+            "" if best is None else f", weights of epoch {best + 1}",
+        )
+
+    def _resume(self, checkpoint):
         if checkpoint is None:
             return
         state = checkpoint.load(self._parts(), self._step.device, self._check_state)
@@ -419,6 +517,7 @@ class _Run:
             return
         if self.n_done % checkpoint.checkpoint_every == 0 or self.finished():
             checkpoint.save(self._parts(), self._state(), self._step.device)
+            logger.debug("%s: checkpoint after epoch %d", self._stage, self.n_done)
 
     def _parts(self):
         step = self._step
@@ -457,6 +556,20 @@ def _moving_average(decay):
         return averaged + weight * (value - averaged)
 
     return average
+
+
+@contextmanager
+def _same_draws(generator):
+    """Give a generator the same state in every block, and its own after the block."""
+    if generator is None:
+        yield
+        return
+    before = generator.get_state()
+    generator.manual_seed(0)
+    try:
+        yield
+    finally:
+        generator.set_state(before)
 
 
 @torch.no_grad()

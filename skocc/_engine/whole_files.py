@@ -1,10 +1,12 @@
 """Atomic replacement of files, and safetensors files written that way."""
 
 import errno
+import json
 import os
 import re
 import secrets
 import stat
+import struct
 from contextlib import contextmanager, suppress
 
 
@@ -88,6 +90,13 @@ def write_tensors(path, arrays, metadata, *, durable=True):
         for name, array in arrays.items()
     }
     with replacing(path, durable=durable) as temporary:
+        if not arrays:
+            # safetensors 0.4.0 writes a header without tensors that it cannot read.
+            header = json.dumps({"__metadata__": metadata}).encode()
+            header += b" " * (-len(header) % 8)
+            with open(temporary, "wb") as file:
+                file.write(struct.pack("<Q", len(header)) + header)
+            return
         try:
             save_file(arrays, temporary, metadata)
         except SafetensorError as error:

@@ -4,15 +4,24 @@ torchvision is imported only when a network is requested by name, so methods wit
 backbone work if it is missing or broken.
 """
 
-import copy
 import os
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeGuard
+from typing import Any, TypeGuard
 
 import torch
 from torch import fx, nn
+
+from skocc._nets.layouts import as_map, default_layers, layout_of
+from skocc._nets.own import (
+    in_channels,
+    is_own,
+    own_module,
+    possible_shapes,
+    taken_channels,
+    try_out,
+)
 
 
 class BackboneEncoder(nn.Module):
@@ -20,9 +29,10 @@ class BackboneEncoder(nn.Module):
 
     Parameters
     ----------
-    backbone : str or nn.Module
+    backbone : str, nn.Module, class or function
         Name of a classification network of torchvision, which is built without its last
-        linear layers; or a module, which is copied and whose output is flattened.
+        linear layers; or a network of the user, as in :mod:`skocc._nets.own`. The output is
+        flattened.
     weights : "imagenet", None, str or Path, default="imagenet"
         "imagenet" loads torchvision's best weights. A name such as "IMAGENET1K_V1" loads
         those weights of torchvision. Both are downloaded once, into torch's cache. None
@@ -44,30 +54,44 @@ class BackboneEncoder(nn.Module):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
+        backbone: Any,
         weights: str | os.PathLike | None = "imagenet",
         hidden: bool = False,
         n_channels: int = 3,
     ):
         super().__init__()
         self.n_channels = n_channels
-        if isinstance(backbone, nn.Module):
-            self.body = copy.deepcopy(backbone)
-            if weights not in ("imagenet", None):
-                load_weights(self.body, weights)
-        else:
-            self.body = _build(backbone, weights)
+        self.is_own = is_own(backbone)
+        self.body = _built(backbone, weights)
+        if not self.is_own:
             _remove_classifier(self.body, backbone, hidden)
         keep_strided_layers_safe(self.body)
 
+    def adapt(self, in_shape: tuple[int, ...]) -> int:
+        """Choose the channels that the network takes, and return the number of features.
+
+        Parameters
+        ----------
+        in_shape : tuple
+            (C, H, W), (C, T, H, W) of clips, or (d,) of rows.
+
+        Raises
+        ------
+        ValueError
+            The network does not take such samples, or returns no features.
+        """
+        if not self.is_own:
+            return count_features(self, in_shape)
+        returns = "vectors (b, features)"
+        self.n_channels, output = try_out(self.body, in_shape, "backbone", returns)
+        return output.flatten(1).shape[1]
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, 3, H, W), or (b, 1, H, W) with the gray channel repeated, to (b, d).
+        """Map (b, C, H, W), a gray channel repeated to `n_channels`, to (b, d).
 
         Rows are passed to a module unchanged.
         """
-        if batch.dim() == 4 and batch.shape[1] == 1:
-            batch = batch.expand(-1, self.n_channels, -1, -1)
-        return self.body(batch).flatten(1)
+        return self.body(in_channels(batch, self.n_channels)).flatten(1)
 
 
 def keep_strided_layers_safe(module: nn.Module) -> None:
@@ -149,14 +173,20 @@ class FeatureMaps(nn.Module):
 
     Parameters
     ----------
-    backbone : str or nn.Module
-        Name of a classification network of torchvision; or a module, which is copied and
-        whose ``forward`` torch.fx can trace.
-    layers : sequence of str
+    backbone : str, nn.Module, class or function
+        Name of a classification network of torchvision; or a network of the user, as in
+        :mod:`skocc._nets.own`, whose ``forward`` torch.fx can trace.
+    layers : sequence of str or None
         Names as in ``named_modules()``, such as "layer2" or "features.6". If a layer is
-        used several times, its first output is returned.
+        used several times, its first output is returned. None: those of
+        :func:`~skocc._nets.layouts.default_layers`.
     weights : "imagenet", None, str or Path, default="imagenet"
         As in :class:`BackboneEncoder`.
+    in_shape : tuple (C, H, W), default=None
+        Shape of the images, which a network of the user must take. None: its channels are
+        not chosen, and are three.
+    strides : tuple of int, default=(8, 16)
+        Strides of the default layers.
 
     Raises
     ------
@@ -175,27 +205,37 @@ class FeatureMaps(nn.Module):
 
     def __init__(
         self,
-        backbone: str | nn.Module,
-        layers: Sequence[str],
+        backbone: Any,
+        layers: Sequence[str] | None,
         weights: str | os.PathLike | None = "imagenet",
+        in_shape: tuple[int, ...] | None = None,
+        strides: tuple[int, ...] = (8, 16),
     ):
         super().__init__()
-        if isinstance(backbone, nn.Module):
-            model = copy.deepcopy(backbone)
-            if weights not in ("imagenet", None):
-                load_weights(model, weights)
-        else:
-            model = _build(backbone, weights)
+        model = _built(backbone, weights).eval()
+        if not is_own(backbone):
+            in_shape = None
+        if layers is None:
+            shapes = possible_shapes(in_shape) if in_shape else [(3, 224, 224)]
+            layers = default_layers(model, shapes, strides)
         self.layers = tuple(layers)
-        self.body = _trace(model.eval(), self.layers)
+        self.body = _trace(model, self.layers)
+        self.layouts = tuple(layout_of(model, name) for name in self.layers)
+        if in_shape:
+            self.n_channels, _ = taken_channels(self.body, in_shape, "backbone", "maps")
         self.requires_grad_(False)
         self.eval()
 
+    # Those of networks that earlier versions have pickled.
+    n_channels = 3
+    layouts: tuple[str, ...] | None = None
+
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """Map (b, 3, H, W), or (b, 1, H, W) with gray repeated, to one tensor per layer."""
-        if batch.shape[1] == 1:
-            batch = batch.expand(-1, 3, -1, -1)
-        return self.body(batch)
+        """Map (b, C, H, W), a gray channel repeated to `n_channels`, to tensors."""
+        maps = self.body(in_channels(batch, self.n_channels))
+        if self.layouts is None:
+            return maps
+        return tuple(as_map(m, kind) for m, kind in zip(maps, self.layouts, strict=True))
 
     def train(self, mode: bool = True) -> "FeatureMaps":
         """Stay in eval mode, even if the network is part of another one."""
@@ -229,11 +269,12 @@ class FeatureMaps(nn.Module):
             for name, value in self.state_dict().items()
         }
         dtype = next(self.parameters(), torch.empty(())).dtype
-        image = torch.empty(1, 3, height, width, dtype=dtype, device="meta")
+        shape = (1, self.n_channels, height, width)
+        image = torch.empty(shape, dtype=dtype, device="meta")
         try:
             layers = torch.func.functional_call(self, state, (image,))
             shapes = [tuple(layer.shape[1:]) for layer in layers]
-        except (RuntimeError, AssertionError) as error:
+        except Exception as error:  # the forward of a user's module may raise anything
             raise ValueError(
                 f"The backbone cannot take images of {height} x {width} pixels: "
                 f"{str(error)[:300]}. Set image_size=224, or the size for which the "
@@ -251,6 +292,8 @@ class FeatureMaps(nn.Module):
         return shapes
 
 
+# Families of torchvision that warn unless they are told how to draw their weights.
+_WARN_OF_INIT = ("googlenet", "inception_v3")
 # While one thread traces, torch replaces `nn.Module.__call__` for the whole process.
 _tracing = threading.Lock()
 
@@ -355,6 +398,14 @@ def _some_of(names):
     return ", ".join(repr(name) for name in (outer + inner)[:24])
 
 
+def _built(backbone, weights):
+    """Return a network of torchvision, or of the user, with its first weights."""
+    if not is_own(backbone):
+        return _build(backbone, weights)
+    module = own_module(backbone, "backbone")
+    return module if weights in ("imagenet", None) else load_weights(module, weights)
+
+
 def _build(name, weights):
     try:
         from torchvision import models
@@ -373,7 +424,9 @@ def _build(name, weights):
     if weights == "imagenet":
         weights = "DEFAULT"
     elif weights not in published or Path(weights).is_file():
-        model = models.get_model(name, weights=None)
+        # Without it, two families warn that it will change.
+        options = {"init_weights": True} if name in _WARN_OF_INIT else {}
+        model = models.get_model(name, weights=None, **options)
         return model if weights is None else load_weights(model, weights)
     try:
         return models.get_model(name, weights=weights)
@@ -413,6 +466,12 @@ def load_weights(model: nn.Module, path: str | os.PathLike) -> nn.Module:
 
 def _remove_classifier(model: nn.Module, name: str, hidden: bool) -> None:
     """Replace the classifier, or with `hidden` only its last layer, by the identity."""
+    if getattr(model, "aux_logits", False):
+        # Classifiers of GoogLeNet and Inception, whose outputs come in a tuple.
+        for attribute in ("aux1", "aux2", "AuxLogits"):
+            if hasattr(model, attribute):
+                setattr(model, attribute, None)
+        vars(model)["aux_logits"] = False
     for attribute in ("fc", "classifier", "heads", "head"):
         classifier = getattr(model, attribute, None)
         if isinstance(classifier, nn.Module):

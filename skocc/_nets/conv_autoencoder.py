@@ -56,8 +56,11 @@ class ConvAutoencoder(nn.Module):
         channels, the network has 933,443 parameters.
     """
 
+    n_channels = 3  # of networks that earlier versions have pickled
+
     def __init__(self, n_channels: int = 3, width: int = 32):
         super().__init__()
+        self.n_channels = n_channels
         width = int(width)  # products of NumPy's small integers overflow
         self.encoder = nn.Sequential(
             *_halve(n_channels, width),
@@ -76,6 +79,11 @@ class ConvAutoencoder(nn.Module):
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) of any size to images of the same size, in (0, 1)."""
         return self.decode(self.encode(batch), batch.shape[2:])
+
+    def reconstruct(self, batch: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the reconstruction, and the means (b, 8 width) of the codes."""
+        codes = self.encode(batch)
+        return self.decode(codes, batch.shape[2:]), codes.mean(dim=(2, 3))
 
     def encode(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) to codes (b, 8 width, H / 16, W / 16), rounded up."""

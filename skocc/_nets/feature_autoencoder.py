@@ -36,6 +36,11 @@ class FeatureAutoencoder(nn.Module):
         """Map (b, C, h, w) to the same shape."""
         return self.decode(self.encode(maps))
 
+    def reconstruct(self, maps: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the reconstruction, and the means (b, latent_dim) of the codes."""
+        codes = self.encode(maps)
+        return self.decode(codes), codes.mean(dim=(2, 3))
+
     def encode(self, maps: torch.Tensor) -> torch.Tensor:
         """Map (b, C, h, w) to codes (b, latent_dim, h, w)."""
         return self.encoder(maps)

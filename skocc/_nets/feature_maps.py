@@ -3,7 +3,7 @@
 import os
 from collections import OrderedDict
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from skocc._nets.backbones import FeatureMaps
 from skocc._nets.normalization import ImageNetNormalization
+from skocc._nets.own import channels_first
 
 # Side, in cells, of the neighborhood that determines a cell's features.
 _NEIGHBORHOOD = 3
@@ -27,6 +28,10 @@ class FrozenFeatures(nn.Module):
         As in :class:`~skocc._nets.backbones.FeatureMaps`.
     normalization : {"imagenet"} or None, default=None
         Whether the images are first normalized by ImageNet's mean and standard deviation.
+    image_shape : tuple (H, W, C), default=None
+        Shape of the images, by which the channels of a network of the user are chosen.
+    strides : tuple of int, default=(8, 16)
+        Strides of the layers if `layers` is None.
 
     Attributes
     ----------
@@ -39,19 +44,26 @@ class FrozenFeatures(nn.Module):
     def __init__(
         self,
         join: nn.Module,
-        backbone: str | nn.Module,
-        layers: Sequence[str],
+        backbone: Any,
+        layers: Sequence[str] | None,
         weights: str | os.PathLike | None = "imagenet",
         normalization: str | None = None,
+        image_shape: tuple[int, int, int] | None = None,
+        strides: tuple[int, ...] = (8, 16),
     ):
         super().__init__()
-        normalize = nn.Identity() if normalization is None else ImageNetNormalization()
-        maps = FeatureMaps(backbone, layers, weights)
+        normalize: nn.Module = nn.Identity()
+        if normalization is not None:
+            normalize = ImageNetNormalization()  # which makes three channels of a gray one
+            if image_shape is not None:
+                image_shape = (*image_shape[:2], 3)
+        in_shape = None if image_shape is None else channels_first(image_shape)
+        maps = FeatureMaps(backbone, layers, weights, in_shape, strides)
         self.extract = nn.Sequential(OrderedDict(normalize=normalize, maps=maps))
         self.join = join
 
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
-        """Map (b, 3, H, W), or (b, 1, H, W) with gray repeated, to the output of `join`."""
+        """Map images (b, C, H, W) to the output of `join`."""
         return self.join(self.extract(batch))
 
     def grid(self, height: int, width: int) -> tuple[int, int, int]:

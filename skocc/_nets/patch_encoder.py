@@ -7,6 +7,7 @@ an image in few fully convolutional passes, instead of one pass per window.
 import os
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
+from typing import Any
 
 import torch
 from torch import nn
@@ -176,25 +177,41 @@ class HierarchicalPatchEncoder(nn.Module):
         so on, for which encoders are nested.
     in_channels : int, default=3
         Number of channels C of the images.
+    small : OwnPatchEncoder, default=None
+        Encoder of the quadrants. None: a PatchEncoder, or one like this for patches of
+        more than 64 pixels.
 
     Attributes
     ----------
-    enc : PatchEncoder or HierarchicalPatchEncoder
+    enc : PatchEncoder, HierarchicalPatchEncoder or OwnPatchEncoder
         The encoder of the quadrants.
     """
 
-    def __init__(self, embedding_dim: int = 64, patch_size: int = 64, in_channels: int = 3):
+    def __init__(
+        self,
+        embedding_dim: int = 64,
+        patch_size: int = 64,
+        in_channels: int = 3,
+        small: nn.Module | None = None,
+    ):
         super().__init__()
         self.patch_size = patch_size
-        small = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
+        if small is None:
+            kind = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
+            small = kind(embedding_dim, patch_size // 2, in_channels)
         # Names of the published checkpoints.
-        self.enc = small(embedding_dim, patch_size // 2, in_channels)
+        self.enc: Any = small
         # The published stride is 1. For a 2x2 input there is no difference; on a map of
         # arranged quadrants, stride 2 computes every patch once.
         self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
         self.conv2 = nn.Conv2d(128, embedding_dim, 1)
         for convolution in (self.conv1, self.conv2):
             _initialize_he(convolution)
+
+    @property
+    def embedding_dim(self) -> int:
+        """Size of an embedding."""
+        return self.conv2.out_channels
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""

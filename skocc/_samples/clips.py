@@ -9,9 +9,9 @@ import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from skocc._samples.files import IMAGE_SUFFIXES, list_images
+from skocc._samples.sources import ImageItem
 from skocc._samples.validation import read_images
 from skocc._samples.windows import window_starts
 
@@ -38,12 +38,15 @@ class Clips:
     ----------
     starts : ndarray of shape (n_clips,), int
         Index of the first frame of each clip.
+    videos : ndarray of shape (n_clips,), int
+        Index of the video of each clip.
     """
 
     def __init__(self, frames, n_frames, clip_length, stride=1):
         starts = [window_starts(n, clip_length, stride) for n in n_frames]
         n_clips = [len(windows) for windows in starts]
         self._first_clips = np.cumsum([0, *n_clips[:-1]])
+        self.videos = np.repeat(np.arange(len(n_clips)), n_clips)
         self.starts = np.concatenate(starts) + np.repeat(
             np.cumsum([0, *n_frames[:-1]]), n_clips
         )
@@ -59,11 +62,6 @@ class Clips:
 
     def __len__(self):
         return self.shape[0]
-
-    @property
-    def original_size(self):
-        """The (H, W) of the frames before they were resized."""
-        return self._frames.original_size
 
     def load(self, indices):
         """Return the clips at `indices` as an array (b, T, H, W, C)."""
@@ -101,8 +99,6 @@ class _JoinedFrames:
         self.shape = (int(self._ends[-1]), *sources[0].shape[1:])
         self.is_lazy = any(source.is_lazy for source in sources)
         self.n_features = None
-        sizes = {source.original_size for source in sources}
-        self.original_size = sizes.pop() if len(sizes) == 1 else None
         is_bytes = all(source.dtype == np.uint8 for source in sources)
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 
@@ -196,7 +192,7 @@ def read_clips(
 
 def _holds_videos(X):
     """Return whether X holds videos rather than single frames."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+    if isinstance(X, ImageItem):
         return True  # _unwrap_videos raises an error
     if len(getattr(X, "shape", ())) == 1 and len(X) > 0:
         X = list(X)  # an array or a Series of paths
@@ -207,7 +203,7 @@ def _holds_videos(X):
         if isinstance(first, str | os.PathLike):  # a folder, or an image
             return Path(first).suffix.lower() not in IMAGE_SUFFIXES
         if isinstance(first, list | tuple) and len(first) > 0:
-            return isinstance(first[0], str | os.PathLike | Image.Image)
+            return isinstance(first[0], ImageItem)
         return getattr(first, "ndim", 0) in (3, 4)
     return getattr(X, "ndim", 0) == 5
 
@@ -350,10 +346,10 @@ def min_max_normalize(curve, tolerance=0.0):
 
 def _unwrap_videos(X):
     """Return X as a list of videos, or as an array or tensor of five dimensions."""
-    if isinstance(X, str | os.PathLike | Image.Image):
+    if isinstance(X, ImageItem):
         raise ValueError(
-            f"X must be a collection of videos. Got a single {type(X).__name__}: {X!r}. "
-            "Pass a list, for example [folder]."
+            f"X must be a collection of videos. Got a single {type(X).__name__}: "
+            f"{X!r:.300}. Pass a list, for example [folder]."
         )
     if len(getattr(X, "shape", ())) == 1:
         X = list(X)  # an array or a Series of paths

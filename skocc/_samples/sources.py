@@ -4,6 +4,7 @@ The rest of the package need not know whether pixels are in memory or on disk. T
 uses only NumPy and Pillow; the engine converts batches to tensors.
 """
 
+import io
 import math
 import os
 import stat
@@ -21,6 +22,9 @@ from skocc._samples.warnings import warn
 # Pillow's names of the pixel formats with more than eight bits per channel.
 _DEEP_MODES = {"I", "F", "I;16", "I;16L", "I;16B", "I;16N"}
 _GRAY_MODES = _DEEP_MODES | {"1", "L", "LA"}
+# An image file, by its path or by its content, and what is decoded as one image.
+ImageFile = str | os.PathLike | bytes | bytearray | io.BytesIO
+ImageItem = ImageFile | Image.Image
 _N_DECODERS = min(4, os.cpu_count() or 1)
 _HEADER_BLOCK = 1000
 # The operation that undoes each value of EXIF's orientation tag.
@@ -47,16 +51,11 @@ class ImageSource(Protocol):
         Type of the batches that `load` returns: uint8, from 0 to 255, or float32.
     is_lazy : bool
         Whether loading is so slow that batches are loaded ahead in a thread.
-    original_size : tuple (H, W) or None
-        Size of the images before they were resized. None if the sizes differ, and for rows.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     is_lazy: bool
-
-    @property
-    def original_size(self) -> tuple[int, int] | None: ...
 
     def __len__(self) -> int: ...
 
@@ -115,13 +114,16 @@ class ArrayImages:
         if self._image_size is not None:
             sample_shape = (*self._image_size, array.shape[3])
         self.shape = (len(array), *sample_shape)
-        self.original_size = array.shape[1:3] if array.ndim == 4 else None
         self.is_deep = intensity_range is None and array.dtype == np.uint16
         is_bytes = intensity_range is None and array.dtype == np.uint8
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)
 
     def __len__(self):
         return self.shape[0]
+
+    def original_sizes(self):
+        """Return the (H, W) of each image before it was resized."""
+        return [self._array.shape[1:3]] * len(self)
 
     def load(self, indices):
         """Return the samples at `indices` as a new array (b, H, W, C) or (b, d)."""
@@ -145,7 +147,7 @@ class FileImages:
 
     Parameters
     ----------
-    items : list of str, Path or PIL.Image.Image
+    items : list of str, Path, bytes, BytesIO or PIL.Image.Image
         Images to decode. The pixels of a file are never kept.
     image_size : tuple (H, W), default=None
         Size in pixels to which every image is resized. None means that all images must have
@@ -177,7 +179,7 @@ class FileImages:
         headers = self._read_headers()
         modes = {mode for mode, _, _ in headers}
         sizes = [size for _, size, _ in headers]
-        n_sizes = len(set(sizes))
+        self._original_sizes, n_sizes = sizes, len(set(sizes))
         if image_size is not None:
             self._sizes = [tuple(image_size)] * len(headers)
         elif n_sizes == 1 or mixed_sizes:
@@ -187,7 +189,6 @@ class FileImages:
         self._warn_about_files(headers)
         if n_channels is None:
             n_channels = 1 if modes <= _GRAY_MODES else 3
-        self.original_size = sizes[0] if n_sizes == 1 else None
         self._n_channels = n_channels
         one_size = len(set(self._sizes)) == 1
         self.shape = (
@@ -202,6 +203,10 @@ class FileImages:
 
     def __len__(self):
         return self.shape[0]
+
+    def original_sizes(self):
+        """Return the (H, W) of each upright image before it was resized."""
+        return self._original_sizes
 
     def load(self, indices):
         """Decode the images at `indices` into one array (b, H, W, C)."""
@@ -318,12 +323,12 @@ class ItemImages:
         self._n_given, self._n_channels, self.dtype = n_channels, n_channels, None
         first = self._read(0)
         self.dtype, self._n_channels = first.dtype, first.shape[2]
-        self._image_size, self._sizes_seen = image_size, set()
+        self._image_size, self._sizes_seen = image_size, {}
         self._size = image_size or first.shape[:2]
         if isinstance(items, list) or (mixed_sizes and image_size is None):
             sizes = [self._read(index).shape[:2] for index in range(len(items))]
-            self._sizes_seen = set(sizes)
-            if mixed_sizes and image_size is None and len(self._sizes_seen) > 1:
+            self._sizes_seen = dict(enumerate(sizes))
+            if mixed_sizes and image_size is None and len(set(sizes)) > 1:
                 self._size = (-1, -1)
             for index, size in enumerate(sizes):
                 self._check_size(index, size)
@@ -333,10 +338,12 @@ class ItemImages:
     def __len__(self):
         return self.shape[0]
 
-    @property
-    def original_size(self):
-        """The (H, W) of all images read so far, or None if the sizes differ."""
-        return next(iter(self._sizes_seen)) if len(self._sizes_seen) == 1 else None
+    def original_sizes(self):
+        """Return the (H, W) of each image when it was loaded last.
+
+        An item of a data set has no size before it has been loaded.
+        """
+        return [self._sizes_seen[index] for index in range(len(self))]
 
     def load(self, indices):
         """Read the images at `indices` into one array (b, H, W, C)."""
@@ -347,7 +354,7 @@ class ItemImages:
             image = self._read(index)
             size = image.shape[:2]
             self._check_size(index, size)
-            self._sizes_seen.add(size)
+            self._sizes_seen[index] = size
             if self._image_size not in (None, size):
                 image = resize_array(image, self._image_size)
             images.append(image)
@@ -487,8 +494,9 @@ def open_image(item, index=None):
 
     Parameters
     ----------
-    item : str, Path or PIL.Image.Image
-        File or image to open. A PIL image is yielded unchanged.
+    item : str, Path, bytes, BytesIO or PIL.Image.Image
+        File, its content, or image to open. A PIL image is yielded unchanged. A buffer is
+        read as a whole, and its position stays where it is.
     index : int, default=None
         Index of the item in X, for the message.
 
@@ -506,7 +514,7 @@ def open_image(item, index=None):
         if isinstance(item, Image.Image):
             yield item
             return
-        with open(item, "rb", opener=_open_regular) as file, Image.open(file) as image:
+        with _open_file(item) as file, Image.open(file) as image:
             if image.format == "EPS":
                 # Pillow would run it in Ghostscript, without a time limit.
                 raise ValueError("PostScript is a program, not pixels")
@@ -515,6 +523,14 @@ def open_image(item, index=None):
     # struct.error, IndexError, zlib.error, MemoryError, errors of their own and more.
     except Exception as error:
         raise _unreadable(item, index, error) from error
+
+
+def _open_file(item):
+    """Return an open binary file, or a new buffer for content in memory."""
+    if isinstance(item, str | os.PathLike):
+        return open(item, "rb", opener=_open_regular)
+    # Another thread, or the next call, may read the same buffer.
+    return io.BytesIO(item.getvalue() if isinstance(item, io.BytesIO) else item)
 
 
 def _open_regular(path, flags):
@@ -527,10 +543,12 @@ def _open_regular(path, flags):
 
 def _name(item, index):
     """Return the name of an image for a message: its path, or its index in X."""
+    place = "" if index is None else f" (index {index})"
+    if isinstance(item, str | os.PathLike):
+        return f"The file {str(os.fspath(item))!r}{place}"
     if isinstance(item, Image.Image):
         return "The PIL image" if index is None else f"The PIL image at index {index}"
-    place = "" if index is None else f" (index {index})"
-    return f"The file {str(os.fspath(item))!r}{place}"
+    return f"{'The item' if index is None else f'Item {index}'} ({type(item).__name__})"
 
 
 def _unreadable(item, index, error):
@@ -538,6 +556,11 @@ def _unreadable(item, index, error):
         "Check that the path exists and that the file is a complete image in a format "
         "Pillow decodes, or leave it out of X."
     )
+    if not isinstance(item, str | os.PathLike):
+        to_do = (
+            "Check that it holds a complete image in a format Pillow decodes, or leave it "
+            "out of X."
+        )
     reason = ": ".join(filter(None, [type(error).__name__, str(error).rstrip(". ")]))
     if isinstance(error, UnidentifiedImageError):
         reason = "Pillow does not recognize its format"

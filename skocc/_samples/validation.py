@@ -20,6 +20,7 @@ from skocc._samples.labels import are_zeros_and_ones, marked_anomalies
 from skocc._samples.sources import (
     ArrayImages,
     FileImages,
+    ImageItem,
     ItemImages,
     ReadImages,
     is_data_set,
@@ -48,6 +49,7 @@ def read_images(
     image_size=None,
     intensity_range=None,
     like=None,
+    n_channels=None,
     rows=False,
     mixed_sizes=False,
     min_samples=1,
@@ -64,6 +66,9 @@ def read_images(
     like : tuple, default=None
         ``image_shape_`` of a fitted estimator: X is read like the images of its fit. None
         means that this is a fit.
+    n_channels : {1, 3}, default=None
+        Number of channels that files and PIL images are decoded to in a fit. None means 3
+        if any of them has color, else 1.
     rows : bool, default=False
         Whether (n, d) without `image_shape` is accepted as plain rows.
     mixed_sizes : bool, default=False
@@ -92,6 +97,7 @@ def read_images(
         image_size=check_image_size(image_size),
         intensity_range=intensity_range,
         like=like,
+        n_channels=n_channels,
         rows=rows,
         mixed_sizes=mixed_sizes,
         min_samples=min_samples,
@@ -109,6 +115,30 @@ def read_images(
     if like is None and images.is_deep:
         _warn_about_depth(images)
     return images
+
+
+def as_table(X):
+    """Return X if it has two dimensions, like a table, also a sparse one; else None."""
+    if not sparse.issparse(X):
+        X = _unwrap(X)
+    return X if len(getattr(X, "shape", ())) == 2 else None
+
+
+def check_columns(X):
+    """Raise a ValueError for a table of text, or whose columns have no unique names."""
+    values = np.asarray(X)
+    if values.size and isinstance(values.flat[0], str | bytes | os.PathLike):
+        raise ValueError(
+            f"X is a table of text, shape {X.shape}, not of numbers. Got "
+            f"{str(values.flat[0])!r:.100} in its first cell. For files pass one column, "
+            "X['path'] of a DataFrame or X[:, 0] of an array."
+        )
+    counts = Counter(getattr(X, "columns", ()))
+    if repeated := [name for name, count in counts.items() if count > 1]:
+        raise ValueError(
+            f"The columns of X must have unique names. Got {repeated[:5]} more than "
+            "once. Rename them, or pass X.to_numpy()."
+        )
 
 
 def check_like(images, like, name):
@@ -133,12 +163,23 @@ def check_like(images, like, name):
     )
 
 
-def check_backbone_channels(image_shape):
-    """Raise a ValueError for images (H, W, C) that are neither gray nor RGB."""
-    if image_shape[2] not in (1, 3):
+def check_backbone_channels(image_shape, backbone="", normalization=None):
+    """Raise a ValueError for images that a network of torchvision cannot take.
+
+    Parameters
+    ----------
+    image_shape : tuple (H, W, C)
+    backbone : str, nn.Module, class or function, default=""
+        Name of a network, or one of the user, which may take other channels.
+    normalization : {"imagenet"} or None, default=None
+        "imagenet" is for gray or RGB images whatever the network takes.
+    """
+    is_named = isinstance(backbone, str) or normalization is not None
+    if is_named and (len(image_shape) != 3 or image_shape[2] not in (1, 3)):
         raise ValueError(
-            "A backbone needs 1 or 3 channels. Got images of shape "
-            f"{image_shape} (H, W, C). Pass for example X[:, :, :, :3]."
+            "A backbone of torchvision needs 1 or 3 channels, and so does "
+            f"normalization='imagenet'. Got samples of shape {image_shape}. Pass for "
+            "example X[:, :, :, :3], or a module of your own with normalization=None."
         )
 
 
@@ -323,10 +364,11 @@ def _unwrap(X):
     given = type(X).__name__
     if type(X).__module__.split(".")[0] == "torch" and hasattr(X, "detach"):
         return _from_tensor(X)
-    if isinstance(X, (str, os.PathLike, Image.Image)):
+    if isinstance(X, ImageItem):
         raise ValueError(
-            f"X must be a collection of images. Got a single {type(X).__name__}: {X!r}. "
-            "Pass a list, for example [path]; for a folder, sorted(folder.glob('*.png'))."
+            f"X must be a collection of images. Got a single {type(X).__name__}: "
+            f"{X!r:.300}. Pass a list, for example [path]; for a folder, "
+            "sorted(folder.glob('*.png'))."
         )
     if hasattr(X, "iloc") and X.ndim == 1:
         X = X.tolist()  # a pandas Series; its values may be paths
@@ -339,6 +381,16 @@ def _unwrap(X):
     X = np.asarray(X)
     if X.ndim == 1 and X.dtype.kind in "UO":
         return _list_of_items(X)
+    return _checked_array(X, given)
+
+
+def _checked_array(X, given):
+    """Return images or rows in the machine's order of bytes, or raise a ValueError."""
+    if X.ndim == 1 and X.dtype.kind == "S":
+        raise ValueError(
+            "NumPy cuts zeros off the end of such bytes, and with them images. Got an "
+            f"array of dtype {X.dtype}. Pass a list of bytes, or an array of dtype object."
+        )
     if X.dtype.kind == "c":
         raise ValueError(
             f"Complex data not supported: X has dtype {X.dtype}. Pass real values, "
@@ -364,7 +416,7 @@ def _is_table(X):
 
 
 def _is_files(items):
-    return all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items)
+    return all(isinstance(x, ImageItem) for x in items)
 
 
 def _is_single_images(items):
@@ -399,14 +451,14 @@ def _stack(samples):
 
 
 def _list_of_items(X):
-    """Return a 1-D array of paths or PIL images as a list; raise for other objects."""
+    """Return a 1-D array of files or PIL images as a list; raise for other objects."""
     items = X.tolist()
     for index, item in enumerate(items):
-        if not isinstance(item, (str, os.PathLike, Image.Image)):
+        if not isinstance(item, ImageItem):
             raise ValueError(
-                "A one-dimensional X must hold paths (str or Path) or PIL images. Got "
-                f"{type(item).__name__} at index {index}. Reshape your data: pass images "
-                "as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
+                "A one-dimensional X must hold paths (str or Path), the bytes of files or "
+                f"PIL images. Got {type(item).__name__} at index {index}. Reshape your "
+                "data: pass images as one array (n, H, W) or (n, H, W, C), rows as (n, d)."
             )
     return items
 
@@ -439,6 +491,7 @@ class _Reader:
     image_size: tuple[int, int] | None
     intensity_range: tuple[float, float] | None
     like: tuple | None
+    n_channels: int | None
     rows: bool
     mixed_sizes: bool
     min_samples: int
@@ -447,7 +500,7 @@ class _Reader:
     def from_items(self, items):
         """Return paths or PIL images, or a data set, as a source."""
         self.check_sample_count(len(items))
-        n_channels = None
+        n_channels = self.n_channels
         if self.like is not None and len(self.like) == 3:
             n_channels = self.like[2]
         elif self.like is None and self.image_shape is not None:
@@ -481,7 +534,8 @@ class _Reader:
         if self.image_shape is None:
             self.check_rows(X.shape)
         self.check_sample_count(X.shape[0])
-        _check_table(X)
+        check_columns(X)
+        _checked_numbers(np.asarray(X))
         X = check_array(
             X,
             dtype=_DTYPES,
@@ -544,24 +598,6 @@ class _Reader:
 
     def check_sample_count(self, n_samples):
         _check_n_samples(n_samples, self.min_samples, self.name)
-
-
-def _check_table(X):
-    """Raise a ValueError unless a table holds numbers and has unique column names."""
-    values = np.asarray(X)
-    if values.size and isinstance(values.flat[0], str | os.PathLike):
-        raise ValueError(
-            f"X is a table of text, shape {X.shape}, not of numbers. Got "
-            f"{str(values.flat[0])!r} in its first cell. For files pass one column, "
-            "X['path'] of a DataFrame or X[:, 0] of an array."
-        )
-    _checked_numbers(values)
-    counts = Counter(getattr(X, "columns", ()))
-    if repeated := [name for name, count in counts.items() if count > 1]:
-        raise ValueError(
-            f"The columns of X must have unique names. Got {repeated[:5]} more than "
-            "once. Rename them, or pass X.to_numpy()."
-        )
 
 
 def _is_channels_first(shape, expected):

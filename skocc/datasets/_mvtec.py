@@ -9,6 +9,7 @@ from sklearn.utils import Bunch
 from skocc._base.private_sklearn import validate_params
 from skocc._samples.files import IMAGE_SUFFIXES, list_images
 from skocc.datasets._folders import subfolders
+from skocc.datasets._masks import by_stem
 
 _PAGE = "https://www.mvtec.com/company/research/datasets/mvtec-ad"
 # Number of images of each class of MVTec AD: train, good test, defective test. Every
@@ -291,8 +292,8 @@ def _masks_of(images, folder):
     """Return the mask in `folder` of each image of one defect."""
     if folder.name == "good" or not folder.is_dir():
         return [None] * len(images)
-    images = _by_stem(images)
-    masks = _by_stem(_images_in(folder), "_mask")
+    images = by_stem(images)
+    masks = by_stem(_images_in(folder), "_mask")
     for stem, image in images.items():
         if stem not in masks:
             raise ValueError(
@@ -307,18 +308,3 @@ def _masks_of(images, folder):
                 "Add the image, or remove the mask."
             )
     return [masks[stem] for stem in images]
-
-
-def _by_stem(paths, ending=""):
-    """Return a dictionary of paths by their names without `ending` and suffix."""
-    by_stem = {}
-    for path in paths:
-        stem = path.stem.removesuffix(ending)
-        if stem in by_stem:
-            raise ValueError(
-                "Masks are matched by the names of their images, so the names must differ "
-                f"in more than the suffix. Got '{by_stem[stem]}' and '{path}'. Rename or "
-                "remove one."
-            )
-        by_stem[stem] = path
-    return by_stem

@@ -3,6 +3,7 @@
 import copy
 import hashlib
 import os
+from functools import partial
 from numbers import Integral
 from pathlib import Path
 
@@ -11,20 +12,23 @@ import torch
 from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.inference import map_batches
-from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.conv_autoencoder import ConvAutoencoder
+from skocc._nets.own import channels_first, in_channels, subject
+from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
+from skocc.estimators._without_effect import CONV_AE_RULES
 
 _BORDER = 4
 # Parameters that may change between two fits of which the second goes on from the first.
@@ -34,7 +38,7 @@ _FREE_PARAMETERS = {
 }  # fmt: skip
 
 
-class ConvAE(AnomalyMapMixin, BaseDetector):
+class ConvAE(AnomalyMapMixin, TrainedDetector):
     """Convolutional autoencoder with heat maps: what it cannot reconstruct is anomalous.
 
     A small residual network learns to compress and to reconstruct normal images. It
@@ -51,6 +55,10 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         How an image is compared with its reconstruction, in training as in scores and maps.
         "mse" takes the squared error of pixels, "ssim" one minus the structural similarity
         of windows of 11 by 11 pixels, which compares patterns.
+    autoencoder : torch.nn.Module, class or function, default=None
+        A network of your own from images (b, C, H, W) to the same shape: a module, which is
+        copied, or a class or function that builds one; see :ref:`own networks
+        <own_networks>`. Images need not lie in [0, 1] then. None: that of the source.
     base_channels : int, default=32
         Channels after the first layer; later ones have two, four and eight times as many.
     border : int, default=None
@@ -66,9 +74,14 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         Approximate number of copies in an epoch, at most a hundred million. An epoch passes
         over the images as often as comes closest to it, and at least once. Without
         augmentation it has each image once.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that is held out, in [0, 1); their error after each
+        epoch says when to stop, and the weights of the best epoch are kept. 0: as in the
+        source no image is held out, and the error of the images themselves, whose changed
+        copies the network is trained on, says when to stop.
     n_iter_no_change : int or None, default=5
-        Epochs without a lower error on the images themselves after which the training
-        ends. None: it never ends early.
+        Epochs without a lower error of the held-out images, or of the images themselves,
+        after which the training ends. None: it never ends early.
     checkpoint_dir : path or None, default=None
         Folder for checkpoints, which hold the state of the training. If it holds one of
         the same parameters and images, training resumes from there. None: no checkpoints
@@ -107,11 +120,11 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     ----------
     network_ : torch.nn.Module
         The autoencoder, on the CPU; maps (n, 3, H, W) to the same shape, (n, C, H, W) for
-        images of C channels other than 1.
+        images of C channels other than 1, and one of your own takes what it takes.
     loss_curve_ : list of float
         Mean error of the copies that were trained on, per epoch.
     validation_loss_curve_ : list of float
-        Mean error of the images themselves, after each epoch.
+        Mean error of the held-out images, or of the images themselves, after each epoch.
     best_epoch_ : int or None
         Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
         were kept; None without an epoch.
@@ -193,32 +206,28 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
         "reconstruction_metric": [StrOptions({"mse", "ssim"})],
+        "autoencoder": [None, callable],
         "base_channels": [Interval(Integral, 1, None, closed="left")],
         "border": [None, Interval(Integral, 0, None, closed="left")],
         "augmentation": ["boolean"],
         "rotations": ["boolean"],
         "n_augmented": [Interval(Integral, 1, 10**8, closed="both")],
-        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
-    _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
-        "loss_curve_": Fitted("losses"),
-        "validation_loss_curve_": Fitted("losses"),
-        "best_epoch_": Fitted("count", nullable=True),
-    }
+    _fitted_attributes = TRAINED_ATTRIBUTES
 
     def __init__(
         self,
         *,
         reconstruction_metric="mse",
+        autoencoder=None,
         base_channels=32,
         border=None,
         augmentation=True,
         rotations=True,
         n_augmented=1500,
+        validation_fraction=0.0,
         n_iter_no_change=5,
         checkpoint_dir=None,
         checkpoint_every=1,
@@ -236,11 +245,13 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         warm_start=False,
     ):
         self.reconstruction_metric = reconstruction_metric
+        self.autoencoder = autoencoder
         self.base_channels = base_channels
         self.border = border
         self.augmentation = augmentation
         self.rotations = rotations
         self.n_augmented = n_augmented
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.checkpoint_dir = checkpoint_dir
         self.checkpoint_every = checkpoint_every
@@ -257,6 +268,7 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
+    _without_effect = CONV_AE_RULES
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -312,18 +324,16 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         return super().score_samples(X)
 
     def _fit(self, images, run):
-        warn_about_range(images)
+        if self.autoencoder is None:
+            warn_about_range(images)
         network = (
             copy.deepcopy(self.network_) if run.is_warm else self._empty_network("network_")
         )
-        history = self._train(network.to(run.device), images, run)
+        self._train(network.to(run.device), images, run)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(
-            run,
-            loss_curve_=history.loss_curve,
-            validation_loss_curve_=history.validation_loss_curve,
-        )
-        self.best_epoch_ = history.best_epoch
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -337,6 +347,8 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
                 f"pixels (H x W) and borders of {(top, side)}. Set a smaller border, "
                 "reconstruction_metric='mse', or image_size to enlarge them."
             )
+        if self.checkpoint_dir is not None and self.validation_fraction > 0:
+            self._check_split_is_known()
         is_warm = self.warm_start and hasattr(self, "offset_")
         if is_warm and self.checkpoint_dir is not None:
             raise ValueError(
@@ -345,12 +357,23 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
                 "Set warm_start=False, or checkpoint_dir=None."
             )
 
+    def _check_split_is_known(self):
+        """Raise a ValueError if a resumed training would hold out other images."""
+        if not isinstance(self.random_state, Integral):
+            raise ValueError(
+                "checkpoint_dir and validation_fraction together need the same images to "
+                f"be held out again. Got random_state={self.random_state!r}. Set "
+                "random_state to an int."
+            )
+
     def _borders(self):
         """Return the pixels to leave out at the top and bottom, and at the sides."""
         return borders(self.border, self.image_shape_[:2], _BORDER)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
+        if self.autoencoder is not None:
+            return OwnAutoencoder(self.autoencoder, channels_first(self.image_shape_))
         n_channels = self.image_shape_[2]
         return ConvAutoencoder(3 if n_channels == 1 else n_channels, self.base_channels)
 
@@ -363,38 +386,29 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
 
     def _train(self, network, images, run):
         """Train the network until its error on the images no longer falls."""
+        trained, held_out = self._hold_out(images, run)
         n_passes, vary = 1, None
         if self.augmentation:
-            n_passes = max(1, round(self.n_augmented / len(images)))
+            n_passes = max(1, round(self.n_augmented / len(trained)))
             vary = random_variants(self.image_shape_[:2], self.rotations)
 
         def loss_fn(batch):
             if network.training and vary is not None:
                 batch = vary(batch)
-            batch = _in_color(batch)
+            batch = in_channels(batch, network.n_channels)
             return self._errors(network(batch), batch).mean()
 
-        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
-        return train(
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             loss_fn,
-            ImageBatches(
-                images,
-                self.batch_size,
-                device=run.device,
-                generator=run.generator,
-                n_passes=n_passes,
-            ),
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            stopping=EarlyStopping(
-                ImageBatches(images, self.batch_size, device=run.device),
-                self.n_iter_no_change,
-            ),
+            batches_of(trained, generator=run.generator, n_passes=n_passes),
+            images,
+            run,
+            # As in the report, images are held out of their own augmented copies alone.
+            held_out=batches_of(images if held_out is None else held_out),
             draws=vary is not None,
             checkpoint=self._checkpoint(images, run.generator),
-            verbose=self.verbose,
-            stage=type(self).__name__,
         )
 
     def _checkpoint(self, images, generator):
@@ -428,43 +442,44 @@ class ConvAE(AnomalyMapMixin, BaseDetector):
         return squared_error_map(reconstruction, batch)
 
     def _score(self, images, device):
-        network, dtype = self._on_device(self.network_, device), self._dtype(device)
+        def errors_and_codes(batch, reconstruction, codes):
+            return self._image_errors(reconstruction, batch), codes
 
-        def errors_and_codes(batch):
-            batch = _in_color(batch.to(dtype))
-            codes = network.encode(batch)
-            reconstruction = network.decode(codes, batch.shape[2:])
-            errors = self._errors(reconstruction, batch).double().mean(dim=(1, 2))
-            return errors, codes.mean(dim=(2, 3))
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, errors_and_codes)
+        errors, codes = self._map(images, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _anomaly_map(self, images, device):
-        network, dtype = self._on_device(self.network_, device), self._dtype(device)
-
-        def maps_of(batch):
-            batch = _in_color(batch.to(dtype))
-            errors = self._errors(network(batch), batch, inside=False)
+    def _maps_and_scores(self, images, device):
+        def maps_and_scores(batch, reconstruction, _):
+            maps = self._errors(reconstruction, batch, inside=False)
             if self.reconstruction_metric == "ssim":
                 # Pixels beyond the centers of the outermost windows repeat their errors.
                 margin = SSIM_WINDOW // 2
-                errors = functional.pad(errors, [margin] * 4, mode="replicate")
-            return errors.float()
+                maps = functional.pad(maps, [margin] * 4, mode="replicate")
+            return maps.float(), -self._image_errors(reconstruction, batch)
+
+        return self._map(images, device, maps_and_scores)
+
+    def _map(self, images, device, function):
+        """Join what a function of a batch, its reconstruction and its codes returns."""
+        network, dtype = self._on_device(self.network_, device), self._dtype(device)
+
+        def apply(batch):
+            batch = in_channels(batch.to(dtype), network.n_channels)
+            return function(batch, *network.reconstruct(batch))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, maps_of)
+        return map_batches(network, batches, apply)
+
+    def _image_errors(self, reconstruction, batch):
+        """Return the mean error (b,) of each image."""
+        return self._errors(reconstruction, batch).double().mean(dim=(1, 2))
 
 
 def _plain(value):
     """Return a parameter as what a file of plain values holds."""
     value = value.item() if isinstance(value, np.generic) else value
+    if callable(value):
+        return subject(value)
     # Any RandomState resumes from the state in the checkpoint.
     is_plain = isinstance(value, int | float | str | None)
     return value if is_plain else type(value).__name__
-
-
-def _in_color(batch):
-    """Return (b, C, H, W), gray repeated to three channels."""
-    return batch.expand(-1, 3, -1, -1) if batch.shape[1] == 1 else batch

@@ -16,30 +16,33 @@ from skocc._base.constraints import (
     TRAINING_CONSTRAINTS,
     WEIGHT_DECAY,
 )
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches, InTurn
 from skocc._engine.inference import map_batches
-from skocc._engine.training import Convergence, adam, train
-from skocc._nets.normalization import freeze_batch_norm
+from skocc._engine.training import Convergence
 from skocc._samples.validation import check_integers, warn_about_range
 from skocc.estimators._data_splitting import (
     SplitNetworks,
+    check_one_end,
     check_windows,
+    hold_out_each_kind,
     kinds_of_batches,
     logits_and_sums,
-    losses_of_kinds,
-    reconstruction_similarities,
+    loss_of_turns,
+    measured_similarities,
     split_typical,
     spread_from_sums,
     weight_groups,
 )
 from skocc.estimators._pretraining import pretrain
+from skocc.estimators._without_effect import DATA_SPLIT_OCC_RULES
 
 
-class DataSplitOCC(BaseDetector):
+class DataSplitOCC(TrainedDetector):
     r"""Classifier of typical against atypical normal images: one class, split in two.
 
     An autoencoder learns to reconstruct normal images. The images that it reconstructs
@@ -70,11 +73,12 @@ class DataSplitOCC(BaseDetector):
     balanced : bool, default=False
         Whether atypical images are repeated until the classifier sees as many of them as of
         typical images.
-    backbone : str or torch.nn.Module, default=None
+    backbone : str, torch.nn.Module, class or function, default=None
         Feature extractor. A classification network of torchvision by name, without its
-        last linear layer, or a module, copied, that maps images (b, C, H, W), or rows
-        (b, d), to vectors. None: torchvision's AlexNet for images of 63 pixels a side or
-        more, a compact AlexNet for smaller images, a fully connected network for rows.
+        last linear layer; or a network of your own from images (b, C, H, W), or rows
+        (b, d), to (b, features), see :ref:`own networks <own_networks>`. None:
+        torchvision's AlexNet for images of 63 pixels a side or more, a compact AlexNet for
+        smaller images, a fully connected network for rows.
     weights : None, "imagenet", str or path, default=None
         Initial weights of the backbone: random, as in the paper; torchvision's best
         weights, or those of a name that it has, such as "IMAGENET1K_V1", downloaded once;
@@ -114,12 +118,16 @@ class DataSplitOCC(BaseDetector):
     tol : float or None, default=1e-3
         Training ends when the mean of each of the losses has changed by less than `tol`
         from epoch to epoch, `n_iter_no_change` times in a row. None: it does not end early.
-    n_iter_no_change : int, default=5
-        See `tol`.
+    validation_fraction : float, default=0.0
+        Fraction of typical and of atypical images that is held out of the classifier's
+        training, in [0, 1); their intra-class loss says when to stop, and the weights of
+        the best epoch are kept.
+    n_iter_no_change : int or None, default=5
+        See `tol`; or epochs without a lower held-out loss. None: it never ends early.
     weight_average : float, default=None
         Decay, in (0, 1), of an exponential average of the classifier's weights and of
         BatchNorm's statistics over the steps of training. `network_` has these averages;
-        0.95 averages over some twenty steps. None: `network_` has those of the last step.
+        0.95 averages over some twenty steps. It excludes `validation_fraction`.
     mixed_precision : bool, default=False
         Whether both trainings compute in bfloat16 where torch considers that safe. It is
         faster on processors made for it only. Scores are computed in full precision.
@@ -171,6 +179,10 @@ class DataSplitOCC(BaseDetector):
         Which training images are typical.
     loss_curve_ : list of float
         Mean of the losses per epoch of the classifier.
+    validation_loss_curve_ : list of float
+        Intra-class loss of the held-out images after each epoch; empty without them.
+    best_epoch_ : int or None
+        Index of the epoch whose weights were kept; None without held-out images.
     step_loss_curves_ : list of list of float
         Closeness, intra-class and dispersion loss per epoch of the last `fit`; intra-class
         loss alone for the controls.
@@ -262,7 +274,7 @@ class DataSplitOCC(BaseDetector):
         "reconstruction_metric": [StrOptions({"auto", "ssim", "mse"})],
         "difference": [StrOptions({"abs", "signed"})],
         "balanced": ["boolean"],
-        "backbone": [None, str, nn.Module],
+        "backbone": [None, str, callable],
         "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
@@ -277,20 +289,17 @@ class DataSplitOCC(BaseDetector):
         "pretrain_learning_rate": LEARNING_RATE,
         "pretrain_weight_decay": WEIGHT_DECAY,
         "tol": [None, Interval(Real, 0, None, closed="left")],
-        "n_iter_no_change": [Interval(Integral, 1, None, closed="left")],
         "weight_average": [None, Interval(Real, 0, 1, closed="neither")],
         "mixed_precision": ["boolean"],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
+        **TRAINED_ATTRIBUTES,
         "autoencoder_": Fitted("network", nullable=True),
         "latent_dim_": Fitted("count", nullable=True),
         "reconstruction_similarity_": Fitted(
             "float64", ("n",), finite=False, nullable=True
         ),
         "typical_": Fitted("bool", ("n",)),
-        "loss_curve_": Fitted("losses"),
         "step_loss_curves_": Fitted("loss lists"),
         "pretrain_loss_curve_": Fitted("losses", optional=True),
     }
@@ -314,6 +323,7 @@ class DataSplitOCC(BaseDetector):
         pretrain_learning_rate=1e-3,
         pretrain_weight_decay=1e-6,
         tol=1e-3,
+        validation_fraction=0.0,
         n_iter_no_change=5,
         weight_average=None,
         mixed_precision=False,
@@ -346,6 +356,7 @@ class DataSplitOCC(BaseDetector):
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
         self.tol = tol
+        self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.weight_average = weight_average
         self.mixed_precision = mixed_precision
@@ -363,6 +374,7 @@ class DataSplitOCC(BaseDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
+    _without_effect = DATA_SPLIT_OCC_RULES
     # Two kinds of images, and pairs of each.
     _min_samples = 4
 
@@ -477,26 +489,27 @@ class DataSplitOCC(BaseDetector):
         # A backbone that does not fit raises before anything is trained.
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         if self.objective == "naive":
-            autoencoder = similarities = self.latent_dim_ = None
-            typical = np.ones(len(images), dtype=bool)
+            self.autoencoder_ = self.reconstruction_similarity_ = self.latent_dim_ = None
+            self.typical_ = np.ones(len(images), dtype=bool)
         else:
             warn_about_range(images)
-            autoencoder = self._train_autoencoder(images, run)
-            similarities = self._similarities(autoencoder, images, run.device)
-            typical = split_typical(similarities, self.atypical_fraction)
+            self.autoencoder_ = self._train_autoencoder(images, run)
+            similarities = self._similarities(self.autoencoder_, images, run.device)
+            self.reconstruction_similarity_ = similarities
+            self.typical_ = split_typical(similarities, self.atypical_fraction)
         # Drawn last, so that a seed gives the same split for every objective.
         network = self._networks().with_distance(network).to(run.device)
-        history = self._train(network, images, typical, run)
+        self.step_loss_curves_ = self._train(network, images, self.typical_, run)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self.autoencoder_ = autoencoder
-        self.reconstruction_similarity_, self.typical_ = similarities, typical
-        self._add_curves(run, loss_curve_=history.loss_curve)
-        self.step_loss_curves_ = history.kind_loss_curves
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the samples or the other parameters do not allow."""
         check_integers("channels", self.channels)
         check_windows(self.reconstruction_metric, self.image_shape_)
+        check_one_end(self.validation_fraction, self.weight_average)
         self._networks().check()
 
     def _check_loaded(self):
@@ -527,59 +540,48 @@ class DataSplitOCC(BaseDetector):
         networks = self._networks()
         self.latent_dim_ = networks.code_size()
         autoencoder = networks.autoencoder(self.latent_dim_).to(run.device)
-        self.pretrain_loss_curve_ = pretrain(
-            autoencoder.encoder,
-            autoencoder.decoder,
-            nn.Identity(),
-            self._train_batches(run, images),
-            n_epochs=self.pretrain_n_epochs,
-            learning_rate=self.pretrain_learning_rate,
-            weight_decay=self.pretrain_weight_decay,
-            milestones=(),
-            mixed_precision=self.mixed_precision,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: autoencoder",
-        )
+        with self._pretraining(run) as options:
+            self.pretrain_loss_curve_ = pretrain(
+                autoencoder.encoder,
+                autoencoder.decoder,
+                nn.Identity(),
+                self._train_batches(run, images),
+                mixed_precision=self.mixed_precision,
+                **options,
+            )
         return autoencoder.cpu().eval()
 
     def _similarities(self, autoencoder, images, device):
         """Return the similarity of each image to its reconstruction."""
-        autoencoder, dtype = self._on_device(autoencoder, device), self._dtype(device)
-        metric = self.reconstruction_metric
+        return measured_similarities(
+            self._on_device(autoencoder, device),
+            ImageBatches(images, self.batch_size, device=device),
+            self._dtype(device),
+            self.reconstruction_metric,
+        )
 
-        def similarities_of(batch):
-            batch = batch.to(dtype)
-            return reconstruction_similarities(autoencoder(batch), batch, metric)
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
-
-    def _train(self, network, images, typical, run):
-        """Minimize the losses of the objective in turn."""
+    def _train(self, network, all_images, typical, run):
+        """Minimize the losses of the objective in turn, and return the curve of each."""
         constrained = self.objective == "constrained"
         batches_of = partial(self._train_batches, run)
+        images, typical, held_out = hold_out_each_kind(
+            all_images, typical, self.validation_fraction, self.batch_size, run
+        )
         kinds = kinds_of_batches(images, typical, batches_of, constrained, self.balanced)
-        losses = losses_of_kinds(network, run.generator, constrained)
         is_frozen = self.backbone is not None and self.batch_norm != "train"
-
-        def loss_fn(turn):
-            kind, batch = turn
-            if is_frozen:
-                freeze_batch_norm(network)
-            return losses[kind](batch)
-
-        return train(
+        history = self._train_network(
             network,
-            loss_fn,
+            loss_of_turns(network, run.generator, constrained, is_frozen),
             InTurn(*kinds),
-            optimizer=adam(weight_groups(network), self.learning_rate, self.weight_decay),
-            n_epochs=self.n_epochs,
+            all_images,
+            run,
+            held_out=held_out,
+            parameters=weight_groups(network),
             stopping=Convergence(self.tol, self.n_iter_no_change),
             mixed_precision=self.mixed_precision,
             weight_average=self.weight_average,
-            verbose=self.verbose,
-            stage=type(self).__name__,
         )
+        return history.kind_loss_curves
 
     def _train_batches(self, run, samples, **options):
         options.update(device=run.device, generator=run.generator)

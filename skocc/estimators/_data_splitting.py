@@ -8,8 +8,10 @@ import numpy as np
 import torch
 from torch import nn
 
-from skocc._engine.batches import Subset
+from skocc._base.trained import split_indices
+from skocc._engine.batches import ImageBatches, InTurn, Subset
 from skocc._engine.device import sent_to
+from skocc._engine.inference import map_batches
 from skocc._nets.alexnet import (
     ALEXNET_SIZE,
     AlexNetAutoencoder,
@@ -18,9 +20,11 @@ from skocc._nets.alexnet import (
     alexnet_widths,
 )
 from skocc._nets.architectures import ROW_DIM, ROW_WIDTHS
-from skocc._nets.backbones import BackboneEncoder, count_features
+from skocc._nets.backbones import BackboneEncoder
 from skocc._nets.distance import LearntDistance
 from skocc._nets.mlp import DenseAutoencoder, dense_layers, initialize_glorot
+from skocc._nets.normalization import freeze_batch_norm
+from skocc._nets.own import channels_first, subject
 from skocc._ops.losses import (
     closeness_loss,
     dispersion_loss,
@@ -96,12 +100,11 @@ class SplitNetworks:
         """
         if self._is_rows and (self.backbone is None or isinstance(self.backbone, str)):
             return self._dense_extractor()
-        shape, backbone = self.sample_shape, self.backbone
-        if backbone is None:
-            if min(shape[:2]) < ALEXNET_SIZE or shape[2] not in (1, 3):
-                return self._compact_extractor()
-            backbone = "alexnet"
-        return _backbone_extractor(backbone, weights, self._in_shape)
+        if self.is_ours:
+            return self._compact_extractor()
+        backbone = "alexnet" if self.backbone is None else self.backbone
+        extractor = BackboneEncoder(backbone, weights, hidden=True)
+        return extractor, extractor.adapt(self._in_shape)
 
     def with_distance(self, network):
         """Return feature extractor and classifier with the distance, where it is needed.
@@ -144,13 +147,20 @@ class SplitNetworks:
         return alexnet_code_size(n_channels, height, width, self.latent_dim == "map")
 
     @property
+    def is_ours(self) -> bool:
+        """Whether the extractor is the compact AlexNet, or the network for rows."""
+        shape = self.sample_shape
+        return self.backbone is None and (
+            self._is_rows or min(shape[:2]) < ALEXNET_SIZE or shape[2] not in (1, 3)
+        )
+
+    @property
     def _is_rows(self):
         return len(self.sample_shape) == 1
 
     @property
     def _in_shape(self):
-        shape = self.sample_shape
-        return shape if self._is_rows else (shape[2], *shape[:2])
+        return channels_first(self.sample_shape)
 
     def _dense_extractor(self):
         if self.backbone is not None:
@@ -190,23 +200,7 @@ class SplitNetworks:
 
 
 def _shown(backbone):
-    return repr(backbone) if isinstance(backbone, str) else f"a {type(backbone).__name__}"
-
-
-def _backbone_extractor(backbone, weights, in_shape):
-    """Return a network of torchvision or a module, and how many features it has."""
-    is_named = isinstance(backbone, str)
-    extractor = BackboneEncoder(
-        backbone, weights, hidden=True, n_channels=3 if is_named else 1
-    )
-    try:
-        return extractor, count_features(extractor, in_shape)
-    except ValueError:
-        if len(in_shape) == 1 or in_shape[0] != 1 or is_named:
-            raise
-    # A module that does not take gray images takes them in color.
-    extractor.n_channels = 3
-    return extractor, count_features(extractor, in_shape)
+    return repr(backbone) if isinstance(backbone, str) else subject(backbone)
 
 
 def check_windows(reconstruction_metric: str, sample_shape: tuple[int, ...]) -> None:
@@ -244,6 +238,28 @@ def reconstruction_similarities(
     return -(reconstruction - batch).square().flatten(1).mean(dim=1)
 
 
+def measured_similarities(
+    autoencoder: nn.Module, batches, dtype: torch.dtype, reconstruction_metric: str
+) -> np.ndarray:
+    """Return the similarities (n,) of all samples to their reconstructions, float64.
+
+    Parameters
+    ----------
+    autoencoder : torch.nn.Module
+    batches : iterable
+    dtype : torch.dtype
+        Precision of the autoencoder.
+    reconstruction_metric : {"auto", "ssim", "mse"}
+    """
+
+    def similarities_of(batch):
+        batch = batch.to(dtype)
+        reconstruction = autoencoder(batch)
+        return reconstruction_similarities(reconstruction, batch, reconstruction_metric)
+
+    return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
+
+
 def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndarray:
     """Return which samples are typical: all but the fraction of the least similar.
 
@@ -264,6 +280,47 @@ def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndar
     typical = np.ones(n, dtype=bool)
     typical[np.argsort(similarities, kind="stable")[:n_atypical]] = False
     return typical
+
+
+def hold_out_each_kind(images, typical, fraction, batch_size, run):
+    """Return what is trained on, which of it is typical, and batches of what is held out.
+
+    Of typical and of atypical samples the same fraction is held out, at random, and two at
+    least remain, which are a pair.
+
+    Parameters
+    ----------
+    images : image source
+    typical : ndarray of shape (n,), bool
+    fraction : float
+        Fraction to hold out. If 0, the batches are None.
+    batch_size : int
+    run : Run
+    """
+    if fraction == 0:
+        return images, typical, None
+    parts = []
+    for is_kind in (typical, ~typical):
+        indices = np.flatnonzero(is_kind)
+        sides = split_indices(len(indices), fraction, 2, run.generator)
+        parts.append([indices[side] for side in sides])
+    trained, others = (np.concatenate(side) for side in zip(*parts, strict=True))
+    targets = torch.from_numpy(~typical[others])
+    batches = ImageBatches(
+        Subset(images, others), batch_size, device=run.device, targets=targets
+    )
+    return Subset(images, trained), typical[trained], InTurn(batches)
+
+
+def check_one_end(validation_fraction: float, weight_average: float | None) -> None:
+    """Raise a ValueError if training would end with two kinds of weights."""
+    if validation_fraction > 0 and weight_average is not None:
+        raise ValueError(
+            "The network ends with averaged weights or with those of the best epoch. "
+            f"Got weight_average={weight_average} and "
+            f"validation_fraction={validation_fraction}. Set weight_average=None, or "
+            "validation_fraction=0."
+        )
 
 
 def balanced_indices(typical: np.ndarray) -> np.ndarray:
@@ -347,6 +404,31 @@ def losses_of_kinds(network, generator, constrained):
         *losses,
         lambda batch: dispersion_loss(pair_distances(network, batch, generator)),
     ]
+
+
+def loss_of_turns(network, generator, constrained, is_frozen):
+    """Return the loss of a pair (kind, batch), where kinds of batches take turns.
+
+    In eval mode it is the intra-class loss of held-out samples.
+
+    Parameters
+    ----------
+    network, generator, constrained
+        As in `losses_of_kinds`.
+    is_frozen : bool
+        Whether BatchNorm keeps its statistics.
+    """
+    losses = losses_of_kinds(network, generator, constrained)
+
+    def loss_fn(turn):
+        kind, batch = turn
+        if not network.training:
+            return classification_loss(network, batch)
+        if is_frozen:
+            freeze_batch_norm(network)
+        return losses[kind](batch)
+
+    return loss_fn
 
 
 def classification_loss(network, batch):

@@ -14,19 +14,25 @@ from skocc._base.constraints import (
     TRAINING_CONSTRAINTS,
     WEIGHT_DECAY,
 )
-from skocc._base.detector import BaseDetector, Scores, check_finite
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores, check_finite
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.device import sample_without_values
-from skocc._engine.training import train_by_milestones
+from skocc._engine.training import milestone_schedule
 from skocc._nets.architectures import lenet_architecture, row_architecture
 from skocc._nets.backbones import BackboneEncoder
 from skocc._nets.lenet import LeNetEncoder
 from skocc._nets.normalization import ImageNetNormalization
+from skocc._nets.own import channels_first
 from skocc._ops.losses import squared_distance
 from skocc._ops.tensors import tensor_view
-from skocc._samples.validation import check_backbone_images, check_integers
+from skocc._samples.validation import (
+    check_backbone_channels,
+    check_backbone_images,
+    check_integers,
+)
 from skocc.estimators._pretraining import (
     contrast_normalization,
     has_contrast,
@@ -39,9 +45,10 @@ from skocc.estimators._spheres import (
     initial_centers,
     make_boundary,
 )
+from skocc.estimators._without_effect import DEEP_SVDD_RULES
 
 
-class DeepSVDD(BaseDetector):
+class DeepSVDD(TrainedDetector):
     """Deep one-class classifier: a sphere around normal images.
 
     A network maps images into a space in which the normal ones lie close to a fixed
@@ -67,17 +74,18 @@ class DeepSVDD(BaseDetector):
         Whether the radius of a soft boundary is updated after each batch or each epoch.
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radius of a soft boundary.
-    backbone : str or torch.nn.Module, default=None
+    backbone : str, torch.nn.Module, class or function, default=None
         Name of a classification network of torchvision, such as "resnet18" or
-        "mobilenet_v2", used without its classifier and trained in all its layers; or a
-        module that maps (b, 3, H, W) to (b, d), which is copied. None: a LeNet, or a fully
-        connected network for plain rows.
+        "mobilenet_v2", used without its classifier and trained in all its layers. Or a
+        network of your own from images (b, C, H, W), or rows (b, d), to (b, features): a
+        module, which is copied, or a class or function that builds one; see :ref:`own
+        networks <own_networks>`. None: a LeNet, or a fully connected network for rows.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         Initial weights of a backbone: torchvision's best ImageNet weights, which are its
         second ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a
         name that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``,
-        ``.pth`` or ``.safetensors``); or random weights. A module given as `backbone`
-        starts as it is unless this is a path.
+        ``.pth`` or ``.safetensors``); or random weights. A network of your own starts as it
+        is unless this is a path.
     channels : tuple of int, default=None
         Channels of the stages of the LeNet, or units of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
@@ -101,6 +109,13 @@ class DeepSVDD(BaseDetector):
         L2 penalty of the weights of the autoencoder.
     pretrain_milestones : tuple of int, default=(50,)
         Epochs of the autoencoder at which the step size is divided by ten.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that the main stage holds out, in [0, 1); their loss
+        after each epoch says when to stop, and the weights of the best epoch are kept. 0
+        trains on all images for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out images after which training ends. None:
+        it never ends early. It has no effect without held-out images.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -145,6 +160,11 @@ class DeepSVDD(BaseDetector):
         fraction `nu` of the training images outside.
     loss_curve_ : list of float
         Mean loss per epoch of the one-class objective.
+    validation_loss_curve_ : list of float
+        Loss of the held-out images after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out images.
     pretrain_loss_curve_ : list of float
         Mean loss per epoch of the autoencoder: squared error summed over an image.
     offset_ : float
@@ -228,7 +248,7 @@ class DeepSVDD(BaseDetector):
         "nu": [Interval(Real, 0, 1, closed="right")],
         "radius_update": [StrOptions({"batch", "epoch"})],
         "warm_up_n_epochs": [Interval(Integral, 0, None, closed="left")],
-        "backbone": [None, str, nn.Module],
+        "backbone": [None, str, callable],
         "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "embedding_dim": [None, Interval(Integral, 1, None, closed="left")],
@@ -241,11 +261,9 @@ class DeepSVDD(BaseDetector):
         "milestones": [tuple, list],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
+        **TRAINED_ATTRIBUTES,
         "center_": Fitted("float32", ("d",)),
         "radius_": Fitted("float"),
-        "loss_curve_": Fitted("losses"),
         "pretrain_loss_curve_": Fitted("losses"),
     }
 
@@ -266,6 +284,8 @@ class DeepSVDD(BaseDetector):
         pretrain_learning_rate=1e-4,
         pretrain_weight_decay=5e-4,
         pretrain_milestones=(50,),
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=1e-6,
@@ -294,6 +314,8 @@ class DeepSVDD(BaseDetector):
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
         self.pretrain_milestones = pretrain_milestones
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -309,6 +331,7 @@ class DeepSVDD(BaseDetector):
         self.warm_start = warm_start
 
     _accepts_rows = True
+    _without_effect = DEEP_SVDD_RULES
 
     def fit(self, X, y=None) -> "DeepSVDD":
         """Learn the sphere around normal images.
@@ -364,32 +387,32 @@ class DeepSVDD(BaseDetector):
             check_integers(name, getattr(self, name))
 
     def _fit(self, images, run):
-        batches = ImageBatches(
-            images, self.batch_size, device=run.device, generator=run.generator
-        )
+        trained, held_out = self._hold_out(images, run)
+        batches = self._batches(images, run.device, generator=run.generator)
         if run.is_warm:
             network = copy.deepcopy(self.network_).to(run.device)
             center = tensor_view(self.center_).to(run.device)
         else:
             network = self._build_network(self.weights, images).to(run.device)
             self._learn_filters(network, batches, run.generator)
-            self.pretrain_loss_curve_ = self._pretrain(network, batches)
+            self.pretrain_loss_curve_ = self._pretrain(network, batches, run)
             center = self._initial_center(network, images, run.device)
+        self.center_ = center.cpu().numpy()
+        batches = self._batches(trained, run.device, generator=run.generator)
         boundary = self._make_boundary(len(batches), run)
-        loss_curve = train_by_milestones(
+        self._train_network(
             network,
             lambda batch: boundary(squared_distance(network(batch), center)),
             batches,
-            n_epochs=self.n_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            milestones=self.milestones,
-            verbose=self.verbose,
-            stage=type(self).__name__,
+            images,
+            run,
+            held_out=held_out and self._batches(held_out, run.device),
+            schedule=milestone_schedule(self.milestones),
         )
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self.center_ = center.cpu().numpy()
-        self._add_curves(run, loss_curve_=loss_curve)
         distances, spread = self._distances(images, run.device)
         check_finite(distances)
         self.radius_ = final_radius(distances, self.nu)
@@ -398,6 +421,9 @@ class DeepSVDD(BaseDetector):
     def _score(self, images, device):
         distances, spread = self._distances(images, device)
         return Scores(self._scores_from(distances), spread, distances)
+
+    def _batches(self, images, device, **options):
+        return ImageBatches(images, self.batch_size, device=device, **options)
 
     def _build_network(self, weights, images=None):
         """Return normalization and encoder; `images` give the constants of the former."""
@@ -410,7 +436,7 @@ class DeepSVDD(BaseDetector):
                 "normalization='imagenet' is for networks trained on ImageNet. Got "
                 "backbone=None. Set backbone, or normalization='gcn'."
             )
-        encoder = self._build_encoder(weights)
+        encoder = self._build_encoder(weights, normalization)
         if normalization == "gcn":
             normalize = contrast_normalization(images)
         elif normalization == "imagenet":
@@ -426,12 +452,18 @@ class DeepSVDD(BaseDetector):
     def _check_loaded(self):
         return {"d": self.network_(sample_without_values(self.image_shape_)).shape[1]}
 
-    def _build_encoder(self, weights):
+    def _build_encoder(self, weights, normalization):
+        if self.backbone is None:
+            return self._architecture().encoder()
         shape = self.image_shape_
-        if self.backbone is not None:
+        if isinstance(self.backbone, str):
             check_backbone_images(shape)
-            return BackboneEncoder(self.backbone, weights)
-        return self._architecture().encoder()
+        elif normalization == "imagenet":
+            check_backbone_channels(shape, normalization=normalization)
+            shape = (*shape[:2], 3)  # to which gray is normalized
+        encoder = BackboneEncoder(self.backbone, weights)
+        encoder.adapt(channels_first(shape))
+        return encoder
 
     def _architecture(self):
         build = row_architecture if len(self.image_shape_) == 1 else lenet_architecture
@@ -444,26 +476,16 @@ class DeepSVDD(BaseDetector):
             return
         start_from_dictionary(encoder.filters, network.normalize, batches, generator)
 
-    def _pretrain(self, network, batches):
+    def _pretrain(self, network, batches, run):
         """Train the encoder as half of an autoencoder; return the loss curve."""
         if self.pretrain_n_epochs == 0 or self.backbone is not None:
             return []
         decoder = self._architecture().decoder().to(next(network.parameters()).device)
-        return pretrain(
-            network.encoder,
-            decoder,
-            network.normalize,
-            batches,
-            n_epochs=self.pretrain_n_epochs,
-            learning_rate=self.pretrain_learning_rate,
-            weight_decay=self.pretrain_weight_decay,
-            milestones=self.pretrain_milestones,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: autoencoder",
-        )
+        with self._pretraining(run) as options:
+            return pretrain(network.encoder, decoder, network.normalize, batches, **options)
 
     def _initial_center(self, network, images, device):
-        batches = ImageBatches(images, self.batch_size, device=device)
+        batches = self._batches(images, device)
         (center,) = initial_centers(network, lambda x: [network(x)], batches)
         return center.to(device)
 
@@ -485,7 +507,7 @@ class DeepSVDD(BaseDetector):
         network = self._on_device(self.network_, device)
         dtype = self._dtype(device)
         center = tensor_view(self.center_).to(device, dtype)
-        batches = ImageBatches(images, self.batch_size, device=device)
+        batches = self._batches(images, device)
         distances, (spread,) = distances_to_centers(
             network, lambda batch: [network(batch.to(dtype))], batches, [center]
         )

@@ -2,32 +2,35 @@
 
 import math
 import os
-from numbers import Integral, Real
+from functools import partial
+from numbers import Integral
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
-from skocc._engine.batches import ImageBatches, ResidentMaps, Subset, hold_maps
+from skocc._base.trained import TrainedDetector
+from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
 from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
-from skocc._engine.training import EarlyStopping, adam, train
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
+from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
+from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
+from skocc.estimators._without_effect import FEATURE_CAE_RULES
 
 _BORDER = 3
 
 
-class FeatureCAE(AnomalyMapMixin, BaseDetector):
+class FeatureCAE(AnomalyMapMixin, TrainedDetector):
     r"""Autoencoder of pretrained features with heat maps: cells it cannot reconstruct.
 
     A frozen network, trained on ImageNet, describes each cell of a grid over the image by
@@ -40,23 +43,30 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="resnet50"
-        Name of a classification network of torchvision, or a module, which is copied and
-        which torch.fx can trace.
+    backbone : str, torch.nn.Module, class or function, default="resnet50"
+        Name of a classification network of torchvision; or a network of your own that
+        torch.fx can trace: a module, which is copied, or a class or function that builds
+        one, see :ref:`own networks <own_networks>`.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
         ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
         such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
-        unless this is a path.
-    layers : tuple of str, default=("layer2", "layer3")
+        ``.safetensors``); or random weights. A network of your own stays as it is unless
+        this is a path.
+    layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
-        that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
+        that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
+        stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
+        :ref:`User Guide <default_layers>` lists those of other networks.
     normalization : {"imagenet"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid.
+    autoencoder : torch.nn.Module, class or function, default=None
+        A network of your own from features (b, d, rows, columns) to the same shape: a
+        module, which is copied, or a class or function that builds one; see :ref:`own
+        networks <own_networks>`. None: that of the source.
     latent_dim : int, default=100
         Size of the code of a cell. The layers before it have four times and twice as many
         channels.
@@ -74,11 +84,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Cells at each edge that do not count in the score of an image, because the padding
         of the backbone shows there. None: 3, but at most an eighth of a side.
     validation_fraction : float, default=0.2
-        Fraction of the images that are held out of the training, in (0, 1); their error
-        says when to stop.
+        Fraction of the training images that is held out of the training, in [0, 1); their
+        error after each epoch says when to stop, and the weights of the best epoch are
+        kept. 0 trains on all images for all epochs.
     n_iter_no_change : int or None, default=2
         Epochs without a lower error on the held-out images after which the training ends.
-        None: it never ends early.
+        None: it never ends early. It has no effect without held-out images.
     max_feature_bytes : int or None, default=2147483648
         Bytes of the features of all images up to which `fit` holds them in memory.
         If they take more, they are computed again in each epoch. None: no limit.
@@ -86,7 +97,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         Folder in which the features of each image are kept, for other fits: a search over
         parameters then computes them once. None: they are not kept.
     n_epochs : int, default=50
-        Epochs at most. The autoencoder ends with the weights of the best epoch.
+        Epochs at most.
     learning_rate : float, default=1e-3
         Step size of Adam.
     weight_decay : float, default=0.0
@@ -127,10 +138,10 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     loss_curve_ : list of float
         Mean squared error per epoch on the images that were trained on.
     validation_loss_curve_ : list of float
-        The same on the images that were held out, after each epoch.
+        The same on the images that were held out, after each epoch; empty without them.
     best_epoch_ : int or None
         Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
-        were kept; None without an epoch.
+        were kept; None without held-out images or without an epoch.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -211,30 +222,25 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
         "contamination": CONTAMINATION_OR_AUTO,
-        "backbone": [str, nn.Module],
+        "backbone": [str, callable],
         "weights": [None, str, os.PathLike],
-        "layers": [tuple, list],
+        "layers": [None, tuple, list],
         "normalization": [None, StrOptions({"imagenet"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
+        "autoencoder": [None, callable],
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
         "cell_aggregation": [StrOptions({"top-k", "max", "mean"})],
         "n_top": [Interval(Integral, 1, None, closed="left")],
         "score_normalization": [None, StrOptions({"median"})],
         "border": [None, Interval(Integral, 0, None, closed="left")],
-        "validation_fraction": [Interval(Real, 0, 1, closed="neither")],
-        "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
         "max_feature_bytes": [None, Interval(Integral, 0, None, closed="left")],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
+        **TRAINED_ATTRIBUTES,
         "backbone_": Fitted("network"),
-        "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "_n_channels": Fitted("count"),
-        "loss_curve_": Fitted("losses"),
-        "validation_loss_curve_": Fitted("losses"),
-        "best_epoch_": Fitted("count", nullable=True),
     }
 
     def __init__(
@@ -242,9 +248,10 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         *,
         backbone="resnet50",
         weights="imagenet",
-        layers=("layer2", "layer3"),
+        layers=None,
         normalization=None,
         interpolation="average",
+        autoencoder=None,
         latent_dim=100,
         cell_aggregation="top-k",
         n_top=10,
@@ -272,6 +279,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.layers = layers
         self.normalization = normalization
         self.interpolation = interpolation
+        self.autoencoder = autoencoder
         self.latent_dim = latent_dim
         self.cell_aggregation = cell_aggregation
         self.n_top = n_top
@@ -294,7 +302,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
-    _min_samples = 3
+    _without_effect = FEATURE_CAE_RULES
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -348,7 +356,7 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         return super().score_samples(X)
 
     def _check_parameters(self, n_samples):
-        check_backbone_channels(self.image_shape_)
+        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
 
     def _fit(self, images, run):
         if not run.is_warm:
@@ -360,15 +368,12 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         if run.is_warm:
             network.load_state_dict(self.network_.state_dict())
         source = self._hold_features(images, run.device)
-        history = self._train(network.to(run.device), source, run)
+        self._train(network.to(run.device), source, run)
+        self._keep(network, source, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(
-            run,
-            loss_curve_=history.loss_curve,
-            validation_loss_curve_=history.validation_loss_curve,
-        )
-        self.best_epoch_ = history.best_epoch
-        run.scores = self._score(source, run.device)
+        run.scores = self._score(images, run.device)
 
     def _check_border(self):
         rows, columns = self.grid_shape_
@@ -381,12 +386,16 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     def _build_backbone(self, weights):
         join = JoinedMaps(self.interpolation)
-        return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
+        return FrozenFeatures(
+            join, self.backbone, self.layers, weights, self.normalization, self.image_shape_
+        )
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
         if attribute == "backbone_":
             return self._build_backbone(weights=None)
+        if self.autoencoder is not None:
+            return OwnAutoencoder(self.autoencoder, (self._n_channels, *self.grid_shape_))
         return FeatureAutoencoder(self._n_channels, self.latent_dim)
 
     def _check_loaded(self):
@@ -419,7 +428,9 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
         shape = (len(images), self._n_channels, *self.grid_shape_)
         limit = self.max_feature_bytes
         if limit is not None and 4 * math.prod(shape) > limit:
+            logger.info("%s: features are computed in each epoch", type(self).__name__)
             return images
+        logger.info("%s: computes features of %d images", type(self).__name__, len(images))
         batches = ImageBatches(images, self.batch_size, device=device)
         extract = self._extractor(images, device)
         stream = stream_batches(
@@ -433,52 +444,54 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
 
     def _train(self, network, source, run):
         """Train the autoencoder on some of the images until the others get no better."""
-        n_held_out = max(1, round(self.validation_fraction * len(source)))
-        n_held_out = min(n_held_out, len(source) - 2)
-        order = torch.randperm(len(source), generator=run.generator).numpy()
-        held_out, trained = (Subset(source, part) for part in np.split(order, [n_held_out]))
-
+        trained, held_out = self._hold_out(source, run)
         extract = self._extractor(source, run.device)
 
         def loss_fn(batch):
             features = extract(batch)
             return squared_error_map(network(features), features).mean()
 
-        optimizer = adam(network.parameters(), self.learning_rate, self.weight_decay)
-        return train(
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             loss_fn,
-            ImageBatches(
-                trained, self.batch_size, device=run.device, generator=run.generator
-            ),
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            stopping=EarlyStopping(
-                ImageBatches(held_out, self.batch_size, device=run.device),
-                self.n_iter_no_change,
-            ),
-            verbose=self.verbose,
-            stage=type(self).__name__,
+            batches_of(trained, generator=run.generator),
+            source,
+            run,
+            held_out=held_out and batches_of(held_out),
         )
 
     def _score(self, source, device):
-        network, extract = self._scoring_parts(source, device)
+        def errors_and_codes(cells, codes):
+            return self._image_errors(cells), codes
 
-        def errors_and_codes(batch):
-            features = extract(batch)
-            codes = network.encode(features)
-            errors = squared_error_map(network.decode(codes), features)
-            return self._image_errors(self._normalized(errors)), codes.mean(dim=(2, 3))
-
-        batches = ImageBatches(source, self.batch_size, device=device)
-        errors, codes = map_batches(network, batches, errors_and_codes)
+        errors, codes = self._map(source, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _scoring_parts(self, source, device):
-        """Return the network, and a function from batches to features, in one precision."""
+    def _maps_and_scores(self, source, device):
+        size = self.image_shape_[:2]
+
+        def maps_and_scores(cells, _):
+            maps = functional.interpolate(
+                cells.unsqueeze(1), size, mode="bilinear", align_corners=False
+            )
+            return maps.squeeze(1).float(), -self._image_errors(cells)
+
+        return self._map(source, device, maps_and_scores)
+
+    def _map(self, source, device, function):
+        """Join what a function of the errors of cells (b, h, w), and codes, returns."""
         extract, dtype = self._extractor(source, device), self._dtype(device)
         network = self._on_device(self.network_, device)
-        return network, lambda batch: extract(batch).to(dtype)
+
+        def apply(batch):
+            features = extract(batch).to(dtype)
+            reconstruction, codes = network.reconstruct(features)
+            errors = squared_error_map(reconstruction, features)
+            return function(self._normalized(errors), codes)
+
+        batches = ImageBatches(source, self.batch_size, device=device)
+        return map_batches(network, batches, apply)
 
     def _image_errors(self, maps):
         """Return the error (b,) of images from that of their cells (b, rows, columns)."""
@@ -497,20 +510,6 @@ class FeatureCAE(AnomalyMapMixin, BaseDetector):
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""
         return borders(self.border, self.grid_shape_, _BORDER)
-
-    def _anomaly_map(self, images, device):
-        network, extract = self._scoring_parts(images, device)
-        size = self.image_shape_[:2]
-
-        def maps_of(batch):
-            features = extract(batch)
-            maps = self._normalized(squared_error_map(network(features), features))
-            maps = maps.unsqueeze(1)
-            maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
-            return maps.squeeze(1).float()
-
-        batches = ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, maps_of)
 
     def _normalized(self, maps):
         return maps if self.score_normalization is None else divided_by_median(maps)

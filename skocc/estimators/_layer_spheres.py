@@ -8,13 +8,16 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores, check_finite
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores, check_finite
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.device import sample_without_values
-from skocc._engine.training import train_by_milestones
+from skocc._engine.training import milestone_schedule
+from skocc._nets.layer_encoder import LayerEncoder
+from skocc._nets.own import channels_first
 from skocc._ops.losses import squared_distance
 from skocc._ops.tensors import tensor_view
 from skocc._samples.validation import check_integers
@@ -27,7 +30,7 @@ from skocc.estimators._spheres import (
 )
 
 
-class LayerSpheres(BaseDetector):
+class LayerSpheres(TrainedDetector):
     """Base class of detectors with a sphere in each of several layers.
 
     A class implements `_architecture`, `_build_network`, and where they differ `_patches`,
@@ -47,12 +50,10 @@ class LayerSpheres(BaseDetector):
         "milestones": [tuple, list],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
-        "layers_": Fitted("integers"),
+        **TRAINED_ATTRIBUTES,
+        "layers_": Fitted("layers"),
         "centers_": Fitted("float32", ("d",), is_list=True),
         "radii_": Fitted("float64", ("n_layers",)),
-        "loss_curve_": Fitted("losses"),
     }
 
     @isolated
@@ -88,39 +89,44 @@ class LayerSpheres(BaseDetector):
 
     def _fit(self, images, run):
         patches = self._patches()
+        trained, held_out = self._hold_out(images, run)
         batches = self._train_batches(images, patches.n_train_patches, run)
         if run.is_warm:
             network = copy.deepcopy(self.network_).to(run.device)
         else:
             network = self._build_network(images).to(run.device)
-        layers = self._check_layers(network.encoder.n_layers)
+        layers = self._check_layers(network.encoder)
 
         def sample(batch):
             return patches.sample(network.normalize(batch), run.generator)
 
         if not run.is_warm:
-            self._pretrain(network, sample, batches, run.generator)
+            self._pretrain(network, sample, batches, run)
         known = self._known_spheres(run.device) if run.is_warm else {}
         centers = self._find_centers(network, patches, images, layers, known, run.device)
+        self.layers_ = layers
+        self.centers_ = [center.cpu().numpy() for center in centers]
+        batches = self._train_batches(trained, patches.n_train_patches, run)
         boundaries = self._make_boundaries(layers, known, len(batches), run.device)
-        loss_curve = train_by_milestones(
+        self._train_network(
             network,
             self._make_loss(network, sample, layers, centers, boundaries),
             batches,
-            n_epochs=self.n_epochs,
-            learning_rate=self.learning_rate,
-            weight_decay=self.weight_decay,
-            milestones=self.milestones,
-            verbose=self.verbose,
-            stage=type(self).__name__,
+            images,
+            run,
+            held_out=held_out
+            and self._batches(held_out, patches.n_train_patches, run.device),
+            schedule=milestone_schedule(self.milestones),
         )
-        self.network_, self.layers_ = network.cpu().eval(), layers
-        self.centers_ = [center.cpu().numpy() for center in centers]
-        self._add_curves(run, loss_curve_=loss_curve)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
+        self.network_ = network.cpu().eval()
         distances, spread = self._distances(images, run.device)
         check_finite(distances)
+        n_layers = len(self.layers_)
         self.radii_ = np.array(
-            [final_radius(d, self.nu) for d in distances.reshape(-1, len(layers)).T]
+            [final_radius(d, self.nu) for d in distances.reshape(-1, n_layers).T]
         )
         run.scores = self._scores_from(distances, spread, run.source)
 
@@ -131,11 +137,20 @@ class LayerSpheres(BaseDetector):
         """Return how samples are cut into the patches that the network takes."""
         return WholeSamples(self.image_shape_)
 
+    def _own_encoder(self, weights):
+        """Return `backbone`, tried out on a patch without values."""
+        encoder = LayerEncoder(self.backbone, weights)
+        encoder.adapt(channels_first(self._patches().shape))
+        return encoder
+
     def _default_layers(self, n_layers):
         return tuple(range(n_layers))
 
-    def _check_layers(self, n_layers):
-        """Return the layers as numbers from 0 on, ascending."""
+    def _check_layers(self, encoder):
+        """Return the layers as numbers from 0 on, ascending, or as names."""
+        if isinstance(encoder, LayerEncoder):
+            return encoder.ordered(self.layers)
+        n_layers = encoder.n_layers
         if self.layers is None:
             return self._default_layers(n_layers)
         layers = tuple(self.layers)
@@ -169,13 +184,15 @@ class LayerSpheres(BaseDetector):
 
     def _check_loaded(self):
         encoder, layers = self.network_["encoder"], self.layers_
-        if not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
+        if isinstance(encoder, LayerEncoder):
+            encoder.ordered(layers)
+        elif not layers or list(layers) != sorted({*layers} & {*range(encoder.n_layers)}):
             raise ValueError(f"layers_={layers}, of a network of {encoder.n_layers}")
         patch = sample_without_values(self._patches().shape)
         features = encoder.layer_features(patch, layers)
         return {"d": [z.shape[1] for z in features], "n_layers": len(layers)}
 
-    def _pretrain(self, network, sample, batches, generator):
+    def _pretrain(self, network, sample, batches, run):
         """Train before there are spheres: by default, not at all."""
 
     def _known_spheres(self, device):

@@ -1,5 +1,6 @@
 """MOCCA (Massoli et al. 2022): a sphere around normal images in several layers."""
 
+import os
 from numbers import Integral
 
 import numpy as np
@@ -22,6 +23,7 @@ from skocc._nets.normalization import (
     freeze_batch_norm,
 )
 from skocc._ops.maps import patch_scores_to_map
+from skocc._samples.validation import check_backbone_images
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._patches import PatchGrid
 from skocc.estimators._pretraining import (
@@ -30,12 +32,16 @@ from skocc.estimators._pretraining import (
     pretrain,
     start_from_dictionary,
 )
+from skocc.estimators._without_effect import MOCCA_RULES
 
 # Fewest pixels per side for which "auto" is the residual encoder, the smallest size that it
 # was published for.
 _RESIDUAL_SIZE = 64
 # Layers of the residual encoder that did best in the paper.
 _RESIDUAL_LAYERS = (4, 5, 6)
+# Names of our encoders; any other is torchvision's.
+_RESIDUAL = ("residual", "plain_residual")
+_OURS = ("lenet", *_RESIDUAL)
 
 
 def _cuts_patches(estimator):
@@ -65,11 +71,13 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     Parameters
     ----------
-    layers : tuple of int, default=None
+    layers : tuple of int or str, default=None
         Layers that have a sphere, 0 being the first and -1 the last one. The layers of a
         LeNet and of the network for rows are the convolutions or hidden layers and the
-        embedding; the residual encoder has eight, see Notes. None: all, or 4 to 6 of the
-        residual encoder. :meth:`layer_scores` helps to choose.
+        embedding; the residual encoder has eight, see Notes. Those of other networks are
+        names as in ``named_modules()``, and -1 is the output. None: all; 4 to 6 of the
+        residual encoder; the output of a network of your own; of torchvision's that and
+        its :ref:`default layers <default_layers>`. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every image to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the images outside.
@@ -83,11 +91,16 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Whether scores are squared distances, as in the paper, or distances, as in the code
         of the paper for larger images. The loss always has squared ones.
-    architecture : {"auto", "lenet", "residual", "plain_residual"}, default="auto"
-        Encoder of images. Each layer of the "residual" one passes a small network of its
-        own, a selector; "plain_residual" averages the layers over space instead. "auto" is
-        "residual" for images, or patches, of at least 64 pixels a side, else "lenet". Rows
-        have a network of their own.
+    backbone : str, torch.nn.Module, class or function, default=None
+        Encoder. "lenet" and "residual" are those of the paper: each layer of the second
+        passes a small network of its own, a selector, and "plain_residual" averages the
+        layers over space instead. None is "residual" for images, or patches, of at least 64
+        pixels a side, else "lenet", and a fully connected network for rows. A name of a
+        classification network of torchvision, or a network of your own from images
+        (b, C, H, W), or rows (b, d), to (b, features), as of :class:`DeepSVDD`, is not
+        pretrained as an autoencoder; see :ref:`own networks <own_networks>`.
+    weights : {"imagenet"}, name, path or None, default="imagenet"
+        Initial weights of torchvision's networks, or of your own, as of :class:`DeepSVDD`.
     channels : tuple of int, default=None
         Channels of the stages of the LeNet; of the first convolution and the three blocks
         of the residual encoder; or units of the hidden layers for rows. None: by the
@@ -113,13 +126,21 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "train" takes the statistics of each batch; "frozen" keeps those of the
         autoencoder, as the code of the paper does for small images.
     pretrain_n_epochs : int, default=150
-        Epochs of the autoencoder; 0 skips this stage.
+        Epochs of the autoencoder; 0 skips this stage, which neither torchvision's networks
+        nor your own have.
     pretrain_learning_rate : float, default=1e-3
         Step size of Adam for the autoencoder.
     pretrain_weight_decay : float, default=5e-7
         L2 penalty of the weights of the autoencoder.
     pretrain_milestones : tuple of int, default=(50,)
         Epochs of the autoencoder at which the step size is divided by ten.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that the main stage holds out, in [0, 1); their loss
+        after each epoch says when to stop, and the weights of the best epoch are kept. 0
+        trains on all images for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out images after which training ends. None:
+        it never ends early. It has no effect without held-out images.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -159,8 +180,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     ----------
     network_ : torch.nn.ModuleDict
         On the CPU: "normalize" and "encoder".
-    layers_ : tuple of int
-        The layers that have a sphere, ascending.
+    layers_ : tuple of int or str
+        The layers that have a sphere, numbers being ascending.
     centers_ : list of ndarray of shape (d_j,), float32
         Center of each of these layers.
     radii_ : ndarray of shape (n_layers,), float64
@@ -168,6 +189,11 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         fraction `nu` of the training images, or of their patches, outside.
     loss_curve_ : list of float
         Mean loss per epoch of the one-class objective.
+    validation_loss_curve_ : list of float
+        Loss of the held-out images after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out images.
     pretrain_loss_curve_ : list of float
         Mean loss per epoch of the autoencoder: squared error summed over an image.
     offset_ : float
@@ -264,7 +290,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
-        "architecture": [StrOptions({"auto", "lenet", "residual", "plain_residual"})],
+        "backbone": [None, str, callable],
+        "weights": [None, str, os.PathLike],
         "channels": [None, tuple, list],
         "patch_size": [None, Interval(Integral, 1, None, closed="left")],
         "n_crops": [Interval(Integral, 1, 10**6, closed="both")],
@@ -281,6 +308,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         "pretrain_loss_curve_": Fitted("losses"),
     }
     _accepts_rows = True
+    _without_effect = MOCCA_RULES
 
     def __init__(
         self,
@@ -291,7 +319,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=10,
         distance="sqeuclidean",
-        architecture="auto",
+        backbone=None,
+        weights="imagenet",
         channels=None,
         embedding_dim=None,
         patch_size=None,
@@ -303,6 +332,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         pretrain_learning_rate=1e-3,
         pretrain_weight_decay=5e-7,
         pretrain_milestones=(50,),
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -323,7 +354,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
-        self.architecture = architecture
+        self.backbone = backbone
+        self.weights = weights
         self.channels = channels
         self.embedding_dim = embedding_dim
         self.patch_size = patch_size
@@ -335,6 +367,8 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.pretrain_learning_rate = pretrain_learning_rate
         self.pretrain_weight_decay = pretrain_weight_decay
         self.pretrain_milestones = pretrain_milestones
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -401,7 +435,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         return super().score_samples(X)
 
     @available_if(_cuts_patches)
-    def anomaly_map(self, X) -> np.ndarray:
+    def anomaly_map(self, X, *, size="input", return_scores=False):
         """Score every pixel by its patch: higher is more anomalous.
 
         Available with `patch_size` only.
@@ -410,20 +444,28 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         ----------
         X : images or paths
             As in `fit`.
+        size : {"input", "model"}, int or tuple (H, W), default="input"
+            Size of the maps in pixels. "input" is the size of each image in X, even if
+            `image_size` resizes the images before they are scored; "model" is the size at
+            which they are scored, that of ``image_shape_``. Maps are resized bilinearly.
+        return_scores : bool, default=False
+            Whether to return the scores of the images as well, from the same pass.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, H, W), float32
-            A patch has one value, and a pixel the mean of the patches that overlap there.
-            The maps have the size of the images in X, also where `image_size` resizes them
-            before they are scored. Files of different sizes have maps of `image_size`.
+        maps : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), float32
+            A map for each image. A patch has one value, and a pixel the mean of the patches
+            that overlap there. With ``size="input"``, images of several sizes have maps in
+            a list, each at the size of its own image.
+        scores : ndarray of shape (n_samples,), float64
+            Those of `score_samples`. Only returned if `return_scores` is True.
 
         Raises
         ------
         ValueError
-            X is not usable, or has another shape than in `fit`.
+            X is invalid, its shape differs from that in `fit`, or `size` is no size.
         """
-        return super().anomaly_map(X)
+        return super().anomaly_map(X, size=size, return_scores=return_scores)
 
     def _patches(self):
         if self.patch_size is None:
@@ -439,19 +481,32 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         """Return whether the encoder of images, or patches, is a residual one."""
         shape = self._patches().shape
         is_large = len(shape) == 3 and min(shape[:2]) >= _RESIDUAL_SIZE
-        return is_large if self.architecture == "auto" else self.architecture != "lenet"
+        return is_large if self.backbone is None else self.backbone in _RESIDUAL
+
+    def _is_other(self):
+        """Return whether the encoder is torchvision's or the user's."""
+        return self.backbone is not None and not (
+            isinstance(self.backbone, str) and self.backbone in _OURS
+        )
+
+    def _check_parameters(self, n_samples):
+        super()._check_parameters(n_samples)
+        if self._is_other() and isinstance(self.backbone, str):
+            check_backbone_images(self._patches().shape)
 
     def _architecture(self):
         shape = self._patches().shape
+        if self._is_other():
+            return None
         if len(shape) == 1:
-            if self.architecture != "auto":
+            if self.backbone is not None:
                 raise ValueError(
-                    f"architecture={self.architecture!r} is for images. Got "
-                    f"{_rows(shape)}, or architecture='auto'."
+                    f"backbone={self.backbone!r} is for images. Got "
+                    f"{_rows(shape)}, or backbone=None."
                 )
             return row_architecture(shape, self.channels, self.embedding_dim)
         if self._is_residual():
-            selectors = self.architecture != "plain_residual"
+            selectors = self.backbone != "plain_residual"
             return residual_architecture(
                 shape, self.channels, self.embedding_dim, selectors
             )
@@ -464,7 +519,11 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
 
     def _build_network(self, images=None):
         """Return normalization and encoder; `images` give the constants of the former."""
-        encoder = self._architecture().encoder()
+        if self._is_other():
+            # A file has the weights of a fitted network, and `fit` gives images.
+            encoder = self._own_encoder(None if images is None else self.weights)
+        else:
+            encoder = self._architecture().encoder()
         return nn.ModuleDict(
             {"normalize": self._build_normalization(images), "encoder": encoder}
         )
@@ -472,7 +531,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     def _build_normalization(self, images):
         shape, name = self.image_shape_, self.normalization
         if name == "auto":
-            if self._is_residual():
+            if self._is_other():
+                name = None
+            elif self._is_residual():
                 name = "symmetric"
             else:
                 name = "gcn" if has_contrast(shape) else None
@@ -487,44 +548,36 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             return contrast_normalization(images)
         return SymmetricRange() if name == "symmetric" else nn.Identity()
 
-    def _pretrain(self, network, sample, batches, generator):
+    def _pretrain(self, network, sample, batches, run):
         """Train the encoder as half of an autoencoder."""
         encoder = network.encoder
         if self.filter_init == "dictionary" and isinstance(encoder, LeNetEncoder):
-            start_from_dictionary(encoder.filters, sample, batches, generator)
+            start_from_dictionary(encoder.filters, sample, batches, run.generator)
         self.pretrain_loss_curve_ = []
-        if self.pretrain_n_epochs == 0:
+        if self.pretrain_n_epochs == 0 or self._is_other():
             return
         decoder = self._architecture().decoder().to(next(encoder.parameters()).device)
-        self.pretrain_loss_curve_ = pretrain(
-            encoder,
-            decoder,
-            sample,
-            batches,
-            n_epochs=self.pretrain_n_epochs,
-            learning_rate=self.pretrain_learning_rate,
-            weight_decay=self.pretrain_weight_decay,
-            milestones=self.pretrain_milestones,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: autoencoder",
-        )
+        with self._pretraining(run) as options:
+            curve = pretrain(encoder, decoder, sample, batches, **options)
+        self.pretrain_loss_curve_ = curve
 
     def _features_and_loss(self, network, batch, layers):
         if self.batch_norm == "frozen":
             freeze_batch_norm(network)
         return super()._features_and_loss(network, batch, layers)
 
-    def _anomaly_map(self, images, device):
+    def _maps_and_scores(self, images, device):
         rows, columns = self._patches().starts
         distances, _ = self._distances(images, device)
         scores = self._layer_scores(distances).mean(axis=2)
-        return patch_scores_to_map(
+        maps = patch_scores_to_map(
             -scores.reshape(len(images), len(rows), len(columns)),
             rows,
             columns,
             self.patch_size,
             self.image_shape_[:2],
         )
+        return maps, self._lowest(scores, images)
 
 
 def _rows(shape):

@@ -9,6 +9,8 @@ The place of a patch is a row and a column of cells. A cell is a pixel for patch
 cut out, and two pixels, the stride of the encoder, for those of a dense map.
 """
 
+from collections.abc import Callable
+
 import torch
 from torch.nn import functional
 
@@ -162,6 +164,40 @@ class CutPatches:
         if view is not None:
             patches = photometric_noise(patches, self._noise, self._generator)
         return encoder(patches.contiguous(memory_format=torch.channels_last))
+
+
+def pair_loss(
+    network, generator, *, crop_size, sampling, noise, n_pairs, svdd_weight
+) -> Callable[[torch.Tensor], torch.Tensor]:
+    """Return the loss of a batch of images: that of both scales.
+
+    Parameters
+    ----------
+    network : torch.nn.ModuleDict
+        With "normalize", "encoder", "classify_small" and "classify_big".
+    generator : torch.Generator
+        On the CPU.
+    crop_size : tuple (height, width)
+        Size of a crop for ``sampling="dense"``.
+    sampling, noise, n_pairs, svdd_weight
+        Parameters of :class:`skocc.PatchSVDD`.
+    """
+    encoder = network.encoder
+    scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
+
+    def loss_fn(batch):
+        images = network.normalize(batch)
+        if sampling == "dense":
+            patches = DensePatches(encoder, images, crop_size, noise, generator)
+        else:
+            patches = CutPatches(images, noise, generator)
+        image = torch.arange(len(batch), device=batch.device)
+        image = image.repeat_interleave(int(n_pairs))
+        return sum(
+            scale_loss(patches, *scale, image, svdd_weight, generator) for scale in scales
+        )
+
+    return loss_fn
 
 
 def scale_loss(

@@ -2,39 +2,34 @@
 
 import copy
 import os
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
-from torch import nn
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
-from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
+from skocc._base.detector import Scores
+from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
+from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches, stream_batches
-from skocc._engine.training import adam, train
-from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
-from skocc._nets.patch_encoder import (
-    HierarchicalPatchEncoder,
-    PositionClassifier,
-    load_encoder_weights,
-)
+from skocc._engine.seeding import seeded
+from skocc._nets.patch_encoder import load_encoder_weights
 from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
+from skocc._samples.log import logger
 from skocc._samples.warnings import warn
-from skocc._samples.windows import window_starts
-from skocc.estimators._patch_pairs import CutPatches, DensePatches, scale_loss
+from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
+from skocc.estimators._patch_pairs import pair_loss
 from skocc.estimators._patches import check_patch_scales
-
-# Numbers of the embeddings that are computed at once, 32 MiB in float32.
-_BLOCK_NUMBERS = 2**23
+from skocc.estimators._without_effect import PATCH_SVDD_RULES
 
 
-class PatchSVDD(AnomalyMapMixin, BaseDetector):
+class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
     An encoder learns from normal images to tell the position of a patch's neighbor, and to
@@ -54,8 +49,14 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         Pixels from one small patch to the next, and from one big patch to the next. None:
         a sixteenth and a quarter of `patch_size`, 4 and 16 as published. One more patch is
         flush with the border where they would leave pixels uncovered.
+    backbone : torch.nn.Module, class or function, default=None
+        A network of your own from small patches (b, C, `patch_size` / 2, `patch_size` / 2)
+        to (b, features): a module, which is copied, or a class or function that builds one,
+        see :ref:`own networks <own_networks>`. It takes the place of the encoder of small
+        patches and passes over each patch on its own, which takes long. None: that of the
+        paper.
     embedding_dim : int, default=64
-        Size of an embedding.
+        Size of an embedding. A backbone has its own.
     normalization : {"mean", "local_contrast"}, default="mean"
         Normalization of the pixels. "mean" subtracts the mean image of the training
         images, as published. "local_contrast" before that shifts and scales each pixel by
@@ -78,8 +79,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         Number of pairs of patches of each kind that an epoch draws from an image.
     weights : path or None, default=None
         File of the state dict of an encoder (``.pt``, ``.pth``, ``.pkl``,
-        ``.safetensors``), with the keys of the published checkpoints; with ``n_epochs=0``
-        it is used as it is. None: random weights.
+        ``.safetensors``), with the keys of the published checkpoints, or of `backbone`;
+        with ``n_epochs=0`` it is used as it is. None: random weights, or those it has.
     n_neighbors : int, default=1
         The score of a patch is its mean distance to this many nearest vectors of the bank.
     padding_mode : {"mean", "reflect"}, default="mean"
@@ -97,6 +98,13 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
         k-center, which leaves no vector far from all kept ones and takes much longer.
+    validation_fraction : float, default=0.0
+        Fraction of the training images that the main stage holds out, in [0, 1); their loss
+        after each epoch says when to stop, and the weights of the best epoch are kept. 0
+        trains on all images for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out images after which training ends. None:
+        it never ends early. It has no effect without held-out images.
     n_epochs : int, default=20
         Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
@@ -136,6 +144,11 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         The same for big patches.
     loss_curve_ : list of float
         Mean loss per epoch.
+    validation_loss_curve_ : list of float
+        Loss of the held-out images after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out images.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -231,6 +244,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         **TRAINING_CONSTRAINTS,
         "patch_size": [Interval(Integral, 8, None, closed="left")],
         "strides": [None, tuple, list],
+        "backbone": [None, callable],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
         "normalization": [StrOptions({"mean", "local_contrast"})],
         "svdd_weight": [Interval(Real, 0, None, closed="left")],
@@ -246,11 +260,9 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         "subsampling": [StrOptions({"random", "coreset"})],
     }
     _fitted_attributes = {
-        **DETECTOR_ATTRIBUTES,
-        "network_": Fitted("network"),
+        **TRAINED_ATTRIBUTES,
         "bank_small_": Fitted("bank", ("m_small", "d")),
         "bank_big_": Fitted("bank", ("m_big", "d")),
-        "loss_curve_": Fitted("losses"),
     }
 
     def __init__(
@@ -258,6 +270,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         *,
         patch_size=64,
         strides=None,
+        backbone=None,
         embedding_dim=64,
         normalization="mean",
         svdd_weight=1e-3,
@@ -271,6 +284,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=20,
         learning_rate=1e-3,
         weight_decay=0.0,
@@ -286,6 +301,7 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
     ):
         self.patch_size = patch_size
         self.strides = strides
+        self.backbone = backbone
         self.embedding_dim = embedding_dim
         self.normalization = normalization
         self.svdd_weight = svdd_weight
@@ -299,6 +315,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -312,8 +330,11 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         self.verbose = verbose
         self.warm_start = warm_start
 
+    _without_effect = PATCH_SVDD_RULES
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
+
+    _train_scores_leave_one_out = True
 
     def fit(self, X, y=None) -> "PatchSVDD":
         """Learn an encoder of patches, and keep those of the training images.
@@ -379,29 +400,37 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
         n_bytes : int
             What `max_bank_bytes` would have to be to keep them all.
         """
-        grids = self._grids(image_size)
-        n_vectors = n_images * sum(len(rows) * len(columns) for rows, columns in grids)
-        return bank_bytes(n_vectors, self.embedding_dim)
+        dim = self.embedding_dim
+        if self.backbone is not None:
+            n_channels = self.image_shape_[2] if hasattr(self, "image_shape_") else 1
+            with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
+                network = self._build_network(None, (*image_size, n_channels))
+            dim = network["encoder"].embedding_dim
+        return bank_bytes(sum(self._scales().n_vectors(n_images, image_size)), dim)
 
     def _fit(self, images, run):
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
-        loss_curve = self._train(network.to(run.device), images, run)
+        self._check_bank(len(images), network["encoder"].embedding_dim)
+        self._train(network.to(run.device), images, run)
+        self._keep(network, images, run)
+
+    def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self._add_curves(run, loss_curve_=loss_curve)
         self.bank_small_, self.bank_big_ = self._make_banks(images, run)
         scores = self._score(images, run.device)
         run.scores = scores._replace(spread=self.bank_small_.spread())
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
-        size = self._int_patch_size()
+        size = int(self.patch_size)
         check_patch_scales(size, self.strides)
-        n_kept = min(self._bank_sizes(n_samples)[1])
-        if n_kept <= self.n_neighbors:
+        if self.backbone is None:  # whose embeddings have a size that is not known yet
+            self._check_bank(n_samples, self.embedding_dim)
+        elif self.sampling == "dense" and self.n_epochs > 0:
             raise ValueError(
-                f"n_neighbors={self.n_neighbors} needs more vectors in both banks than "
-                f"that. Got {n_kept} in one of them, of {n_samples} images. Set "
-                "n_neighbors=1, pass more images, or raise max_bank_bytes."
+                "sampling='dense' needs the encoder of the paper, which embeds all patches "
+                "of a crop in one pass. Got a network of your own, which embeds each by "
+                "itself. Set sampling='patches', and for example n_pairs=8."
             )
         side = min(self.image_shape_[:2])
         if self.n_epochs > 0 and side < 1.25 * size:
@@ -412,137 +441,95 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 f"image_size of at least {7 * size // 4}, where every neighbor fits."
             )
 
-    # Sums and products of NumPy's small integers overflow.
-    def _int_patch_size(self):
-        return int(self.patch_size)
+    def _check_bank(self, n_samples, dim):
+        """Raise a ValueError for a bank that holds too few vectors."""
+        n_kept = min(self._bank_sizes(n_samples, dim)[1])
+        if n_kept <= self.n_neighbors:
+            raise ValueError(
+                f"n_neighbors={self.n_neighbors} needs more vectors in both banks than "
+                f"that. Got {n_kept} in one of them, of {n_samples} images. Set "
+                "n_neighbors=1, pass more images, or raise max_bank_bytes."
+            )
 
-    def _int_strides(self):
-        strides = self.strides or _default_strides(self._int_patch_size())
-        return tuple(map(int, strides))
+    def _scales(self):
+        return PatchScales.of(self.patch_size, self.strides)
 
-    def _grids(self, image_size=None):
-        """Return where the rows and columns of small and of big patches start."""
-        size, image_size = self._int_patch_size(), image_size or self.image_shape_[:2]
-        sides = (size // 2, size)
-        strides = self._int_strides()
-        return [
-            [window_starts(n, side, stride) for n in image_size]
-            for side, stride in zip(sides, strides, strict=True)
-        ]
-
-    def _bank_sizes(self, n_images):
+    def _bank_sizes(self, n_images, dim):
         """Return how many small and big patches there are, and how many to keep."""
-        n_vectors = [n_images * len(rows) * len(columns) for rows, columns in self._grids()]
-        return n_vectors, kept_under_budget(
-            n_vectors, self.embedding_dim, self.max_bank_bytes
-        )
+        n_vectors = self._scales().n_vectors(n_images, self.image_shape_[:2])
+        return n_vectors, kept_under_budget(n_vectors, dim, self.max_bank_bytes)
 
     def _new_network(self, images):
         batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
-        network = self._empty_network("network_")
+        own_weights = None if self.backbone is None else self.weights
+        network = self._build_network(own_weights, self.image_shape_)
         contrast, center = network.normalize
         sums = stream_batches(contrast, batches, lambda x: contrast(x).double().sum(0))
         center.mean.copy_(sum(sums) / len(images))
-        if self.weights is not None:
+        if self.weights is not None and self.backbone is None:
             load_encoder_weights(network.encoder, self.weights)
         return network
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
-        height, width, n_channels = self.image_shape_
-        in_channels = 3 if n_channels == 1 else n_channels
-        dim, patch_size = int(self.embedding_dim), self._int_patch_size()
-        contrast = nn.Identity()
-        if self.normalization == "local_contrast":
-            sigma = min(height, width) / 16
-            contrast = LocalContrastNormalization((height, width), sigma)
-        return nn.ModuleDict(
-            {
-                "normalize": nn.Sequential(
-                    contrast,
-                    MeanSubtraction(torch.zeros(n_channels, height, width), in_channels),
-                ),
-                "encoder": HierarchicalPatchEncoder(dim, patch_size, in_channels),
-                "classify_small": PositionClassifier(dim, self.train_head),
-                "classify_big": PositionClassifier(dim, self.train_head),
-            }
+        return self._build_network(None, self.image_shape_)
+
+    def _build_network(self, weights, image_shape):
+        return patch_networks(
+            image_shape,
+            int(self.patch_size),
+            backbone=self.backbone,
+            weights=weights,
+            embedding_dim=self.embedding_dim,
+            normalization=self.normalization,
+            train_head=self.train_head,
         )
 
     def _check_loaded(self):
-        self._check_parameters(len(self.bank_small_.digests))
+        n_images, dim = len(self.bank_small_.digests), self.network_.encoder.embedding_dim
+        self._check_parameters(n_images)
+        self._check_bank(n_images, dim)
         for bank in (self.bank_small_, self.bank_big_):
             if bank.n_others() < self.n_neighbors:
                 raise ValueError(
                     f"n_neighbors={self.n_neighbors} of {bank.n_others()} vectors"
                 )
-        return {"d": self.embedding_dim}
+        return {"d": dim}
 
     def _train(self, network, images, run):
-        """Train encoder and position classifiers; return the loss curve."""
-        batches = ImageBatches(
-            images, self.batch_size, device=run.device, generator=run.generator
-        )
-        learned = [weight for weight in network.parameters() if weight.requires_grad]
-        optimizer = adam(learned, self.learning_rate, self.weight_decay)
-        history = train(
+        """Train encoder and position classifiers."""
+        trained, held_out = self._hold_out(images, run)
+        batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
+        self._train_network(
             network,
             self._make_loss(network, run.generator),
-            batches,
-            optimizer=optimizer,
-            n_epochs=self.n_epochs,
-            scheduler=torch.optim.lr_scheduler.CosineAnnealingLR(
+            batches_of(trained, generator=run.generator),
+            images,
+            run,
+            held_out=held_out and batches_of(held_out),
+            parameters=[w for w in network.parameters() if w.requires_grad],
+            schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(
                 optimizer, max(1, self.n_epochs)
             ),
-            verbose=self.verbose,
-            stage=type(self).__name__,
         )
-        return history.loss_curve
 
     def _make_loss(self, network, generator):
         """Return the loss of a batch of images."""
-        encoder = network.encoder
-        scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
         # Room for a patch and its farthest neighbor.
-        crop_size = tuple(min(n, 2 * self._int_patch_size()) for n in self.image_shape_[:2])
-
-        def loss_fn(batch):
-            images = network.normalize(batch)
-            if self.sampling == "dense":
-                patches = DensePatches(encoder, images, crop_size, self.noise, generator)
-            else:
-                patches = CutPatches(images, self.noise, generator)
-            image = torch.arange(len(batch), device=batch.device)
-            image = image.repeat_interleave(int(self.n_pairs))
-            return sum(
-                scale_loss(patches, *scale, image, self.svdd_weight, generator)
-                for scale in scales
-            )
-
-        return loss_fn
+        crop_size = tuple(min(n, 2 * int(self.patch_size)) for n in self.image_shape_[:2])
+        names = ("sampling", "noise", "n_pairs", "svdd_weight")
+        options = {name: getattr(self, name) for name in names}
+        return pair_loss(network, generator, crop_size=crop_size, **options)
 
     def _embed(self, network, batch):
         """Return the embeddings (b, D, rows, columns) of small and of big patches."""
         images = network.normalize(batch.to(next(network.parameters()).dtype))
-        strides = self._int_strides()
-        # Each big patch is made of four small ones.
-        n_rows, n_columns = (
-            len(small) + 2 * len(big) for small, big in zip(*self._grids(), strict=True)
-        )
-        n_numbers = n_rows * n_columns * int(self.embedding_dim)  # torch takes no NumPy
-        n_at_once = max(1, _BLOCK_NUMBERS // n_numbers)
-        scales = zip(
-            *(
-                network.encoder.dense_scales(block, *strides)
-                for block in images.split(n_at_once)
-            ),
-            strict=True,
-        )
-        # Queries and bank are rounded alike: an image in the bank has distance 0.
-        return [torch.cat(z).float() for z in scales]
+        return embed_patches(network.encoder, images, self._scales())
 
     def _make_banks(self, images, run):
         """Return the embeddings of small and of big patches."""
-        n_vectors, n_kept = self._bank_sizes(len(images))
+        dim = self.network_.encoder.embedding_dim
+        n_vectors, n_kept = self._bank_sizes(len(images), dim)
         network, digests = self._on_device(self.network_, run.device), []
 
         def embed(batch):
@@ -551,30 +538,31 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         stage = f"{type(self).__name__}: memory bank"
+        logger.info("%s keeps %s of %s vectors", stage, n_kept, n_vectors)
         return MemoryBank.of_streams(
             stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
             digests,
             n_vectors,
             n_kept,
-            self.embedding_dim,
+            dim,
             subsampling=self.subsampling,
             generator=run.generator,
         )
 
     def _score(self, images, device):
         # In double precision: the product of two small distances keeps its digits.
-        return Scores(-self._map(images, device, lambda maps: maps.max(axis=(1, 2))))
+        return Scores(-self._map(images, device, lambda maps: maps.amax((1, 2))))
 
-    def _anomaly_map(self, images, device):
-        return self._map(images, device, lambda maps: maps.astype(np.float32))
+    def _maps_and_scores(self, images, device):
+        return self._map(images, device, lambda maps: (maps.float(), -maps.amax((1, 2))))
 
     def _map(self, images, device, reduce):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""
         network, size = self._on_device(self.network_, device), self.image_shape_[:2]
-        sides = (self._int_patch_size() // 2, self._int_patch_size())
+        scales, grids = self._scales(), self._scales().grids(size)
         banks = (self.bank_small_, self.bank_big_)
         searches = [bank.on(device, self.search, self.verbose) for bank in banks]
-        scales = [*zip(self._grids(), sides, searches, strict=True)]
+        scales = [*zip(grids, scales.sides, searches, strict=True)]
 
         def reduced(batch):
             numbers, product = self.bank_small_.numbers_of(batch), 1.0
@@ -586,13 +574,8 @@ class PatchSVDD(AnomalyMapMixin, BaseDetector):
                 product = product * patch_scores_to_map(
                     scores, *grid, side, size, self.padding_mode
                 )
-            return torch.from_numpy(reduce(product))
+            return reduce(torch.from_numpy(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
         stage = f"{type(self).__name__}: scores"
         return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
-
-
-def _default_strides(patch_size):
-    """Return the strides of small and big patches, 4 and 16 for patches of 64 pixels."""
-    return max(1, patch_size // 16), patch_size // 4

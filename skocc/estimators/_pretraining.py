@@ -10,6 +10,7 @@ from skocc._engine.inference import map_batches
 from skocc._engine.training import train_by_milestones
 from skocc._nets.normalization import ContrastNormalization, global_contrast_normalize
 from skocc._ops.losses import reconstruction_loss
+from skocc._samples.log import logger
 from skocc.estimators._filters import dictionary_filters
 
 # Fewest pixels per side for which contrast is normalized by default. It would leave too
@@ -65,6 +66,7 @@ def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) 
     normalize, batches, generator
         As in :func:`skocc.estimators._filters.dictionary_filters`.
     """
+    logger.info("learns %d filters of %d pixels a side", len(filters), filters.shape[-1])
     learned = dictionary_filters(
         batches, normalize, len(filters), filters.shape[-1], generator
     )

@@ -7,7 +7,6 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 from scipy.ndimage import gaussian_filter1d
-from torch import nn
 from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
@@ -25,7 +24,9 @@ from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget,
 from skocc._ops.neighbors import bank_bytes, exact_distances
 from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
+from skocc._samples.log import logger
 from skocc._samples.validation import check_backbone_channels
+from skocc.estimators._without_effect import RESNET_KNN_RULES
 
 
 class ResNetKNN(AnomalyMapMixin, BaseDetector):
@@ -42,18 +43,21 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="resnet50"
-        Name of a classification network of torchvision, or a module, which is copied and
-        which torch.fx can trace.
+    backbone : str, torch.nn.Module, class or function, default="resnet50"
+        Name of a classification network of torchvision; or a network of your own that
+        torch.fx can trace: a module, which is copied, or a class or function that builds
+        one, see :ref:`own networks <own_networks>`.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
         ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
         such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A module given as `backbone` stays as it is
-        unless this is a path.
-    layers : tuple of str, default=("layer2", "layer3")
+        ``.safetensors``); or random weights. A network of your own stays as it is unless
+        this is a path.
+    layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
-        that of the largest: 28 x 28 cells for "layer2" at 224 pixels.
+        that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
+        stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
+        :ref:`User Guide <default_layers>` lists those of other networks.
     normalization : {"imagenet"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
@@ -234,9 +238,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     _parameter_constraints = {
         **DETECTOR_CONSTRAINTS,
         "contamination": CONTAMINATION_OR_AUTO,
-        "backbone": [str, nn.Module],
+        "backbone": [str, callable],
         "weights": [None, str, os.PathLike],
-        "layers": [tuple, list],
+        "layers": [None, tuple, list],
         "normalization": [None, StrOptions({"imagenet"})],
         "pooling": [StrOptions({"average", "locally_aware"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
@@ -264,7 +268,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         *,
         backbone="resnet50",
         weights="imagenet",
-        layers=("layer2", "layer3"),
+        layers=None,
         normalization=None,
         pooling="average",
         interpolation="average",
@@ -314,8 +318,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.random_state = random_state
         self.verbose = verbose
 
+    _without_effect = RESNET_KNN_RULES
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
+
+    _train_scores_leave_one_out = True
 
     def fit(self, X, y=None) -> "ResNetKNN":
         """Keep the features of normal images.
@@ -386,12 +393,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         size = self.image_size if image_size is None else image_size
         height, width = (size, size) if isinstance(size, int | Integral) else size
         with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
-            network = self._build_network(weights=None)
+            n_channels = self.image_shape_[2] if hasattr(self, "image_shape_") else 1
+            network = self._build_network(None, (height, width, n_channels))
         n_features, n_rows, n_columns = network.grid(height, width)
         return bank_bytes(n_images * n_rows * n_columns, n_features)
 
     def _fit(self, images, run):
-        self.network_ = self._build_network(self.weights)
+        self.network_ = self._build_network(self.weights, self.image_shape_)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
         self.bank_ = self._make_bank(images, n_features, run)
@@ -401,7 +409,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for other channels, and neighbors that have no use."""
-        check_backbone_channels(self.image_shape_)
+        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
         if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
             raise ValueError(
                 "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
@@ -422,16 +430,18 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _n_neighbors(self):
         return int(self.n_neighbors) if self.neighbor_aggregation == "mean" else 1
 
-    def _build_network(self, weights):
+    def _build_network(self, weights, image_shape):
         if self.pooling == "average":
             join = JoinedMaps(self.interpolation)
         else:
-            join = LocallyAwarePatches(self.embedding_dim)
-        return FrozenFeatures(join, self.backbone, self.layers, weights, self.normalization)
+            join = LocallyAwarePatches(int(self.embedding_dim))
+        return FrozenFeatures(
+            join, self.backbone, self.layers, weights, self.normalization, image_shape
+        )
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
-        return self._build_network(weights=None)
+        return self._build_network(None, self.image_shape_)
 
     def _check_loaded(self):
         self._check_parameters(len(self.train_scores_))
@@ -455,6 +465,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
         digests, name = [], type(self).__name__
+        logger.info("%s: memory bank keeps %d of %d vectors", name, n_kept, n_vectors)
 
         def embed(batch):
             digests.extend(image_digests(batch))
@@ -477,11 +488,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _score(self, images, device):
         return Scores(-self._map_cells(images, device, self._image_scores))
 
-    def _anomaly_map(self, images, device):
-        def pixels(cells, *_):
-            return self._pixel_scores(cells)
+    def _maps_and_scores(self, images, device):
+        def maps_and_scores(cells, *found):
+            return self._pixel_scores(cells), -self._image_scores(cells, *found)
 
-        return self._map_cells(images, device, pixels)
+        return self._map_cells(images, device, maps_and_scores)
 
     def _map_cells(self, images, device, reduce):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""

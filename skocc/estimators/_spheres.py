@@ -182,7 +182,14 @@ class SoftBoundary:
         self._epoch_distances = []
 
     def __call__(self, distances: torch.Tensor) -> torch.Tensor:
-        """Return the loss of a batch of squared distances (b,), then update the radius."""
+        """Return the loss of a batch of squared distances (b,), then update the radius.
+
+        Without gradients the batch is one of held-out images. They leave the radius as it
+        is, and have their own, so that losses before and after the warm-up can be compared.
+        """
+        if not torch.is_grad_enabled():
+            radius = quantile_radius(distances, self._nu)
+            return soft_boundary_loss(distances, radius, self._nu)
         loss = soft_boundary_loss(distances, self.radius, self._nu)
         self._n_seen += 1
         if self._n_seen <= self._warm_up_n_batches:

@@ -9,7 +9,9 @@ from torch import nn
 
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.reading import compare, remember
+from skocc._base.trained import split_indices
 from skocc._engine.ambient import isolated
+from skocc._engine.batches import Subset
 from skocc._engine.inference import map_batches
 from skocc._nets.architectures import video_architecture
 from skocc._nets.normalization import SymmetricRange
@@ -23,6 +25,7 @@ from skocc._samples.clips import (
 )
 from skocc.estimators._layer_spheres import LayerSpheres
 from skocc.estimators._pretraining import contrast_normalization
+from skocc.estimators._without_effect import VIDEO_MOCCA_RULES
 
 # Relative error of the distances and errors of equal clips.
 _ROUNDING = 1e-5
@@ -41,9 +44,10 @@ class VideoMOCCA(LayerSpheres):
 
     Parameters
     ----------
-    layers : tuple of int, default=None
+    layers : tuple of int or str, default=None
         Layers that have a sphere, 0 being the first and -1 the last of seven, see Notes.
-        None: all. :meth:`layer_scores` helps to choose.
+        Those of a network of your own are names as in ``named_modules()``, and -1 is its
+        output. None: all, or the output. :meth:`layer_scores` helps to choose.
     boundary : {"soft", "hard"}, default="soft"
         "hard" pulls every clip to the centers. "soft" shrinks spheres that may leave the
         fraction `nu` of the clips outside.
@@ -57,6 +61,11 @@ class VideoMOCCA(LayerSpheres):
     distance : {"sqeuclidean", "euclidean"}, default="sqeuclidean"
         Whether scores are squared distances, as in the paper, or distances, as in the code
         of the paper. The loss always has squared ones.
+    backbone : torch.nn.Module, class or function, default=None
+        A network of your own from clips (b, C, T, H, W) to (b, features): a module, which
+        is copied, or a class or function that builds one; see :ref:`own networks
+        <own_networks>`. It has no decoder, and nothing is reconstructed. None: that of the
+        paper.
     embedding_dim : int, default=None
         Size of the embedding of each time step. None: 1024.
     clip_length : int or None, default=16
@@ -72,6 +81,13 @@ class VideoMOCCA(LayerSpheres):
         Normalization of the clips. "gcn" brings each to the same contrast, and all of them
         to [0, 1] by two constants of the training clips; "symmetric" brings [0, 1] to
         [-1, 1].
+    validation_fraction : float, default=0.0
+        Fraction of the training videos that are held out, in [0, 1); the loss of their
+        clips after each epoch says when to stop, and the weights of the best epoch are
+        kept. 0 trains on all videos for all epochs.
+    n_iter_no_change : int or None, default=10
+        Epochs without a lower loss of the held-out videos after which training ends. None:
+        it never ends early. Without held-out videos it has no effect.
     n_epochs : int, default=150
         Epochs of training.
     learning_rate : float, default=1e-4
@@ -108,9 +124,9 @@ class VideoMOCCA(LayerSpheres):
     Attributes
     ----------
     network_ : torch.nn.ModuleDict
-        On the CPU: "normalize", "encoder" and "decoder".
-    layers_ : tuple of int
-        The layers that have a sphere, ascending.
+        On the CPU: "normalize", "encoder" and, without `backbone`, "decoder".
+    layers_ : tuple of int or str
+        The layers that have a sphere, numbers being ascending.
     centers_ : list of ndarray of shape (d_j,), float32
         Center of each of these layers.
     radii_ : ndarray of shape (n_layers,), float64
@@ -118,6 +134,11 @@ class VideoMOCCA(LayerSpheres):
         fraction `nu` of the training clips outside.
     loss_curve_ : list of float
         Mean loss per epoch of spheres and reconstruction together.
+    validation_loss_curve_ : list of float
+        Loss of the held-out videos after each epoch, in eval mode; empty without them.
+    best_epoch_ : int or None
+        Index in `validation_loss_curve_` (of the last `fit`) of the epoch whose weights
+        were kept; None without held-out videos.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
@@ -194,12 +215,14 @@ class VideoMOCCA(LayerSpheres):
 
     _parameter_constraints = {
         **LayerSpheres._parameter_constraints,
+        "backbone": [None, callable],
         "clip_length": [None, Interval(Integral, 1, None, closed="left")],
         "clip_stride": [Interval(Integral, 1, None, closed="left")],
         "n_clips": [None, Interval(Integral, 2, None, closed="left")],
         "reconstruction_weight": [Interval(Real, 0, None, closed="left")],
         "normalization": [None, StrOptions({"gcn", "symmetric"})],
     }
+    _without_effect = VIDEO_MOCCA_RULES
     # Features of an untrained network of LSTMs differ little, and still rank clips.
     _min_spread = 1e-6
 
@@ -212,12 +235,15 @@ class VideoMOCCA(LayerSpheres):
         radius_update="batch",
         warm_up_n_epochs=5,
         distance="sqeuclidean",
+        backbone=None,
         embedding_dim=None,
         clip_length=16,
         clip_stride=1,
         n_clips=None,
         reconstruction_weight=1.0,
         normalization=None,
+        validation_fraction=0.0,
+        n_iter_no_change=10,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -238,12 +264,15 @@ class VideoMOCCA(LayerSpheres):
         self.radius_update = radius_update
         self.warm_up_n_epochs = warm_up_n_epochs
         self.distance = distance
+        self.backbone = backbone
         self.embedding_dim = embedding_dim
         self.clip_length = clip_length
         self.clip_stride = clip_stride
         self.n_clips = n_clips
         self.reconstruction_weight = reconstruction_weight
         self.normalization = normalization
+        self.validation_fraction = validation_fraction
+        self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -346,7 +375,7 @@ class VideoMOCCA(LayerSpheres):
                 "normalize='video' to compare the frames of a whole video."
             )
         clips, device = self._read([video], reset=False), self._scoring_device()
-        with_errors = normalize is not None and self.reconstruction_weight > 0
+        with_errors = normalize is not None and self._reconstructs()
         if with_errors:
             distances, errors = self._distances_and_errors(clips, device)
         else:
@@ -393,30 +422,48 @@ class VideoMOCCA(LayerSpheres):
             images, n_patches, run.device, generator=run.generator, n_drawn=self.n_clips
         )
 
+    def _hold_out(self, images, run):
+        """Return clips to train on and those held out: of a video all, as they overlap."""
+        if self.validation_fraction == 0:
+            return images, None
+        videos = run.source.videos
+        n_videos = int(videos[-1]) + 1
+        if n_videos < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} holds out whole videos. "
+                "Got 1 video. Cut it into several, or set validation_fraction=0."
+            )
+        parts = split_indices(n_videos, self.validation_fraction, 1, run.generator)
+        return tuple(
+            Subset(images, np.flatnonzero(np.isin(videos, part))) for part in parts
+        )
+
     def _build_network(self, images=None):
         """Return normalization, encoder and decoder; `images` give the constants."""
-        architecture = self._architecture()
-        encoder = architecture.encoder()
         normalization = nn.Identity()
         if self.normalization == "gcn":
             normalization = contrast_normalization(images)
         elif self.normalization == "symmetric":
             normalization = SymmetricRange()
-        return nn.ModuleDict(
-            {
-                "normalize": normalization,
-                "encoder": encoder,
-                "decoder": architecture.decoder(),
-            }
-        )
+        network = nn.ModuleDict({"normalize": normalization})
+        if self.backbone is not None:
+            network["encoder"] = self._own_encoder(weights=None)
+            return network
+        architecture = self._architecture()
+        network["encoder"] = architecture.encoder()
+        network["decoder"] = architecture.decoder()
+        return network
 
     def _check_loaded(self):
         if self.clip_stride > self.image_shape_[0]:
             raise ValueError(f"clip_stride={self.clip_stride} leaves frames out")
         return super()._check_loaded()
 
+    def _reconstructs(self):
+        return self.backbone is None and self.reconstruction_weight > 0
+
     def _features_and_loss(self, network, batch, layers):
-        if self.reconstruction_weight == 0:
+        if not self._reconstructs():
             return super()._features_and_loss(network, batch, layers)
         codes, features = network.encoder.codes_and_features(batch, layers)
         error = reconstruction_loss(network.decoder(codes), batch)

@@ -33,18 +33,20 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     Parameters
     ----------
-    backbone : str or torch.nn.Module, default="resnet50"
-        Name of a classification network of torchvision, or a module, which is copied and
-        which torch.fx can trace.
+    backbone : str, torch.nn.Module, class or function, default="resnet50"
+        Name of a classification network of torchvision; or a network of your own that
+        torch.fx can trace: a module, which is copied, or a class or function that builds
+        one, see :ref:`own networks <own_networks>`.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         "imagenet" loads torchvision's best ImageNet weights: the second ones
         ("IMAGENET1K_V2") for ResNet50 and MobileNetV2, the first for ResNet18. A name such
         as "IMAGENET1K_V1" loads those weights of torchvision. A path loads a state dict
-        (``.pt``, ``.pth`` or ``.safetensors``). None means random weights. A module given
-        as `backbone` keeps its weights unless this is a path.
-    layers : tuple of str, default=("layer4",)
+        (``.pt``, ``.pth`` or ``.safetensors``). None means random weights. A network of
+        your own keeps its weights unless this is a path.
+    layers : tuple of str, default=None
         Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over
-        all their cells; vectors are used unchanged.
+        all their cells; vectors are used unchanged. None: the last of stride 32, which is
+        ("layer4",) of a ResNet; see the :ref:`User Guide <default_layers>`.
     normalization : {"imagenet"} or None, default=None
         Whether images are normalized by ImageNet's mean and standard deviation, as in the
         training of the weights. The report [1]_ does not normalize them.
@@ -127,9 +129,9 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {
         **IMAGE_CONSTRAINTS,
-        "backbone": [str, nn.Module],
+        "backbone": [str, callable],
         "weights": [None, str, os.PathLike],
-        "layers": [tuple, list],
+        "layers": [None, tuple, list],
         "normalization": [None, StrOptions({"imagenet"})],
         "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
@@ -140,7 +142,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         *,
         backbone="resnet50",
         weights="imagenet",
-        layers=("layer4",),
+        layers=None,
         normalization=None,
         memory=None,
         batch_size=32,
@@ -192,7 +194,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         with unchanged_on_error(self):
             device = resolve_device(self.device)
             validate_images(self, X, reset=True)
-            check_backbone_channels(self.image_shape_)
+            self._check_channels()
             with seeded(self.random_state, device):
                 self.network_ = self._build_network(self.weights)
             self._layer_sizes()
@@ -247,9 +249,10 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             Names of layer and channel, such as ``layer4_0``.
         """
         check_is_fitted(self)
+        layers = self.network_.extract.maps.layers
         names = [
             f"{layer}_{channel}"
-            for layer, size in zip(self.layers, self._layer_sizes(), strict=True)
+            for layer, size in zip(layers, self._layer_sizes(), strict=True)
             for channel in range(size)
         ]
         return np.array(names, dtype=object)
@@ -268,7 +271,13 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     def _build_network(self, weights):
         return FrozenFeatures(
-            GlobalAverages(), self.backbone, self.layers, weights, self.normalization
+            GlobalAverages(),
+            self.backbone,
+            self.layers,
+            weights,
+            self.normalization,
+            self.image_shape_,
+            strides=(32,),
         )
 
     def _empty_network(self, attribute):
@@ -276,9 +285,12 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return self._build_network(weights=None)
 
     def _check_loaded(self):
-        check_backbone_channels(self.image_shape_)
+        self._check_channels()
         self._layer_sizes()
         return {}
+
+    def _check_channels(self):
+        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
 
 
 class _InTuple(nn.Module):

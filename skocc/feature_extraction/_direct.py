@@ -16,6 +16,7 @@ from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._samples.sources import resize_array
+from skocc._samples.validation import check_image_size
 from skocc._samples.warnings import warn
 
 STATISTICS = (
@@ -301,6 +302,9 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     def get_feature_names_out(self, input_features=None) -> np.ndarray:
         """Return the names of the table's columns.
 
+        They are known before `fit`, unless ``pixels=True`` leaves it to the images, and
+        `image_size` to their number of pixels.
+
         Parameters
         ----------
         input_features : Ignored
@@ -311,7 +315,6 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         names : ndarray of shape (n_columns,), object
             Names of the 43 statistics, then ``pixel_1`` and so on if `pixels` is set.
         """
-        check_is_fitted(self)
         n_pixels = _n_columns(self._pixel_size()) - len(STATISTICS)
         names = chain(STATISTICS, (f"pixel_{i + 1}" for i in range(n_pixels)))
         return np.array(list(names), dtype=object)
@@ -339,8 +342,13 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     def _pixel_size(self):
         """Return the size (H, W) of the image whose pixels are features, or None."""
         if isinstance(self.pixels, bool | np.bool_):
-            size = self.image_shape_[:2] if self.pixels else None
-            if size is not None and -1 in size:
+            if not self.pixels:
+                return None
+            known = getattr(self, "image_shape_", None) or check_image_size(self.image_size)
+            if known is None:
+                check_is_fitted(self)
+            size = known[:2]
+            if -1 in size:
                 raise ValueError(
                     "Images that differ in size have no common number of pixels. Got "
                     f"pixels={self.pixels} and files of several sizes. Set pixels=(H, W) "

@@ -4,7 +4,13 @@ The anomalies are the positive class.
 """
 
 from skocc.metrics._level_sets import excess_mass_auc, mass_volume_auc
-from skocc.metrics._pixels import aupro, pixel_auroc
+from skocc.metrics._pimo import aupimo
+from skocc.metrics._pixels import (
+    aupro,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1,
+)
 from skocc.metrics._ranking import (
     auroc,
     average_precision,
@@ -15,6 +21,7 @@ from skocc.metrics._ranking import (
 from skocc.metrics._scorers import make_scorer
 
 __all__ = [
+    "aupimo",
     "aupro",
     "auroc",
     "average_precision",
@@ -24,5 +31,7 @@ __all__ = [
     "mass_volume_auc",
     "max_balanced_accuracy",
     "pixel_auroc",
+    "pixel_average_precision",
+    "pixel_f1",
     "recall_at_fpr",
 ]

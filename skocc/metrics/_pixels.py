@@ -1,7 +1,8 @@
 """Metrics of heat maps, computed from all pixels in bounded memory."""
 
+import os
 from collections.abc import Iterable
-from itertools import chain, zip_longest
+from itertools import chain
 from numbers import Real
 
 import numpy as np
@@ -9,14 +10,13 @@ from numpy.typing import ArrayLike
 from scipy import ndimage
 
 from skocc._base.private_sklearn import validate_params
-from skocc._samples.arrays import as_array
+from skocc.metrics._inputs import check_both_kinds, read_masks_and_maps
 
 # Maximum number of kept values, and of values waiting to be thinned, both powers of two.
 _MAX_KEPT = 2**26
 _N_WAITING = 2**24
 # Number of defect pixels whose points of the curve are computed at a time.
 _N_POINTS = 2**20
-_MISSING = object()
 
 
 @validate_params(
@@ -27,7 +27,8 @@ _MISSING = object()
     prefer_skip_nested_validation=True,
 )
 def pixel_auroc(
-    masks: ArrayLike | Iterable[ArrayLike | None], maps: ArrayLike | Iterable[ArrayLike]
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
+    maps: ArrayLike | Iterable[ArrayLike],
 ) -> float:
     """Return the area under the ROC curve over the pixels of all maps.
 
@@ -40,13 +41,15 @@ def pixel_auroc(
 
     Parameters
     ----------
-    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
         Masks that are True, or an integer other than 0, at the pixels of a defect; None for
-        an image without a defect. Generators are read one image at a time.
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
         Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
         images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
-        differ in size.
+        differ in size: every pixel counts as it is, and nothing is padded.
 
     Returns
     -------
@@ -56,8 +59,9 @@ def pixel_auroc(
     Raises
     ------
     ValueError
-        The numbers of masks and maps differ, a mask differs in shape from its map or
-        contains floats, or there is no pixel of a defect or no normal pixel.
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, or there is no pixel of a defect or no normal
+        pixel.
 
     See Also
     --------
@@ -79,12 +83,174 @@ def pixel_auroc(
     >>> pixel_auroc([mask, None], [[[0.1, 0.7], [0.2, 0.3]], [[0.1, 0.1], [0.8, 0.0]]])
     0.857...
     """
-    normal, defect = _Values(), _Values()
-    for mask, heat in _pairs(masks, maps):
-        normal.add(heat[~mask])
-        defect.add(heat[mask])
-    _check_both(len(defect), len(normal))
+    normal, defect = _read(masks, maps)
     return float(defect.probability_above(normal))
+
+
+@validate_params(
+    {
+        "masks": ["array-like", Iterable],
+        "maps": ["array-like", Iterable],
+    },
+    prefer_skip_nested_validation=True,
+)
+def pixel_average_precision(
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
+    maps: ArrayLike | Iterable[ArrayLike],
+) -> float:
+    """Return the average precision over the pixels of all maps, defects being positive.
+
+    This is the area under the steps of the precision-recall curve, as in scikit-learn's
+    :func:`~sklearn.metrics.average_precision_score`. Unlike :func:`pixel_auroc`, it depends
+    on the fraction of pixels that belong to a defect: where this is small, a few false
+    positives count much. Read more in the :ref:`User Guide <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
+        Masks that are True, or an integer other than 0, at the pixels of a defect; None for
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
+    maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
+        Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
+        images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
+        differ in size: every pixel counts as it is, and nothing is padded.
+
+    Returns
+    -------
+    average_precision : float
+        Average precision in (0, 1], higher is better; the fraction of pixels that belong to
+        a defect is chance level.
+
+    Raises
+    ------
+    ValueError
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, or there is no pixel of a defect or no normal
+        pixel.
+
+    See Also
+    --------
+    pixel_f1 : F1 at a threshold, or the highest F1.
+    average_precision : The same for images.
+
+    Notes
+    -----
+    Pixels of equal value count together, and the result is exact up to 2**26 pixels of
+    either kind. Memory and the thinning of more pixels are those of :func:`pixel_auroc`;
+    they change each precision on the curve by the error of its two rates.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.metrics import pixel_average_precision
+    >>> mask = np.array([[False, True], [False, False]])
+    >>> maps = [[[0.1, 0.7], [0.2, 0.3]], [[0.1, 0.1], [0.8, 0.0]]]
+    >>> pixel_average_precision([mask, None], maps)
+    0.5
+    """
+    normal, defect = _read(masks, maps)
+    total = 0.0
+    for values, weight in defect.blocks():
+        n_found, n_false = defect.counts(values)[1], normal.counts(values)[1]
+        total += weight * np.sum(n_found / (n_found + n_false))
+    return float(total / len(defect))
+
+
+@validate_params(
+    {
+        "masks": ["array-like", Iterable],
+        "maps": ["array-like", Iterable],
+        "threshold": [Real, None],
+        "return_threshold": ["boolean"],
+    },
+    prefer_skip_nested_validation=True,
+)
+def pixel_f1(
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
+    maps: ArrayLike | Iterable[ArrayLike],
+    *,
+    threshold: float | None = None,
+    return_threshold: bool = False,
+) -> float | tuple[float, float]:
+    """Return F1 over the pixels of all maps, at a threshold or the highest of all.
+
+    The highest F1, which others call F1-max, is that of a threshold chosen with the same
+    masks from which the result is computed. Therefore it is an upper bound for thresholds
+    chosen beforehand, such as one from other images. Read more in the :ref:`User Guide
+    <metrics>`.
+
+    .. versionadded:: 0.1
+
+    Parameters
+    ----------
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
+        Masks that are True, or an integer other than 0, at the pixels of a defect; None for
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
+    maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
+        Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
+        images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
+        differ in size: every pixel counts as it is, and nothing is padded.
+    threshold : float or None, default=None
+        A pixel whose value is at least this is labeled as one of a defect. None: the
+        threshold with the highest F1; if there are several, the highest of these.
+    return_threshold : bool, default=False
+        Whether the threshold is returned as well.
+
+    Returns
+    -------
+    f1 : float
+        F1 in [0, 1], higher is better. The highest F1 is at least 2 p / (1 + p) for a
+        fraction p of pixels that belong to a defect, the F1 if all are labeled as such.
+    threshold : float
+        The threshold. Only with ``return_threshold=True``.
+
+    Raises
+    ------
+    ValueError
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, `threshold` is NaN, or there is no pixel of a
+        defect or no normal pixel.
+
+    See Also
+    --------
+    pixel_average_precision : The mean precision over all recalls.
+    best_f1 : The highest F1 of images.
+
+    Notes
+    -----
+    The highest F1 is exact up to 2**26 pixels of either kind. Memory and the thinning of
+    more pixels are those of :func:`pixel_auroc`.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.metrics import pixel_f1
+    >>> mask = np.array([[False, True], [False, False]])
+    >>> maps = [[[0.1, 0.75], [0.2, 0.3]], [[0.1, 0.1], [0.8, 0.0]]]
+    >>> pixel_f1([mask, None], maps, return_threshold=True)
+    (0.666..., 0.75)
+    >>> pixel_f1([mask, None], maps, threshold=0.25)
+    0.5
+    """
+    if threshold is not None and np.isnan(threshold):
+        raise ValueError(
+            "threshold must be a number or None. Got nan. Pass None for the threshold with "
+            "the highest F1."
+        )
+    normal, defect = _read(masks, maps)
+    if threshold is None:
+        f1, chosen = _best_f1(normal, defect)
+    else:
+        with np.errstate(over="ignore"):  # overflow becomes infinite, as in the maps
+            chosen = float(np.float32(threshold))
+        f1 = float(_f1(normal, defect, np.array([chosen]))[0])
+    return (f1, chosen) if return_threshold else f1
 
 
 @validate_params(
@@ -96,7 +262,7 @@ def pixel_auroc(
     prefer_skip_nested_validation=True,
 )
 def aupro(
-    masks: ArrayLike | Iterable[ArrayLike | None],
+    masks: ArrayLike | Iterable[ArrayLike | str | os.PathLike | None],
     maps: ArrayLike | Iterable[ArrayLike],
     *,
     max_fpr: float = 0.3,
@@ -112,13 +278,15 @@ def aupro(
 
     Parameters
     ----------
-    masks : array-like of shape (n, H, W) or iterable of n arrays (H, W) or None
+    masks : array-like of shape (n, H, W), or iterable of n arrays (H, W), paths or None
         Masks that are True, or an integer other than 0, at the pixels of a defect; None for
-        an image without a defect. Generators are read one image at a time.
+        an image without a defect. A path names a file, as in the ``test_masks`` of
+        :func:`~skocc.datasets.load_mvtec_layout`, whose pixels other than black are those
+        of a defect. Generators and files are read one image at a time.
     maps : array-like of shape (n, H, W) or iterable of n arrays (H, W), float
         Heat maps from ``anomaly_map``, where HIGHER is more anomalous, unlike scores of
         images. They are compared as float32. NaN counts as +inf, an anomaly. Images may
-        differ in size.
+        differ in size: every pixel counts as it is, and nothing is padded.
     max_fpr : float, default=0.3
         Maximum false-positive rate, in (0, 1]: the fraction of the normal pixels of all
         images that are above the threshold.
@@ -132,9 +300,9 @@ def aupro(
     Raises
     ------
     ValueError
-        The numbers of masks and maps differ, a mask differs in shape from its map or
-        contains floats, there is no pixel of a defect or no normal pixel, or `max_fpr` is
-        not in (0, 1].
+        The numbers of masks and maps differ, a mask differs in shape from its map,
+        contains floats or cannot be read, there is no pixel of a defect or no normal pixel,
+        or `max_fpr` is not in (0, 1].
 
     See Also
     --------
@@ -174,7 +342,7 @@ def aupro(
             "max_fpr=0.3."
         )
     normal, values, sizes, n_regions = _Values(), [], [], 0
-    for mask, heat in _pairs(masks, maps):
+    for mask, heat in read_masks_and_maps(masks, maps):
         normal.add(heat[~mask])
         if not mask.any():
             continue
@@ -183,7 +351,7 @@ def aupro(
         values.append(heat[mask])
         sizes.append(np.bincount(regions)[regions].astype(np.uint32))
         n_regions += n_found
-    _check_both(len(values), len(normal))
+    check_both_kinds(len(values), len(normal))
     thresholds, overlaps = _overlaps(values, sizes, n_regions)
     max_fpr = float(max_fpr)  # of a float32, the quotient would be one as well
     return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
@@ -237,12 +405,7 @@ class _Values:
 
     def counts(self, thresholds):
         """Return the numbers of values above, and at or above, each threshold."""
-        if not self._sorted:
-            self._kept.sort()
-            self._waiting = (
-                [np.sort(np.concatenate(self._waiting))] if self._waiting else []
-            )
-            self._sorted = True
+        self._sort()
         counts = []
         for side in ("right", "left"):
             below = self._weight * np.searchsorted(self._kept, thresholds, side=side)
@@ -251,58 +414,58 @@ class _Values:
             counts.append(len(self) - below)
         return counts
 
+    def _sort(self):
+        """Sort the kept and the waiting values, unless they are."""
+        if not self._sorted:
+            self._kept.sort()
+            self._waiting = (
+                [np.sort(np.concatenate(self._waiting))] if self._waiting else []
+            )
+            self._sorted = True
+
     def probability_above(self, other):
         """Return P(value > other value) + P(equal) / 2."""
         n_pairs = 0.0
+        for values, weight in self.blocks():
+            above, at_least = other.counts(values)
+            # Pairs in which the other value is above, plus half of the equal ones.
+            n_not_above = (above.sum() + at_least.sum()) / 2
+            n_pairs += weight * (len(above) * len(other) - n_not_above)
+        return n_pairs / (len(self) * len(other))
+
+    def blocks(self):
+        """Yield sorted blocks of values, each with the number of values one stands for."""
+        self._sort()
         arrays = chain([(self._kept, self._weight)], ((a, 1) for a in self._waiting))
         for array, weight in arrays:
             for start in range(0, len(array), _N_POINTS):
-                above, at_least = other.counts(np.sort(array[start : start + _N_POINTS]))
-                # Pairs in which the other value is above, plus half of the equal ones.
-                n_not_above = (above.sum() + at_least.sum()) / 2
-                n_pairs += weight * (len(above) * len(other) - n_not_above)
-        return n_pairs / (len(self) * len(other))
+                yield array[start : start + _N_POINTS], weight
 
 
-def _pairs(masks, maps):
-    """Yield each mask as a Boolean array (H, W), with its map as float32."""
-    for i, (mask, heat) in enumerate(zip_longest(masks, maps, fillvalue=_MISSING)):
-        if mask is _MISSING or heat is _MISSING:
-            fewer = "masks" if mask is _MISSING else "maps"
-            raise ValueError(
-                f"There must be one mask for each map. Got only {i} {fewer}. Pass None as "
-                "the mask of an image without a defect."
-            )
-        with np.errstate(over="ignore"):  # overflow becomes infinite
-            heat = as_array("maps", heat, np.float32)
-        if heat.ndim != 2:
-            raise ValueError(
-                f"A map must have the shape (H, W). Got {heat.shape} for map {i}. Pass "
-                "maps of shape (n, H, W), or one array (H, W) for each image."
-            )
-        heat = np.where(np.isnan(heat), np.float32(np.inf), heat)
-        mask = np.zeros(heat.shape, bool) if mask is None else as_array("masks", mask)
-        if mask.shape != heat.shape:
-            raise ValueError(
-                f"A mask must have the shape of its map. Got {mask.shape} for mask {i} and "
-                f"{heat.shape} for its map. Resize the mask without interpolation."
-            )
-        if mask.dtype.kind not in "bui":
-            raise ValueError(
-                f"A mask must hold Booleans or integers. Got {mask.dtype} for mask {i}. "
-                "Pass for example mask > 0.5."
-            )
-        yield mask != 0, heat
+def _read(masks, maps):
+    """Return the values of normal pixels and of those of defects."""
+    normal, defect = _Values(), _Values()
+    for mask, heat in read_masks_and_maps(masks, maps):
+        normal.add(heat[~mask])
+        defect.add(heat[mask])
+    check_both_kinds(len(defect), len(normal))
+    return normal, defect
 
 
-def _check_both(n_defect, n_normal):
-    if not (n_defect and n_normal):
-        missing = "normal" if n_defect else "defect"
-        raise ValueError(
-            "Pixels of defects and normal pixels are both needed, because otherwise "
-            f"nothing can be ranked. Got no {missing} pixel. Pass the maps of images with "
-            "and without defects."
-        )
+def _best_f1(normal, defect):
+    """Return the highest F1, and the highest threshold that has it."""
+    best = -1.0, 0.0
+    for values, _ in defect.blocks():
+        f1 = _f1(normal, defect, values)
+        last = len(values) - 1 - int(np.argmax(f1[::-1]))
+        best = max(best, (float(f1[last]), float(values[last])))
+    return best
+
+
+def _f1(normal, defect, thresholds):
+    """Return F1 at each threshold."""
+    n_found, n_false = defect.counts(thresholds)[1], normal.counts(thresholds)[1]
+    return 2 * n_found / (n_found + n_false + len(defect))
 
 
 def _overlaps(values, sizes, n_regions):

@@ -4,6 +4,14 @@ from typing import TYPE_CHECKING
 
 from skocc._base.renamed import missing_name
 from skocc.model_selection._classical import classical_detectors
+from skocc.model_selection._conformal import (
+    OnlineFDR,
+    benjamini_hochberg,
+    conformal_p_values,
+    labels_with_rejection,
+)
+from skocc.model_selection._ensemble import DetectorEnsemble
+from skocc.model_selection._find_threshold import find_threshold
 from skocc.model_selection._normal_only import NormalOnly
 from skocc.model_selection._split import (
     OneClassKFold,
@@ -12,17 +20,14 @@ from skocc.model_selection._split import (
     add_synthetic_anomalies,
     two_protocol_split,
 )
-from skocc.model_selection._thresholds import (
-    ThresholdTuner,
-    benjamini_hochberg,
-    conformal_p_values,
-    find_threshold,
-)
+from skocc.model_selection._thresholds import ThresholdTuner
 
 __all__ = [
+    "DetectorEnsemble",
     "NormalOnly",
     "OneClassKFold",
     "OneClassSplit",
+    "OnlineFDR",
     "SyntheticSplit",
     "ThresholdTuner",
     "add_synthetic_anomalies",
@@ -30,6 +35,7 @@ __all__ = [
     "classical_detectors",
     "conformal_p_values",
     "find_threshold",
+    "labels_with_rejection",
     "two_protocol_split",
 ]
 

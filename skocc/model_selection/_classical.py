@@ -40,9 +40,9 @@ def classical_detectors(
     """Four detectors of scikit-learn, each with a grid of its parameters.
 
     One-class SVM, isolation forest, local outlier factor and elliptic envelope, each at the
-    end of a pipeline that scales the columns and reduces their number by PCA. Pipeline and
-    grid go into :class:`~sklearn.model_selection.GridSearchCV` as they are. Read more in
-    the :ref:`User Guide <classical_detectors>`.
+    end of a pipeline that turns images into a table, scales its columns and reduces their
+    number by PCA. Pipeline and grid go into :class:`~sklearn.model_selection.GridSearchCV`
+    as they are. Read more in the :ref:`User Guide <classical_detectors>`.
 
     .. versionadded:: 0.1
 
@@ -51,8 +51,9 @@ def classical_detectors(
     features : transformer or None, default=None
         First step, from images to a table, such as
         :class:`~skocc.feature_extraction.DirectFeatures`; every pipeline has a clone. None:
-        the pipelines are fitted on tables. A search computes the features anew for every
-        candidate and fold, so that a table is quicker.
+        :class:`~skocc.feature_extraction.Pixels` with its defaults, which resizes images,
+        such as a list of paths, to 32 x 32 pixels, and returns tables as they are. A search
+        computes the features anew for every candidate and fold, so that a table is quicker.
     scaling : {"standard", "minmax"} or None, default="standard"
         Columns are brought to mean 0 and variance 1, to [0, 1], or left as they are.
         Columns that are constant are not divided.
@@ -72,9 +73,9 @@ def classical_detectors(
     Returns
     -------
     detectors : dict of str to (Pipeline, dict or list of dict)
-        By the name of the class: the pipeline, with steps "features", "scaler", "pca" and
-        "detector" as far as they are asked for, and the grid, its keys beginning with
-        ``detector__``.
+        By the name of the class: the pipeline, with the steps "features", "scaler" and
+        "pca" unless `scaling` or `n_components` leaves them out, and "detector"; and the
+        grid, its keys beginning with ``detector__``.
 
     Raises
     ------
@@ -84,6 +85,7 @@ def classical_detectors(
     See Also
     --------
     skocc.feature_extraction.DirectFeatures : Statistics of images as a table.
+    skocc.feature_extraction.Pixels : Pixels of images as a table.
 
     Notes
     -----
@@ -171,10 +173,13 @@ def classical_detectors(
             f"{n_samples!r}. Set for example n_samples=200."
         )
 
+    if features is None:
+        from skocc.feature_extraction import Pixels  # which imports torch
+
+        features = Pixels()
+
     def pipeline(detector):
-        steps = []
-        if features is not None:
-            steps.append(("features", clone(features)))
+        steps = [("features", clone(features))]
         if scaling is not None:
             steps.append(("scaler", _SCALERS[scaling]()))
         if n_components is not None:

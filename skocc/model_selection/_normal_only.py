@@ -6,12 +6,14 @@ from sklearn.utils import check_consistent_length, get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.doc_links import DocLinkMixin
 from skocc._base.private_sklearn import HasMethods, estimator_has, fit_context
 from skocc._samples.labels import anomaly_kinds
 from skocc.model_selection._indexing import take
+from skocc.model_selection._maps import anomaly_map_of, gives_maps
 
 
-class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
+class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     """Fit a detector on the samples that are labeled as normal, and no others.
 
     Detectors ignore labels in `fit` and take all samples as normal. ``NormalOnly`` drops
@@ -32,7 +34,7 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
     ----------
     estimator_ : estimator
         The fitted detector. Use it for :func:`skocc.save` and for methods other than those
-        below, such as `anomaly_map`.
+        below, such as `set_contamination`.
     offset_ : float
         Threshold of the detector.
     n_features_in_ : int
@@ -132,6 +134,27 @@ class NormalOnly(OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """
         check_is_fitted(self)
         return self.estimator_.score_samples(X)
+
+    @available_if(gives_maps)
+    def anomaly_map(self, X, **options):
+        """Score every pixel by the detector, where it can: higher is more anomalous.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`. Steps of a pipeline before the detector are applied to them.
+        **options : keyword arguments
+            Those of the detector: for one of skocc, ``size`` of the maps, and
+            ``return_scores``, see for example :meth:`skocc.ResNetKNN.anomaly_map`.
+
+        Returns
+        -------
+        maps : ndarray of shape (n_samples, H, W) or list of ndarray (H, W), float32
+            ``estimator_.anomaly_map(X, **options)``. In a pipeline, the images that reach
+            the detector determine the size.
+        """
+        check_is_fitted(self)
+        return anomaly_map_of(self.estimator_, X, **options)
 
     def predict(self, X):
         """Labels of the detector.

@@ -1,13 +1,11 @@
 """Splitters that never train on an anomaly, and synthetic anomalies to validate on."""
 
-import os
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral, Real
 
 import numpy as np
 from numpy.typing import ArrayLike
-from PIL import Image
 from sklearn.model_selection import (
     GroupKFold,
     GroupShuffleSplit,
@@ -26,7 +24,7 @@ from skocc._base.private_sklearn import num_samples, validate_params
 from skocc._base.renamed import renamed_parameters
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import anomaly_kinds
-from skocc._samples.sources import is_data_set, read_image, to_pil
+from skocc._samples.sources import ImageItem, is_data_set, read_image, to_pil
 
 
 class OneClassKFold(StratifiedGroupKFold):
@@ -662,16 +660,29 @@ def _encode_labels(X, y, groups):
             "There are no samples to split. Got an empty X (n_samples=0). Pass normal "
             "ones, and anomalies beside them."
         )
-    if groups is not None:
-        groups = as_array("groups", groups, read=column_or_1d)
-        try:
-            groups = np.unique(groups, return_inverse=True)[1]
-        except TypeError as error:  # values that have no order
-            raise ValueError(
-                "groups must hold numbers, or names, of one type. Got a mixture of types: "
-                f"{error}. Pass for example list(map(str, groups))."
-            ) from error
-    return kinds, groups
+    return kinds, None if groups is None else encode_groups(groups)
+
+
+def encode_groups(groups):
+    """Return groups of samples as codes 0, 1, ...
+
+    Parameters
+    ----------
+    groups : array-like of shape (n_samples,)
+        Numbers or names.
+
+    Returns
+    -------
+    codes : ndarray of shape (n_samples,), int
+    """
+    groups = as_array("groups", groups, read=column_or_1d)
+    try:
+        return np.unique(groups, return_inverse=True)[1]
+    except TypeError as error:  # values that have no order
+        raise ValueError(
+            "groups must hold numbers, or names, of one type. Got a mixture of types: "
+            f"{error}. Pass for example list(map(str, groups))."
+        ) from error
 
 
 def _stratified_parts(kinds, groups, n_splits, shuffle, random_state):
@@ -738,7 +749,7 @@ def _as_array(X):
         items = list(X)
     except TypeError:  # a single number, say
         items = []
-    if items and all(isinstance(x, (str, os.PathLike, Image.Image)) for x in items):
+    if items and all(isinstance(x, ImageItem) for x in items):
         X = np.empty(len(items), dtype=object)
         for index, item in enumerate(items):  # NumPy would take a PIL image apart
             X[index] = item

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from sklearn.exceptions import NotFittedError
 
-from skocc.model_selection import conformal_p_values
-
 if TYPE_CHECKING:
     import pandas as pd
+
+# Characters that are shown of what is no path.
+_N_SHOWN = 80
 
 
 def predict_table(
@@ -100,7 +101,7 @@ def predict_table(
     # Objects, because other columns of text cannot hold names that are not UTF-8.
     table = {"path": pd.Series(names, dtype=object), "score": np.array(scores)}
     if hasattr(detector, "p_values"):
-        p_values = conformal_p_values(table["score"], detector.calibration_scores_)
+        p_values = detector._p_values_of(table["score"])
         table["p_value"] = np.where(failed, np.nan, p_values)
     table["label"] = pd.array([label or pd.NA for label in labels], dtype="Int64")
     reasons = [None if error is None else str(error) for error in errors]
@@ -157,7 +158,7 @@ def score_files(detector, paths, batch_size):
     for start in range(0, len(paths), batch_size):
         batch = paths[start : start + batch_size]
         try:
-            rows = _score(detector, [os.fsdecode(path) for path in batch])
+            rows = _score(detector, [_file_name(path) for path in batch])
         except NotFittedError:
             raise
         # Whatever one file has done to a batch, it must not cost the others their scores.
@@ -166,16 +167,23 @@ def score_files(detector, paths, batch_size):
         yield rows
 
 
+def _file_name(path):
+    """Return a path as text; raise a TypeError for what is none, as an image's bytes."""
+    if isinstance(path, bytes) and b"\0" in path:
+        raise TypeError("no name of a file holds a null byte")
+    return os.fsdecode(path)
+
+
 def _score_alone(detector, path):
     """Return the row of a file, whatever becomes of it."""
     try:
-        name = os.fsdecode(path)
+        name = _file_name(path)
     except TypeError:
         error = ValueError(
             f"This is no path: got {type(path).__name__}. Pass a str or Path, or leave it "
-            "out."
+            "out; images in memory are scored by score_samples."
         )
-        return str(path), np.nan, None, error
+        return str(path)[:_N_SHOWN], np.nan, None, error
     try:
         return _score(detector, [name])[0]
     except Exception as error:

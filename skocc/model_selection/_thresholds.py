@@ -1,289 +1,59 @@
-"""Thresholds with a bounded false-positive rate, and conformal p-values."""
+"""A meta-estimator that gives a detector a threshold with a bounded false-positive rate."""
 
 from numbers import Integral, Real
 
 import numpy as np
 from scipy import sparse
-from scipy.stats import false_discovery_control
 from sklearn.base import (
     BaseEstimator,
     MetaEstimatorMixin,
     OutlierMixin,
     clone,
 )
-from sklearn.utils import check_random_state, get_tags
+from sklearn.utils import get_tags
 from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.doc_links import DocLinkMixin
 from skocc._base.private_sklearn import (
     HasMethods,
     Interval,
     StrOptions,
-    estimator_has,
     fit_context,
     num_samples,
-    validate_params,
 )
-from skocc._base.renamed import RenamedParametersMixin, renamed_parameters
+from skocc._base.renamed import RenamedParametersMixin
 from skocc._samples.arrays import as_array
-from skocc._samples.labels import anomaly_kinds, marked_or_warned
+from skocc._samples.labels import marked_or_warned
+from skocc.model_selection._calibration import (
+    calibration_splits,
+    check_leaves_one_out,
+    mean_maps,
+    pooled_p_values,
+    pooled_scores,
+)
+from skocc.model_selection._conformal import conformal_p_values, finite_scores
+from skocc.model_selection._find_threshold import (
+    RULES,
+    checked_labels,
+    conformal_rank,
+    find_threshold,
+    no_anomalies,
+)
 from skocc.model_selection._indexing import take
-
-_RULES = ("conformal", "percentile", "median", "std", "f1")
-
-
-@renamed_parameters
-@validate_params(
-    {
-        "scores": ["array-like"],
-        "y": ["array-like", None],
-        "rule": [str],
-        "k": [Real],
-    },
-    prefer_skip_nested_validation=True,
-)
-def find_threshold(scores, y=None, *, rule="conformal", max_fpr=0.05, k=3):
-    """Find the threshold for scores of images that the detector was not trained on.
-
-    A score below the threshold is an anomaly. Set it as ``detector.offset_ = ...``; for a
-    detector without ``offset_`` use :class:`ThresholdTuner`. Read more in the :ref:`User
-    Guide <thresholds>`.
-
-    .. versionadded:: 0.1
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_samples,)
-        ``score_samples`` of held-out images; higher is more normal.
-    y : array-like of shape (n_samples,), default=None
-        +1 or "good" for normal, negative numbers or other names for anomalous. Needed for
-        ``rule="f1"``; the other rules leave the anomalies out. None: all are normal.
-    rule : {"conformal", "percentile", "median", "std", "f1"}, default="conformal"
-        - "conformal": the rate of false alarms among new normal images is at most
-          `max_fpr`, on average over sets of held-out images;
-        - "percentile": the `max_fpr` quantile of the scores, interpolated, without this
-          guarantee;
-        - "median": the median of the scores, which calls half of such images anomalous;
-        - "std": the mean of the scores less `k` standard deviations (divided by n);
-        - "f1": where F1 of the anomalies is best; of equally good thresholds the lowest.
-    max_fpr : float in (0, 1), default=0.05
-        Highest rate of false alarms (false-positive rate), for "conformal" and
-        "percentile".
-    k : float, default=3
-        For "std".
-
-    Returns
-    -------
-    offset : float
-        ``score < offset`` is an anomaly.
-
-    Raises
-    ------
-    ValueError
-        A parameter or label is none of the above; a score is not finite; there is no normal
-        sample, or for "f1" no anomaly; or there are too few normal samples for a conformal
-        threshold: fewer than ``1 / max_fpr - 1``.
-
-    See Also
-    --------
-    ThresholdTuner : Holds out the images, and fits and sets the threshold in one.
-    conformal_p_values : How unusual a score is among those held out.
-
-    Notes
-    -----
-    The conformal threshold is the m-th lowest of n scores, with m = ``max_fpr * (n + 1)``
-    rounded down: exactly the images with a conformal p-value of `max_fpr` or less are below
-    it [1]_.
-
-    If `scores` are those of the images to be labeled instead of held-out ones, "median" and
-    "percentile" label a fixed fraction of them anomalous, whatever they show.
-
-    References
-    ----------
-    .. [1] V. Vovk, A. Gammerman, G. Shafer, "Algorithmic Learning in a Random World",
-       Springer, 2005.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from skocc.model_selection import find_threshold
-    >>> scores = np.arange(1, 40)
-    >>> find_threshold(scores)
-    2.0
-    >>> find_threshold(scores, rule="median")
-    20.0
-    """
-    if rule not in _RULES:
-        raise ValueError(
-            f"rule must be one of {list(_RULES)}. Got {rule!r}. Set for example "
-            "rule='conformal'."
-        )
-    _check_rate("max_fpr", max_fpr)
-    scores = _finite_scores(scores)
-    anomalous = np.zeros(len(scores), dtype=bool)
-    if y is not None:
-        anomalous = anomaly_kinds(_checked_labels(y, len(scores))) > 0
-    normal = scores[~anomalous]
-    if rule == "f1":
-        return _f1_optimal(scores, anomalous)
-    if rule == "conformal":
-        rank = _conformal_rank(len(normal), max_fpr)
-        return float(np.sort(normal)[rank - 1])
-    with np.errstate(over="ignore", invalid="ignore"):
-        if rule == "median":
-            offset = np.median(normal)
-        elif rule == "percentile":
-            offset = np.quantile(normal, max_fpr)
-        else:
-            offset = np.mean(normal) - k * np.std(normal)
-    if not np.isfinite(offset):
-        raise ValueError(
-            f"The scores, or k, are too large for rule={rule!r}: the threshold is not "
-            f"finite. Got scores from {normal.min():.3g} to {normal.max():.3g}, k={k!r}. "
-            "Divide the scores by a number, or set rule='conformal'."
-        )
-    return float(offset)
-
-
-@validate_params(
-    {
-        "scores": ["array-like"],
-        "calibration_scores": ["array-like"],
-    },
-    prefer_skip_nested_validation=True,
-)
-def conformal_p_values(scores, calibration_scores):
-    """Compute p-values of new images from scores of held-out normal ones.
-
-    Read more in the :ref:`User Guide <thresholds>`.
-
-    .. versionadded:: 0.1
-
-    Parameters
-    ----------
-    scores : array-like of shape (n_samples,)
-        ``score_samples`` of the new images; higher is more normal. NaN counts as the
-        lowest score there is.
-    calibration_scores : array-like of shape (n_calibration,)
-        ``score_samples`` of normal images that the detector was not trained on.
-
-    Returns
-    -------
-    p_values : ndarray of shape (n_samples,), float64
-        One more than the number of calibration scores that are equal or lower, divided by
-        ``n_calibration + 1``: in (0, 1].
-
-    Raises
-    ------
-    ValueError
-        There are no calibration scores, or one is not finite.
-
-    See Also
-    --------
-    benjamini_hochberg : Anomalies of a batch with few false discoveries.
-    find_threshold : The score at which the p-value reaches a rate.
-
-    Notes
-    -----
-    Where a new normal image and the calibration images are exchangeable, such as drawn
-    from one source and not near-duplicates, ``P(p <= t) <= t`` for every t, on average
-    over the calibration images [1]_, also where scores are equal.
-
-    References
-    ----------
-    .. [1] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
-       conformal p-values", Annals of Statistics 51(1), 2023.
-
-    Examples
-    --------
-    >>> from skocc.model_selection import conformal_p_values
-    >>> conformal_p_values([0.0, 2.5, 9.0], [1.0, 2.0, 3.0, 4.0])
-    array([0.2, 0.6, 1. ])
-    """
-    calibration = np.sort(_finite_scores(calibration_scores))
-    scores = as_array("scores", scores, np.float64)
-    scores = np.where(np.isnan(scores), -np.inf, scores)
-    not_above = np.searchsorted(calibration, scores, side="right")
-    return (1 + not_above) / (len(calibration) + 1)
-
-
-@validate_params(
-    {
-        "p_values": ["array-like"],
-    },
-    prefer_skip_nested_validation=True,
-)
-def benjamini_hochberg(p_values, *, rate=0.05):
-    """Label a batch of images with a bounded false-discovery rate.
-
-    Read more in the :ref:`User Guide <thresholds>`.
-
-    .. versionadded:: 0.1
-
-    Parameters
-    ----------
-    p_values : array-like of shape (n_samples,)
-        Of all images of the batch, in [0, 1], small for anomalies.
-    rate : float in (0, 1), default=0.05
-        The false-discovery rate: the expected fraction of normal images among those that
-        are labeled anomalous.
-
-    Returns
-    -------
-    labels : ndarray of shape (n_samples,), int
-        +1 normal, -1 anomalous.
-
-    Raises
-    ------
-    ValueError
-        `rate` or a p-value is out of range.
-
-    See Also
-    --------
-    conformal_p_values : P-values from held-out scores.
-    scipy.stats.false_discovery_control : Adjusted p-values.
-
-    Notes
-    -----
-    The procedure of Benjamini and Hochberg, whose promise holds for conformal p-values
-    although they share their calibration images [1]_. Such a p-value is at least
-    ``1 / (n_calibration + 1)``, so that of m images a can only be found if
-    ``n_calibration + 1 >= m / (a * rate)``: a batch with few anomalies needs many
-    calibration images.
-
-    References
-    ----------
-    .. [1] S. Bates, E. Candès, L. Lei, Y. Romano, M. Sesia, "Testing for outliers with
-       conformal p-values", Annals of Statistics 51(1), 2023.
-
-    Examples
-    --------
-    >>> from skocc.model_selection import benjamini_hochberg
-    >>> benjamini_hochberg([0.01, 0.02, 0.04, 0.5], rate=0.05)
-    array([-1, -1,  1,  1])
-    """
-    _check_rate("rate", rate)
-    p_values = as_array("p_values", p_values, np.float64)
-    if p_values.size == 0:
-        return np.empty(0, dtype=int)
-    if not (p_values.ndim == 1 and np.all((p_values >= 0) & (p_values <= 1))):
-        raise ValueError(
-            "p_values must be one row of numbers in [0, 1]. Got shape "
-            f"{p_values.shape}, from {np.min(p_values)} to {np.max(p_values)}. Pass "
-            "those of conformal_p_values or ThresholdTuner.p_values."
-        )
-    return np.where(false_discovery_control(p_values, method="bh") <= rate, -1, 1)
+from skocc.model_selection._maps import anomaly_map_of, gives_maps, last_step
 
 
 class ThresholdTuner(
-    RenamedParametersMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    RenamedParametersMixin, DocLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
 ):
-    """Give any detector a threshold, and p-values, from images it was not trained on.
+    r"""Give any detector a threshold, and p-values, from images it was not trained on.
 
-    Holds out a part of the normal images, fits a clone of the detector on the others, and
-    sets the threshold from the scores of the held-out images by `rule`. A conformal
-    threshold keeps the rate of false alarms at most at `max_fpr`. Read more in the
-    :ref:`User Guide <thresholds>`.
+    Fits a clone of the detector on a part of the normal images, and sets the threshold from
+    the scores of the others by `rule`. A conformal threshold bounds the rate of false
+    alarms by `max_fpr`. With folds (`cv`) every image is held out once, so that few images
+    suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`, and of what is
+    promised in :doc:`/promises`.
 
     .. versionadded:: 0.1
 
@@ -298,33 +68,60 @@ class ThresholdTuner(
         Highest rate of false alarms (false-positive rate): fraction of normal images that
         may be labeled anomalous, for "conformal" and "percentile".
     calibration_size : float in (0, 1) or int, default=0.2
-        Fraction, or number, of the normal images that are held out. Not used with
-        ``cv="prefit"``.
-    cv : {"prefit"} or None, default=None
-        "prefit": `estimator` is fitted already, on images other than X, and all of X is
-        used for the threshold.
+        Fraction, or number, of the normal images that are held out with ``cv=None``; with
+        `groups`, of the groups.
+    cv : int, splitter, iterable, {"loo", "prefit"} or None, default=None
+        Which normal images are held out:
+
+        - None: a random part of them, once;
+        - int, at least 2: as many random parts, each once; the parts are made of whole
+          groups where there are `groups`;
+        - a splitter of scikit-learn, or an iterable of (train, held out) indices into X: no
+          image may be held out twice, and anomalies are left out of both parts;
+        - "loo": each image by itself, in one fit, for detectors whose training scores leave
+          the image itself out: ``ResNetKNN`` and ``PatchSVDD``, alone or at the end of a
+          Pipeline, all of whose steps are fitted on all images;
+        - "prefit": all of X, for `estimator` is fitted already, on other images.
+
+        .. versionchanged:: 0.1
+           Folds and "loo".
     k : float, default=3
         Standard deviations, for "std".
+    refit : bool, default=False
+        With folds, whether one more detector is fitted on all normal images, and scores new
+        ones alone. False: the detectors of all folds are kept, and score together. See
+        Notes.
+
+        .. versionadded:: 0.1
     random_state : int, RandomState or None, default=None
         Seed of the choice of held-out images. The detector has its own.
 
     Attributes
     ----------
     estimator_ : estimator
-        The fitted detector; with ``cv="prefit"`` `estimator` itself.
+        The fitted detector; with ``cv="prefit"`` `estimator` itself. Not there if
+        `estimators_` is.
+    estimators_ : list of estimator
+        The detectors of two or more folds, with ``refit=False``.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     calibration_scores_ : ndarray of shape (n_calibration,), float64
         Scores of the normal images that were held out, in ascending order.
+    calibration_indices_ : ndarray of shape (n_calibration,), int
+        Their indices in X, in the order of `calibration_scores_`.
+    calibration_folds_ : ndarray of shape (n_calibration,), int
+        Which of `estimators_` has given each score. Only there if these are.
     n_features_in_ : int
-        Of `estimator_`, where it has one.
+        Of the detector, where it has one.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
-        Of `estimator_`, where it has them.
+        Of the detector, where it has them.
 
     See Also
     --------
     find_threshold : The threshold alone, to be set as ``offset_``.
     benjamini_hochberg : Labels from `p_values` with few false discoveries.
+    OnlineFDR : The same for a stream.
+    labels_with_rejection : Labels from `p_values`, some of them undecided.
     sklearn.model_selection.TunedThresholdClassifierCV : The like for classifiers.
 
     Notes
@@ -335,11 +132,46 @@ class ThresholdTuner(
     has a standard deviation of about ``sqrt(rate * (1 - rate) / n)`` around it.
     Near-duplicates, such as frames of one video or photographs of one piece, break the
     guarantee if held-out images have near-duplicates among the training images and new
-    images do not. In that case hold out whole videos or pieces yourself, and use
-    ``cv="prefit"``.
+    images do not: pass `groups`.
+
+    **Folds that are kept** are cross-conformal [1]_, or CV+ [2]_. The p-value of a new
+    image counts the held-out images that score no more than the new one does by the
+    detector that has not seen them:
+
+    .. math::
+
+       p = \frac{1 + \sum_k \#\{i \in S_k : s_k(x_i) \le s_k(x)\}}{n + 1}
+
+    with the parts S_k and the scores s_k of K detectors. In theory the rate is at most
+    ``2 * max_fpr + 2 * (1 - 1 / K) / (n / K + 1)``; in practice it is about `max_fpr`, and
+    less where the detectors disagree, for an image that only some of them find unusual has
+    no small p-value. As detectors may differ in scale, `score_samples` is on that of the
+    p-value: the count, and a fraction in [0, 1) that orders images of one count by the mean
+    of the arctangents of their standardized scores, divided by n + 1. `offset_` is
+    `max_fpr`, rounded down to a multiple of ``1 / (n + 1)``. Fitting, scoring and memory
+    take K times those of one detector.
+
+    **Folds and refit** compare the score by the detector of all images with the scores that
+    the K others have given to what they held out. Fitting takes K + 1 fits, scoring and
+    memory those of one, and there is one `estimator_` to save. There is no theory: the rate
+    is about `max_fpr` where the detectors of n images and of ``n (1 - 1 / K)`` score alike.
+    In MAPIE and nonconform the two are "plus", and "base" or "single_model".
+
+    **"loo"** takes a single fit. For ``ResNetKNN`` with its whole bank, without
+    ``reweighting`` and ``score_normalization``, the rate is at most `max_fpr`, as with
+    held-out images: a new image in the bank could only raise the scores of the others. For
+    a part of the bank, this holds nearly. The encoder of ``PatchSVDD`` was trained on the
+    image, which is left out of the bank alone.
 
     Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and
     compares them with the held-out normal images; F1 depends on the number of each.
+
+    References
+    ----------
+    .. [1] V. Vovk, "Cross-conformal predictors", Annals of Mathematics and Artificial
+       Intelligence 74, 2015.
+    .. [2] R. Foygel Barber, E. Candès, A. Ramdas, R. Tibshirani, "Predictive inference with
+       the jackknife+", Annals of Statistics 49(1), 2021.
 
     Examples
     --------
@@ -353,18 +185,28 @@ class ThresholdTuner(
     array([ 1, -1])
     >>> tuner.p_values(new).round(2)
     array([1.  , 0.01])
+
+    A rate of 1 % from 120 images, each of which is held out once:
+
+    >>> forest = IsolationForest(n_estimators=20, random_state=0)
+    >>> tuner = ThresholdTuner(forest, cv=5, max_fpr=0.01, random_state=0).fit(X[:120])
+    >>> len(tuner.estimators_), len(tuner.calibration_scores_)
+    (5, 120)
+    >>> tuner.predict(new)
+    array([ 1, -1])
     """
 
     _parameter_constraints: dict = {
         "estimator": [HasMethods(["fit", "score_samples"])],
-        "rule": [StrOptions(set(_RULES))],
+        "rule": [StrOptions(set(RULES))],
         "max_fpr": [Interval(Real, 0, 1, closed="neither")],
         "calibration_size": [
             Interval(Real, 0, 1, closed="neither"),
             Interval(Integral, 1, None, closed="left"),
         ],
-        "cv": [StrOptions({"prefit"}), None],
+        "cv": ["cv_object", StrOptions({"prefit", "loo"})],
         "k": [Interval(Real, 0, None, closed="left")],
+        "refit": ["boolean"],
         "random_state": ["random_state"],
     }
 
@@ -377,6 +219,7 @@ class ThresholdTuner(
         calibration_size=0.2,
         cv=None,
         k=3,
+        refit=False,
         random_state=None,
     ):
         self.estimator = estimator
@@ -385,11 +228,12 @@ class ThresholdTuner(
         self.calibration_size = calibration_size
         self.cv = cv
         self.k = k
+        self.refit = refit
         self.random_state = random_state
 
     @fit_context(prefer_skip_nested_validation=False)
-    def fit(self, X, y=None):
-        """Fit the detector on a part of the normal images, and set the threshold.
+    def fit(self, X, y=None, groups=None):
+        """Fit the detector on normal images, and set the threshold from held-out ones.
 
         Parameters
         ----------
@@ -400,6 +244,10 @@ class ThresholdTuner(
             Negative numbers for anomalies, or names other than "good", which are not
             trained on. All others are normal, with a warning where they are neither +1 nor
             "good". None: all are normal.
+        groups : array-like of shape (n_samples,), default=None
+            Numbers or names, such as that of the piece that a photograph shows: images of
+            one group are never trained on and held out in the same split. None: any two
+            images may be.
 
         Returns
         -------
@@ -410,45 +258,57 @@ class ThresholdTuner(
         ------
         ValueError
             There are too few images to hold out and train on, or too few held out for
-            the false-alarm rate; ``rule="f1"`` without anomalies.
+            the false-alarm rate; ``rule="f1"`` without anomalies; parameters or groups
+            that do not go together; or splits that hold out an image twice.
         """
         X = _indexable(X)
         anomalous = np.zeros(num_samples(X), dtype=bool)
         if y is not None:
-            anomalous = marked_or_warned(_checked_labels(y, len(anomalous)))
+            anomalous = marked_or_warned(checked_labels(y, len(anomalous)))
         if self.rule == "f1" and not anomalous.any():
-            raise _no_anomalies(len(anomalous))
-        train, calibration = self._split(np.flatnonzero(~anomalous))
+            raise no_anomalies(len(anomalous))
+        self._check_parameters(groups, len(anomalous))
+        normal = np.flatnonzero(~anomalous)
+        splits = calibration_splits(self, y, groups, normal, len(anomalous))
+        calibration = np.concatenate([part for _, part in splits])
+        keeps_folds = len(splits) > 1 and not self.refit
         if self.rule == "conformal":  # before a long training
-            _conformal_rank(len(calibration), self.max_fpr)
-        if self.cv == "prefit":
-            check_is_fitted(self.estimator)
-            estimator = self.estimator
+            conformal_rank(len(calibration), self.max_fpr)
+        elif keeps_folds:
+            raise ValueError(
+                f"rule={self.rule!r} needs the scores of one detector. Got cv={self.cv!r} "
+                "with refit=False, which keeps one for each fold. Set refit=True, or "
+                "rule='conformal'."
+            )
+        detectors, scores = self._fit_splits(X, splits)
+        order = np.argsort(scores, kind="stable")
+        folds = np.repeat(range(len(splits)), [len(part) for _, part in splits])
+        fitted = {
+            "calibration_scores_": scores[order],
+            "calibration_indices_": calibration[order],
+        }
+        if keeps_folds:
+            rank = conformal_rank(len(scores), self.max_fpr)
+            fitted["offset_"] = rank / (len(scores) + 1)
+            fitted["estimators_"], fitted["calibration_folds_"] = detectors, folds[order]
         else:
-            estimator = clone(self.estimator).fit(take(X, train))
-        judged = calibration
-        if self.rule == "f1":
-            judged = np.concatenate([calibration, np.flatnonzero(anomalous)])
-        scores = _finite_scores(estimator.score_samples(take(X, judged)))
-        self.offset_ = find_threshold(
-            scores,
-            np.where(anomalous[judged], -1, 1),
-            rule=self.rule,
-            max_fpr=self.max_fpr,
-            k=self.k,
-        )
-        self.calibration_scores_ = np.sort(scores[: len(calibration)])
-        self.estimator_ = estimator
+            if self.refit:
+                detectors = [clone(self.estimator).fit(take(X, normal))]
+            fitted["estimator_"] = detectors[0]
+            fitted["offset_"] = self._find_offset(X, detectors[0], scores, anomalous)
+        for name in ("estimator_", "estimators_", "calibration_folds_"):
+            vars(self).pop(name, None)  # of an earlier fit with another `refit`
+        vars(self).update(fitted)
         return self
 
-    def fit_predict(self, X, y=None):
+    def fit_predict(self, X, y=None, groups=None):
         """Fit, and label the same images.
 
         Parameters
         ----------
         X : images, rows or paths
             As in `fit`.
-        y : array-like of shape (n_samples,), default=None
+        y, groups : array-like of shape (n_samples,), default=None
             As in `fit`.
 
         Returns
@@ -456,7 +316,7 @@ class ThresholdTuner(
         labels : ndarray of shape (n_samples,), int
             +1 for normal, -1 for anomalous.
         """
-        return self.fit(X, y).predict(X)
+        return self.fit(X, y, groups).predict(X)
 
     def score_samples(self, X):
         """Score images by the detector: higher is more normal.
@@ -469,10 +329,15 @@ class ThresholdTuner(
         Returns
         -------
         scores : ndarray of shape (n_samples,)
-            ``estimator_.score_samples(X)``.
+            ``estimator_.score_samples(X)``. Of several detectors, numbers in [0, 1), see
+            Notes of the class.
         """
         check_is_fitted(self)
-        return self.estimator_.score_samples(X)
+        if not hasattr(self, "estimators_"):
+            return self.estimator_.score_samples(X)
+        scores = [detector.score_samples(X) for detector in self.estimators_]
+        scores = np.stack(scores, axis=1).astype(np.float64)
+        return pooled_scores(scores, self.calibration_scores_, self.calibration_folds_)
 
     def decision_function(self, X):
         """Signed score: the score minus the threshold.
@@ -517,73 +382,125 @@ class ThresholdTuner(
         p_values : ndarray of shape (n_samples,), float64
             Small for anomalies, see :func:`conformal_p_values`. With ``rule="conformal"``,
             `predict` is -1 where this is at most `max_fpr`.
-        """
-        return conformal_p_values(self.score_samples(X), self.calibration_scores_)
 
-    @available_if(estimator_has("anomaly_map"))
-    def anomaly_map(self, X):
+        Notes
+        -----
+        To weight the held-out images, pass ``score_samples(X)``, `calibration_scores_` and
+        the weights of `calibration_indices_` to :func:`conformal_p_values`, unless there
+        are `estimators_`.
+        """
+        return self._p_values_of(self.score_samples(X))
+
+    @available_if(gives_maps)
+    def anomaly_map(self, X, **options):
         """Score every pixel by the detector, where it can: higher is more anomalous.
 
         Parameters
         ----------
         X : images or paths
-            As in `fit`.
+            As in `fit`. Steps of a pipeline before the detector are applied to them.
+        **options : keyword arguments
+            Those of the detector: for one of skocc, ``size`` of the maps, and
+            ``return_scores``, see for example :meth:`skocc.ResNetKNN.anomaly_map`.
 
         Returns
         -------
-        maps : ndarray of shape (n_samples, H, W), float32
-            ``estimator_.anomaly_map(X)``.
+        maps : ndarray of shape (n_samples, H, W) or list of ndarray (H, W), float32
+            ``estimator_.anomaly_map(X, **options)``, or the mean of the maps of
+            `estimators_`. In a pipeline, the images that reach the detector determine the
+            size.
+        scores : ndarray of shape (n_samples,), float64
+            Those of `score_samples`. Only returned if ``return_scores=True``.
         """
         check_is_fitted(self)
-        return self.estimator_.anomaly_map(X)
+        if not hasattr(self, "estimators_"):
+            return anomaly_map_of(self.estimator_, X, **options)
+        with_scores = options.pop("return_scores", False)
+        maps = mean_maps([anomaly_map_of(part, X, **options) for part in self.estimators_])
+        return (maps, self.score_samples(X)) if with_scores else maps
 
     @property
     def n_features_in_(self):
         """Values per sample of X."""
-        return self._fitted_estimator("n_features_in_").n_features_in_
+        return self._a_detector("n_features_in_").n_features_in_
 
     @property
     def feature_names_in_(self):
         """Names of the columns of X."""
-        return self._fitted_estimator("feature_names_in_").feature_names_in_
+        return self._a_detector("feature_names_in_").feature_names_in_
 
     def __sklearn_is_fitted__(self):
-        return hasattr(self, "estimator_")
+        return hasattr(self, "offset_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         tags.input_tags = get_tags(self.estimator).input_tags
         return tags
 
-    def _fitted_estimator(self, name):
+    def _a_detector(self, name):
+        """Return one of the fitted detectors."""
+        if hasattr(self, "estimators_"):
+            return self.estimators_[0]
         if not hasattr(self, "estimator_"):
             raise AttributeError(f"{type(self).__name__} is not fitted and has no {name!r}")
         return self.estimator_
 
-    def _split(self, normal):
-        """Return indices to train on and to calibrate with."""
-        if self.cv == "prefit":
-            return normal[:0], normal
-        n_calibration = self.calibration_size
-        if not isinstance(n_calibration, Integral):
-            n_calibration = int(np.ceil(n_calibration * len(normal)))
-        if not 1 <= n_calibration < len(normal):
+    def _p_values_of(self, scores):
+        """Return the p-values (n_samples,) of what `score_samples` has returned."""
+        if hasattr(self, "estimators_"):
+            return pooled_p_values(scores, len(self.calibration_scores_))
+        return conformal_p_values(scores, self.calibration_scores_)
+
+    def _check_parameters(self, groups, n_samples):
+        """Raise a ValueError for parameters that have no effect, or have none together."""
+        mode = self.cv if isinstance(self.cv, str) else None
+        if self.refit and (self.cv is None or mode is not None):
             raise ValueError(
-                f"There must be normal images to train on besides the {n_calibration} that "
-                f"are held out. Got n_samples = {len(normal)} normal ones, with "
-                f"calibration_size={self.calibration_size!r}. Pass more images or lower "
-                "calibration_size."
+                "refit=True fits once more after the folds, of which there are none. Got "
+                f"cv={self.cv!r}. Set cv=5, or refit=False."
             )
-        order = check_random_state(self.random_state).permutation(normal)
-        # Training keeps the order of X, on which an unshuffled batch may depend.
-        return np.sort(order[n_calibration:]), np.sort(order[:n_calibration])
+        if mode == "loo":
+            check_leaves_one_out(self.estimator)
+        if groups is None:
+            return
+        if mode is not None:
+            raise ValueError(
+                "groups say which images are held out together. Got groups with "
+                f"cv={self.cv!r}, which "
+                + ("fits nothing" if mode == "prefit" else "leaves out single images")
+                + ". Set cv=5, or pass groups=None if no two images are of one piece."
+            )
+        if num_samples(groups) != n_samples:
+            raise ValueError(
+                f"groups must have one value for each sample of X. Got "
+                f"{num_samples(groups)} for {n_samples} samples. Pass one for each, or "
+                "None."
+            )
 
+    def _fit_splits(self, X, splits):
+        """Return a detector for each split, and the scores of what it holds out."""
+        if isinstance(self.cv, str) and self.cv == "prefit":
+            check_is_fitted(self.estimator)
+            detectors = [self.estimator]
+        else:
+            detectors = [clone(self.estimator).fit(take(X, train)) for train, _ in splits]
+        if isinstance(self.cv, str) and self.cv == "loo":
+            return detectors, finite_scores(last_step(detectors[0]).train_scores_)
+        scores = [
+            finite_scores(detector.score_samples(take(X, held_out)))
+            for detector, (_, held_out) in zip(detectors, splits, strict=True)
+        ]
+        return detectors, np.concatenate(scores)
 
-def _check_rate(name, rate):
-    if not (isinstance(rate, Real) and 0 < rate < 1):
-        raise ValueError(
-            f"{name} must be a number between 0 and 1. Got {rate!r}. Set for example "
-            f"{name}=0.05."
+    def _find_offset(self, X, detector, scores, anomalous):
+        """Return the threshold of one detector, from held-out scores and anomalies."""
+        labels = np.ones(len(scores))
+        if self.rule == "f1":
+            anomalies = take(X, np.flatnonzero(anomalous))
+            scores = np.append(scores, finite_scores(detector.score_samples(anomalies)))
+            labels = np.append(labels, -np.ones(anomalous.sum()))
+        return find_threshold(
+            scores, labels, rule=self.rule, max_fpr=self.max_fpr, k=self.k
         )
 
 
@@ -592,65 +509,3 @@ def _indexable(X):
     if sparse.issparse(X):
         return X.tocsr()
     return X if hasattr(X, "__getitem__") else as_array("X", X)
-
-
-def _finite_scores(scores):
-    """Return scores as a row of float64; raise an error for NaN and infinite ones."""
-    scores = as_array("scores", scores, np.float64)
-    if scores.ndim != 1 or scores.size == 0 or not np.isfinite(scores).all():
-        raise ValueError(
-            "Scores to calibrate with must be a row of finite numbers, at least one. Got "
-            f"shape {scores.shape}, {np.sum(~np.isfinite(scores))} of them not finite. "
-            "Pass score_samples of held-out images, and check those whose score is NaN."
-        )
-    return scores
-
-
-def _checked_labels(y, n_samples):
-    """Return labels of which there is one for each sample."""
-    y = as_array("y", y)
-    if y.shape[:1] != (n_samples,) or y.ndim > 2 or y.size != n_samples:
-        raise ValueError(
-            f"y must have one label for each sample of X. Got shape {y.shape} for "
-            f"{n_samples} samples. Pass 1 for normal and -1 for anomalous ones, or None."
-        )
-    return y.ravel()
-
-
-def _no_anomalies(n_samples):
-    return ValueError(
-        "rule='f1' needs labeled anomalies to find the threshold by. Got none among "
-        f"{n_samples} samples. Pass y with -1 for anomalies, or set rule='conformal', "
-        "which needs normal images only."
-    )
-
-
-def _conformal_rank(n_calibration, rate):
-    """Return how many calibration scores, from the lowest, a p-value of `rate` allows."""
-    # Divided as the p-values are, so that both agree to the last bit.
-    p_values = np.arange(1, n_calibration + 1) / (n_calibration + 1)
-    rank = int(np.sum(p_values <= rate))
-    if rank == 0:
-        needed = int(np.ceil(1 / rate - 1 - 1e-9))
-        raise ValueError(
-            f"A false-alarm rate of {rate:g} cannot be promised with so few images: no "
-            f"p-value is below {1 / (n_calibration + 1):.3g}. Got {n_calibration} normal "
-            f"images to calibrate with (n_samples = {n_calibration}), and {needed} are "
-            "needed. Hold out more of them (calibration_size), or raise max_fpr."
-        )
-    return rank
-
-
-def _f1_optimal(scores, anomalous):
-    """Return the threshold of the best F1, anomalies being the positive class."""
-    if not anomalous.any():
-        raise _no_anomalies(len(scores))
-    values, inverse = np.unique(scores, return_inverse=True)
-    n_found = np.bincount(inverse, weights=anomalous).cumsum()
-    n_called = np.bincount(inverse).cumsum()
-    best = int(np.argmax(2 * n_found / (n_called + anomalous.sum())))
-    if best == len(values) - 1:
-        return float(np.nextafter(values[best], np.inf))
-    middle = values[best] / 2 + values[best + 1] / 2
-    # Between neighboring floats there is no middle.
-    return float(middle if middle > values[best] else values[best + 1])

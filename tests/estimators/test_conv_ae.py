@@ -3,6 +3,7 @@ import pytest
 import torch
 
 from skocc import ConvAE
+from skocc._base import trained
 from skocc._ops.scores import similarity_map
 from skocc.estimators import _conv_ae as module
 
@@ -17,6 +18,8 @@ def images():
 
 def make(**params):
     small = {"base_channels": 2, "n_augmented": 14, "n_epochs": 2, "batch_size": 5}
+    if not params.get("augmentation", True):
+        del small["n_augmented"]
     return ConvAE(**(small | {"random_state": 0, "device": "cpu"} | params))
 
 
@@ -178,7 +181,7 @@ def test_map_has_the_size_of_the_images(images):
     ],
 )
 def test_what_cannot_be_used_is_said_before_training(images, params, message, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(trained, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match=message):
         make(**params).fit(images)
 

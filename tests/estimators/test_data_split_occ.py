@@ -29,6 +29,8 @@ def make(**params):
         "pretrain_n_epochs": 2, "n_epochs": 2, "channels": (4, 6, 8, 6, 6), "batch_size": 8,
         "embedding_dim": 12, "random_state": 0, "device": "cpu",
     }  # fmt: skip
+    if params.get("backbone") is not None:
+        del small["embedding_dim"]  # which a backbone has of its own
     return DataSplitOCC(**(small | params))
 
 
@@ -304,7 +306,8 @@ def test_networks_by_name(images):
     named = make(backbone="shufflenet_v2_x0_5", image_size=32, **params).fit(color)
     assert named.network_["classifier"].in_features == 1024
     # From 63 pixels on, the network of the paper.
-    large = make(image_size=64, n_epochs=0, pretrain_n_epochs=0).fit(images[:6])
+    large = make(image_size=64, n_epochs=0, pretrain_n_epochs=0, embedding_dim=None)
+    large.fit(images[:6])
     assert large.network_["classifier"].in_features == 4096
     assert (
         make(image_size=62, n_epochs=0, pretrain_n_epochs=0)
@@ -327,11 +330,11 @@ def test_networks_by_name(images):
         ({"batch_norm": "frozen"}, r"a backbone comes with. Got backbone=None.*Set batch"),
         (
             {"batch_norm": "none", "backbone": torch.nn.Flatten()},
-            r"does not remove.*Got backbone=a Flatten. Set batch_norm='frozen' or 'train'",
+            r"does not remove.*Got backbone=your module Flatten. Set batch_norm='frozen'",
         ),
         (
             {"backbone": torch.nn.Linear(3, 3)},
-            r"cannot turn samples of shape \(1, 16, 14\)",
+            r"^backbone: your module Linear does not take.* shape \(2, 3, 16, 14\)",
         ),
         ({"backbone": "resnet19"}, "not a classification network"),
     ],

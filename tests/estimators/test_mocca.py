@@ -11,7 +11,7 @@ from skocc._nets.residual_encoder import ResidualEncoder
 from tests.quick import quick
 
 # A residual encoder that trains in milliseconds.
-RESIDUAL = {"architecture": "residual", "channels": (2, 3, 4, 5), "embedding_dim": 6}
+RESIDUAL = {"backbone": "residual", "channels": (2, 3, 4, 5), "embedding_dim": 6}
 TEXTURE = {"patch_size": 8, "n_crops": 4, "batch_size": 16}
 
 
@@ -54,8 +54,12 @@ def normalized(detector, images):
 @pytest.mark.parametrize("kind", ["rows", "images"])
 def test_last_layer_alone_is_deep_svdd(boundary, kind, digits, rows):
     X = rows if kind == "rows" else digits[0]
-    params = {"n_epochs": 4, "warm_up_n_epochs": 1, "boundary": boundary}
-    ours = quick(MOCCA, layers=(-1,), filter_init="dictionary", **params)
+    params = {"n_epochs": 4, "boundary": boundary}
+    if boundary == "soft":
+        params["warm_up_n_epochs"] = 1
+    if kind == "images":
+        params["filter_init"] = "dictionary"
+    ours = quick(MOCCA, layers=(-1,), **params)
     shared = DeepSVDD().get_params().keys() & MOCCA().get_params().keys()
     values = {key: value for key, value in ours.get_params().items() if key in shared}
     deep = DeepSVDD(**values).fit(X)
@@ -154,7 +158,7 @@ def test_gradients_reach_the_layers_with_spheres_and_those_before(digits):
         ({}, {"layers": (0,)}),
         ({}, {"boundary": "hard"}),
         ({}, {"distance": "euclidean"}),
-        ({}, {"architecture": "residual"}),
+        ({}, {"backbone": "residual"}),
         ({}, {"channels": (4,)}),
         ({}, {"embedding_dim": 7}),
         ({}, {"filter_init": "dictionary"}),
@@ -172,7 +176,7 @@ def test_gradients_reach_the_layers_with_spheres_and_those_before(digits):
         ({}, {"milestones": (1,)}),
         ({}, {"batch_size": 20}),
         ({}, {"image_size": 10}),
-        (RESIDUAL, {"architecture": "plain_residual"}),
+        (RESIDUAL, {"backbone": "plain_residual"}),
         (RESIDUAL, {"channels": (2, 3, 4, 6)}),
         ({"patch_size": 4}, {"patch_size": 5}),
         ({"patch_size": 4}, {"n_crops": 2}),
@@ -232,17 +236,17 @@ def test_architecture_by_the_size_of_the_pieces(digits):
     assert kind(image_size=64, **tiny) is ResidualEncoder
     assert kind(image_size=(64, 63), **tiny) is LeNetEncoder
     assert kind(image_size=64, patch_size=32, **tiny) is LeNetEncoder
-    assert kind(image_size=64, architecture="lenet", **tiny) is LeNetEncoder
-    assert kind(architecture="residual", **tiny) is ResidualEncoder
-    assert kind(architecture="plain_residual", **tiny) is ResidualEncoder
+    assert kind(image_size=64, backbone="lenet", **tiny) is LeNetEncoder
+    assert kind(backbone="residual", **tiny) is ResidualEncoder
+    assert kind(backbone="plain_residual", **tiny) is ResidualEncoder
 
 
-@pytest.mark.parametrize("architecture", ["residual", "plain_residual"])
-def test_residual_encoder(architecture, digits):
-    params = RESIDUAL | {"architecture": architecture}
+@pytest.mark.parametrize("backbone", ["residual", "plain_residual"])
+def test_residual_encoder(backbone, digits):
+    params = RESIDUAL | {"backbone": backbone}
     detector = quick(MOCCA, **params).fit(digits[0])
     assert detector.layers_ == (4, 5, 6)
-    sizes = [128] * 3 if architecture == "residual" else [5, 256, 6]
+    sizes = [128] * 3 if backbone == "residual" else [5, 256, 6]
     assert [len(center) for center in detector.centers_] == sizes
     d = squared_distances(detector, normalized(detector, digits[1][:9]))
     np.testing.assert_allclose(
@@ -382,13 +386,13 @@ def test_a_warm_start_goes_on_with_the_warm_up(all_digits):
         ({"channels": (8, -4)}, r"channels must hold positive integers.*Pass for example"),
         ({"milestones": (0,)}, "milestones must hold positive integers"),
         (
-            {"architecture": "residual", "channels": (4,)},
+            {"backbone": "residual", "channels": (4,)},
             "are four.*Set for example channels",
         ),
-        ({"architecture": "plain_residual", "channels": (4,)}, "are four"),
+        ({"backbone": "plain_residual", "channels": (4,)}, "are four"),
         ({"patch_size": 9}, r"Patches of 9 pixels do not fit.*smaller patches"),
         (
-            {"architecture": "residual", "patch_size": 2},
+            {"backbone": "residual", "patch_size": 2},
             r"at least 3 x 3 pixels. Got 2 x 2.*lenet",
         ),
     ],
@@ -401,7 +405,7 @@ def test_bad_parameters(params, message, digits):
 @pytest.mark.parametrize(
     ("params", "message"),
     [
-        ({"architecture": "residual"}, "is for images. Got rows of 64.*'auto'"),
+        ({"backbone": "residual"}, "is for images. Got rows of 64.*backbone=None"),
         ({"patch_size": 4}, "cuts images into patches. Got rows.*patch_size=None"),
         ({"normalization": "local_contrast"}, "is for images. Got rows.*image_shape"),
     ],
@@ -474,12 +478,12 @@ def test_golden_lenet(data_dir, boundary):
 
 @pytest.mark.data
 @pytest.mark.parametrize("boundary", ["hard", "soft"])
-@pytest.mark.parametrize("architecture", ["residual", "plain_residual"])
-def test_golden_residual_encoder(data_dir, boundary, architecture):
+@pytest.mark.parametrize("backbone", ["residual", "plain_residual"])
+def test_golden_residual_encoder(data_dir, boundary, backbone):
     arrays = golden(data_dir, "mvtec_encoder")
-    kind = "sel" if architecture == "residual" else "pool"
+    kind = "sel" if backbone == "residual" else "pool"
     detector = MOCCA(
-        architecture=architecture,
+        backbone=backbone,
         layers=tuple(range(8)),
         boundary=boundary,
         distance="euclidean",
@@ -512,5 +516,5 @@ def test_textures_on_photographs(data_dir):
     detector.fit(paths)
     assert detector.image_shape_ == (64, 64, 1)
     assert detector.layers_ == (0, 1, 2, 3)
-    assert detector.anomaly_map(paths[:2]).shape == (2, 64, 64)
+    assert detector.anomaly_map(paths[:2], size="model").shape == (2, 64, 64)
     assert not detector.collapsed_

@@ -3,11 +3,11 @@ import pytest
 import torch
 
 from skocc import CollapseWarning, PatchSVDD
+from skocc._base import trained
 from skocc._nets.patch_encoder import HierarchicalPatchEncoder
 from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank
 from skocc._samples.windows import window_starts
-from skocc.estimators import _patch_svdd as module
 from tests.quick import quick
 
 
@@ -173,7 +173,7 @@ def test_padding_mode_is_that_of_the_map(images, fitted):
     ],
 )
 def test_what_cannot_be_used_is_said_before_training(images, params, message, monkeypatch):
-    monkeypatch.setattr(module, "train", lambda *args, **kwargs: pytest.fail("trained"))
+    monkeypatch.setattr(trained, "train", lambda *args, **kwargs: pytest.fail("trained"))
     with pytest.raises(ValueError, match=message):
         make(**params).fit(images)
 

@@ -13,6 +13,7 @@ from skocc import ResNetKNN
 from skocc._nets.backbones import FeatureMaps
 from skocc._ops.memory_bank import MemoryBank
 from skocc.estimators._resnet_knn import _reweighting
+from tests.nets.test_layouts import FAMILIES, QUICK
 
 N_CELLS = 10 * 9
 
@@ -278,7 +279,7 @@ def test_map_has_the_size_of_the_images(make, images):
         ({"max_bank_bytes": 14 * 4}, "Got a bank of 1, 0 beside some image"),
         (
             {"image_shape": (40, 18, 2)},
-            r"1 or 3 channels. Got .* \(40, 18, 2\)",
+            r"^backbone: your module .* \(2, 2, 40, 18\)",
         ),
         ({"reweighting": 1}, "reweighting"),
         ({"memory": 3}, "memory"),
@@ -354,3 +355,19 @@ def test_a_search_in_processes_shares_the_features(make, images, tmp_path):
     assert len(list(tmp_path.rglob("features.safetensors"))) == len(images)
     alone = GridSearchCV(make(**MEAN), GRID, cv=3, scoring=mean_score).fit(images)
     np.testing.assert_allclose(parallel, alone.cv_results_["mean_test_score"], rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [n if n in QUICK else pytest.param(n, marks=pytest.mark.slow) for n in FAMILIES],
+)
+def test_a_network_of_every_family_fits_by_its_name(name):
+    size = 64 if name in QUICK else 224
+    X = np.random.default_rng(0).random((4, size, size), dtype=np.float32)
+    detector = ResNetKNN(
+        backbone=name, weights=None, image_size=size, bank_fraction=0.2, random_state=0,
+        batch_size=4, device="cpu",
+    ).fit(X)  # fmt: skip
+    assert np.isfinite(detector.train_scores_).all()
+    assert np.ptp(detector.train_scores_) > 0
+    assert detector.anomaly_map(X[:1]).shape == (1, size, size)

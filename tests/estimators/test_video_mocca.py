@@ -34,6 +34,8 @@ def quick(**params):
         "device": "cpu",
         "random_state": 0,
     }
+    if params.get("boundary") == "hard":
+        del small["warm_up_n_epochs"]
     return VideoMOCCA(**(small | params))
 
 

@@ -328,6 +328,18 @@ def test_pixels(color_images):
     np.testing.assert_array_equal(resized[:, :43], table[:, :43])
 
 
+@pytest.mark.parametrize(
+    "params",
+    [{}, {"pixels": 3}, {"pixels": (2, 5)}, {"pixels": True, "image_size": (4, 3)}],
+    ids=range(4),
+)
+def test_names_are_known_before_fit(params, color_images):
+    features = DirectFeatures(**params)
+    names = features.get_feature_names_out().tolist()
+    assert names == features.fit(color_images).get_feature_names_out().tolist()
+    assert len(names) == features.transform(color_images).shape[1]
+
+
 def test_as_many_pixels_as_the_report_has(color_images):
     features = DirectFeatures(pixels=224).fit(color_images)
     assert features.get_feature_names_out()[-1] == "pixel_150528"
@@ -400,7 +412,7 @@ def test_clone_pickle_and_pipeline(color_images, image_files):
     with pytest.raises(NotFittedError):
         clone(features).transform(color_images)
     with pytest.raises(NotFittedError):
-        clone(features).get_feature_names_out()
+        DirectFeatures(pixels=True).get_feature_names_out()
     # Size and color of all images are the same, and must survive scaling.
     pipeline = make_pipeline(DirectFeatures(), StandardScaler(), OneClassSVM())
     scores = pipeline.fit(image_files[1]).decision_function(image_files[1])

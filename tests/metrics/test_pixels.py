@@ -1,11 +1,20 @@
+import io
 from itertools import pairwise
 
 import numpy as np
 import pytest
+from PIL import Image
 from skimage.measure import label
-from sklearn.metrics import roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
-from skocc.metrics import _pixels, aupro, pixel_auroc
+from skocc.metrics import (
+    _pixels,
+    aupimo,
+    aupro,
+    pixel_auroc,
+    pixel_average_precision,
+    pixel_f1,
+)
 
 
 def make(n=6, shape=(9, 11), n_levels=None, seed=0):
@@ -177,3 +186,89 @@ def test_a_rate_of_float32_gives_a_float():
     area = aupro(masks, maps, max_fpr=np.float32(0.25))
     assert type(area) is float
     assert area == aupro(masks, maps, max_fpr=0.25)
+
+
+@pytest.mark.parametrize("metric", [aupro, pixel_auroc])
+def test_masks_in_files_equal_arrays(metric, tmp_path):
+    """Sizes differ, and so do formats: bits, palettes, gray levels, bytes of a file."""
+    rng = np.random.default_rng(0)
+    masks = [np.zeros(size, dtype=bool) for size in [(9, 7), (5, 12), (9, 7), (6, 6)]]
+    for mask in masks[:3]:
+        mask[1:3, 2:5] = True
+    maps = [rng.normal(size=mask.shape) + 2 * mask for mask in masks]
+    paths = [tmp_path / f"{i}.png" for i in range(3)]
+    Image.fromarray(masks[0]).save(paths[0])
+    palette = Image.fromarray(masks[1].astype(np.uint8))
+    palette.putpalette([0, 0, 0, 200, 0, 0])
+    palette.save(paths[1])
+    Image.fromarray(masks[2].astype(np.uint8)).save(paths[2])
+    expected = metric(masks, maps)
+    given = [str(paths[0]), paths[1], paths[2].read_bytes(), None]
+    assert metric(given, maps) == expected
+    buffer = io.BytesIO(given[2])
+    assert metric(iter([*given[:2], buffer, None]), (heat for heat in maps)) == expected
+
+
+@pytest.mark.parametrize("metric", [aupro, pixel_auroc])
+def test_mask_files_that_are_refused(metric, tmp_path):
+    path = tmp_path / "0.png"
+    Image.fromarray(np.eye(4, dtype=np.uint8)).save(path)
+    maps = np.zeros((1, 5, 4))
+    with pytest.raises(ValueError, match=r"Got \(4, 4\) for mask 0, the file '.*0.png'"):
+        metric([path], maps)
+    with pytest.raises(ValueError, match=r"mask 0 .* 'gone.png' \(index 0\) cannot be"):
+        metric(["gone.png"], maps)
+    with pytest.raises(ValueError, match=r"mask 0 .* Item 0 \(bytes\) cannot be read"):
+        metric([path.read_bytes()[:-30]], maps)
+    with pytest.raises(ValueError, match="Got a single str"):
+        metric(str(path), maps)
+
+
+@pytest.mark.parametrize("n_values", [1, 3, 50, None])
+@pytest.mark.parametrize("n_points", [2**20, 7])
+def test_precision_and_f1_against_scikit_learn(n_values, n_points, monkeypatch):
+    monkeypatch.setattr(_pixels, "_N_POINTS", n_points)
+    rng = np.random.default_rng(n_points)
+    masks = rng.random((5, 12, 9)) > 0.9
+    masks[0] = False
+    maps = rng.normal(size=masks.shape) + masks
+    if n_values is not None:
+        maps = np.floor(maps * n_values / 8)
+    maps = maps.astype(np.float32)
+    y, values = masks.ravel(), maps.ravel()
+    expected = average_precision_score(y, values)
+    assert pixel_average_precision(masks, maps) == pytest.approx(expected, rel=1e-12)
+    f1s = {t: f1_score(y, values >= t) for t in np.unique(values).tolist()}
+    best, threshold = pixel_f1(masks, maps, return_threshold=True)
+    assert best == pytest.approx(max(f1s.values()), rel=1e-12)
+    assert pixel_f1(masks, maps) == best
+    assert threshold == max(t for t, f1 in f1s.items() if np.isclose(f1, best, rtol=1e-12))
+    for given in [-99.0, 0.0, 0.3, threshold]:
+        expected = pytest.approx(f1_score(y, values >= given), rel=1e-12)
+        assert pixel_f1(masks, maps, threshold=given) == expected
+    assert pixel_f1(masks, maps, threshold=99.0, return_threshold=True) == (0.0, 99.0)
+
+
+def test_precision_and_f1_of_thinned_values(monkeypatch):
+    masks, maps = make(n=60)
+    exact = pixel_average_precision(masks, maps), pixel_f1(masks, maps)
+    monkeypatch.setattr(_pixels, "_MAX_KEPT", 2**9)
+    monkeypatch.setattr(_pixels, "_N_WAITING", 2**8)
+    thinned = pixel_average_precision(masks, maps), pixel_f1(masks, maps)
+    assert thinned != exact
+    np.testing.assert_allclose(thinned, exact, atol=5e-3)
+
+
+def test_a_threshold_of_f1_is_no_nan():
+    with pytest.raises(ValueError, match=r"Got nan\. Pass None"):
+        pixel_f1([[[1, 0]]], [[[1.0, 0.0]]], threshold=np.nan)
+
+
+@pytest.mark.parametrize("metric", [pixel_average_precision, pixel_f1, aupimo])
+def test_masks_in_files(metric, tmp_path):
+    masks, maps = make()
+    paths = [tmp_path / f"{index}.png" for index in range(len(masks))]
+    for mask, path in zip(masks, paths, strict=True):
+        Image.fromarray(mask.astype(np.uint8) * 255).save(path)
+    read = [path if mask.any() else None for mask, path in zip(masks, paths, strict=True)]
+    np.testing.assert_array_equal(metric(read, maps), metric(masks, maps))

@@ -1,4 +1,5 @@
 import builtins
+import io
 import os
 
 import numpy as np
@@ -60,6 +61,17 @@ def test_p_values(detector, image_files):
     assert table["label"][:-1].tolist() == tuner.predict(paths).tolist()
 
 
+def test_p_values_of_folds(image_files):
+    images, paths = image_files
+    tuner = ThresholdTuner(quick(DeepSVDD), max_fpr=0.3, cv=2, random_state=0).fit(images)
+    table = predict_table(tuner, [*paths, "missing.png"])
+    assert len(tuner.estimators_) == 2
+    assert np.isnan(table["p_value"].iloc[-1])
+    p_values = np.round(table["p_value"][:-1] * 13)
+    assert p_values.between(1, 13).all()
+    assert table["label"][:-1].tolist() == np.where(p_values <= 3, -1, 1).tolist()
+
+
 def test_a_broken_file_costs_no_other(detector, image_files, tmp_path):
     _, paths = image_files
     broken = tmp_path / "broken.png"
@@ -87,13 +99,18 @@ def test_what_a_list_of_paths_may_hold(detector, image_files, tmp_path):
     os.mkfifo(tmp_path / "pipe.png")
     odd = [
         None, np.nan, 3, Image.new("L", (4, 4)), "", "nul\0.png", "a\rb.png", "x" * 5000,
-        tmp_path, tmp_path / "pipe.png", ["a.png"], pd.NA,
+        tmp_path, tmp_path / "pipe.png", ["a.png"], pd.NA, paths[0].read_bytes(),
+        io.BytesIO(paths[0].read_bytes()),
     ]  # fmt: skip
     table = predict_table(detector, [*odd, copy, paths[0], str(paths[0]), paths[1]])
     assert len(table) == len(odd) + 4
     failed = table["error"].notna()
     assert failed.tolist() == [True] * len(odd) + [False] * 4
     assert table["error"][0].startswith("This is no path: got NoneType.")
+    # The bytes of an image are not the name of a file, and too many to be shown.
+    assert table["error"][12].startswith("This is no path: got bytes.")
+    assert table["error"][13].endswith("images in memory are scored by score_samples.")
+    assert table["path"][[12, 13]].str.len().max() <= 80
     # One file at a time has no place among others to be told by.
     assert not table["error"].str.contains("index").any()
     named = [(4, "''"), (6, r"'a\rb.png'"), (9, "pipe.png")]

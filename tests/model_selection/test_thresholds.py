@@ -382,7 +382,7 @@ def test_too_few_images_are_refused_before_training():
             "n_samples = 9 normal ones, with calibration_size=9",
         ),
         (lambda: ThresholdTuner(StandardScaler()).fit(column(range(50))), "score_samples"),
-        (lambda: ThresholdTuner(FirstColumn(), cv=3).fit(column(range(50))), "'cv'"),
+        (lambda: ThresholdTuner(FirstColumn(), cv=1).fit(column(range(50))), "'cv'"),
     ],
 )
 def test_errors(call, message):

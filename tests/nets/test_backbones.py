@@ -175,12 +175,22 @@ def test_layers_stay_in_eval_mode_through_copies():
         assert list(other.state_dict()) == list(maps.state_dict())
 
 
-def test_networks_beside_the_convolutional_ones():
+def test_transformers_give_maps():
+    """Vision Transformers by their tokens but for that of the class, Swin permuted."""
+    torch.manual_seed(0)
     maps = FeatureMaps("vit_b_32", ["encoder.layers.encoder_layer_1"], weights=None)
-    with pytest.raises(ValueError, match=r"returns \(50, 768\) for an image. Choose"):
-        maps.shapes(224, 224)
+    assert maps.shapes(224, 224) == [(768, 7, 7)]
+    batch = torch.rand(2, 3, 224, 224)
+    with torch.no_grad():
+        (tokens,), (found,) = maps.body(batch), maps(batch)
+    for row, column in [(0, 0), (0, 6), (4, 2)]:
+        assert torch.equal(found[:, :, row, column], tokens[:, 1 + 7 * row + column])
     with pytest.raises(ValueError, match=r"cannot take images of 32 x 32.*image_size=224"):
         maps.shapes(32, 32)
+    with pytest.raises(ValueError, match=r"'heads', which returns \(1000,\) for.*Choose"):
+        FeatureMaps("vit_b_32", ["heads"], weights=None).shapes(224, 224)
+    swin = FeatureMaps("swin_t", ["features.0.0", "features.1", "permute"], weights=None)
+    assert swin.shapes(64, 96) == [(96, 16, 24), (96, 16, 24), (768, 2, 3)]
 
 
 def test_layer_names_and_modules_that_cannot_be_used():
@@ -384,8 +394,8 @@ short = {"n_epochs": 2, "device": "cpu", "random_state": 0, "batch_size": 10}
 for n in (1, 2, 3, 5, 7):
     widths = (n, n + 1, n + 2, n + 3)
     two = {**short, "pretrain_n_epochs": 2}
-    skocc.MOCCA(architecture="residual", channels=widths, **two).fit(X)
-    skocc.MOCCA(architecture="lenet", channels=widths[:3], **two).fit(X)
+    skocc.MOCCA(backbone="residual", channels=widths, **two).fit(X)
+    skocc.MOCCA(backbone="lenet", channels=widths[:3], **two).fit(X)
     skocc.DeepSVDD(channels=widths[:3], **two).fit(X)
     skocc.ConvAE(base_channels=n, augmentation=False, **short).fit(X)
     skocc.DataSplitOCC(channels=(*widths, n), embedding_dim=3, **two).fit(X)

@@ -121,7 +121,6 @@ def test_all_forms_of_the_same_videos(folders):
         np.testing.assert_array_equal(clips.load(slice(None)), expected)
         assert clips.shape[1:] == (4, 6, 7, 1)
         assert clips.n_features is None
-        assert clips.original_size == (6, 7)
     channels_first = read(color)
     np.testing.assert_array_equal(channels_first.load(slice(None))[..., :1], expected)
 

@@ -1,3 +1,4 @@
+import io
 import os
 import struct
 import tracemalloc
@@ -9,6 +10,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from skocc._samples.sources import ArrayImages, FileImages, read_image
+from skocc._samples.validation import read_images
 
 
 def test_files_are_decoded_on_load_only(image_files):
@@ -81,7 +83,7 @@ def test_different_sizes_need_image_size(tmp_path):
     assert FileImages(paths, image_size=(3, 4)).load(slice(None)).shape == (2, 3, 4, 1)
     mixed = FileImages(paths, mixed_sizes=True)
     assert mixed.shape == (2, -1, -1, 1)
-    assert mixed.original_size is None
+    assert mixed.original_sizes() == [(6, 5), (7, 5)]
     assert [mixed.load([i]).shape for i in (0, 1)] == [(1, 6, 5, 1), (1, 7, 5, 1)]
     assert FileImages(paths[:1] * 2, mixed_sizes=True).shape == (2, 6, 5, 1)
 
@@ -100,6 +102,75 @@ def test_broken_files_are_named(tmp_path, image_files):
     source = FileImages([tmp_path / "cut.png"])  # the header is whole
     with pytest.raises(ValueError, match=r"cut\.png.*cannot be read.*leave it out of X"):
         source.load(np.array([0]))
+
+
+def kinds_of_content(paths):
+    """Return the same files as paths, bytes and buffers that were read to their end."""
+    contents = [path.read_bytes() for path in paths]
+    buffers = [io.BytesIO(content) for content in contents]
+    for buffer in buffers:
+        buffer.read()
+    objects = np.array(contents, dtype=object)
+    return [contents, buffers, [bytearray(c) for c in contents], objects]
+
+
+def test_contents_of_files_are_read_like_files(image_files, turned):
+    images, paths = image_files
+    for items in kinds_of_content(paths):
+        for _ in range(2):  # nothing is used up
+            source = read_images(items)
+            assert source.shape == (12, 16, 12, 1)
+            np.testing.assert_array_equal(source.load(slice(None))[..., 0], images)
+            np.testing.assert_array_equal(read_image(items[3])[..., 0], images[3])
+    # One buffer many times, in the threads that decode.
+    many = FileImages([io.BytesIO(paths[0].read_bytes())] * 100)
+    assert (many.load(slice(None))[..., 0] == images[0]).all()
+    upright, paths = turned
+    for items in kinds_of_content(paths):
+        source = FileImages(items, n_channels=1)
+        assert source.shape == (24, 6, 4, 1)
+        assert (source.load(slice(None))[..., 0] == upright).all()
+
+
+def test_contents_that_are_no_image_are_named_by_their_place():
+    file = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64), dtype=np.uint8)
+    Image.fromarray(pixels).save(file, "png")
+    whole, cut = file.getvalue(), file.getvalue()[:1500]
+    source = FileImages([whole, whole, whole, cut])  # the header is whole
+    message = r"^Item 3 \(bytes\) cannot be read as an image: .*Check that it holds a compl"
+    with pytest.raises(ValueError, match=message):
+        source.load(slice(None))
+    closed = io.BytesIO(whole)
+    closed.close()
+    for item, name in [
+        (b"", "bytes"), (io.BytesIO(b"text"), "BytesIO"), (closed, "BytesIO"),
+        (bytearray(cut[:20]), "bytearray"),
+    ]:  # fmt: skip
+        with pytest.raises(ValueError, match=rf"^Item 1 \({name}\) cannot.*leave it out"):
+            read_images([whole, item])
+        with pytest.raises(ValueError, match=rf"^The item \({name}\) cannot be read"):
+            read_images([item])
+    eps = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 2 2\n%%EndComments\n"
+    with pytest.raises(ValueError, match=r"Item 0 \(bytes\).*PostScript is a program"):
+        read_images([eps, whole])
+
+
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (
+            b"\x89PNG" * 10**6,
+            r"collection of images. Got a single bytes: .{1,301}\. Pass a",
+        ),
+        (io.BytesIO(b"abc"), "collection of images. Got a single BytesIO"),
+        (np.array([b"ab\0", b"c"]), "NumPy cuts zeros.*dtype.*S.*Pass a list of bytes"),
+        ([b"a", np.zeros((4, 4))], "Got"),
+    ],
+)
+def test_contents_that_are_refused(X, message):
+    with pytest.raises(ValueError, match=message):
+        read_images(X)
 
 
 def test_a_file_that_changes_size_is_named(image_files):
@@ -168,7 +239,7 @@ def test_orientation_is_applied_before_sizes_are_compared(turned):
     upright, paths = turned
     source = FileImages(paths, n_channels=1)
     assert source.shape == (24, 6, 4, 1)
-    assert source.original_size == (6, 4)
+    assert source.original_sizes() == [(6, 4)] * 24
     for path, image in zip(paths, source.load(slice(None)), strict=True):
         np.testing.assert_array_equal(image[:, :, 0], upright, err_msg=str(path))
         np.testing.assert_array_equal(read_image(path)[:, :, 0], upright)

@@ -387,9 +387,8 @@ def test_data_sets_of_several_sizes():
     resized, _ = read(sizes, image_size=(5, 6))
     assert resized.shape == (3, 5, 6, 3)
     assert resized.load(slice(0, 2)).shape == (2, 5, 6, 3)
-    assert resized.original_size == (10, 12)
     resized.load([2])
-    assert resized.original_size is None
+    assert resized.original_sizes() == [(10, 12), (10, 12), (7, 12)]
     mixed = validate_images(Probe(), sizes, reset=True, mixed_sizes=True)
     assert mixed.shape == (3, -1, -1, 3)
     assert mixed.load([2]).shape == (1, 7, 12, 3)
