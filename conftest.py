@@ -1,7 +1,24 @@
-"""Examples of what needs an extra are tested where the extra is installed."""
+"""What tests and examples share; those that need an extra run where it is installed."""
 
+import os
+import sys
 from importlib.util import find_spec
+
+import pytest
+
+# Before matplotlib is loaded: figures are drawn without a window.
+os.environ.setdefault("MPLBACKEND", "Agg")
 
 collect_ignore = []
 if find_spec("cv2") is None:
     collect_ignore.append("skocc/feature_extraction/_background.py")
+if find_spec("matplotlib") is None:
+    collect_ignore.append("skocc/plotting")
+
+
+@pytest.fixture(autouse=True)
+def closed_figures():
+    """Close the figures of a test or example, of which matplotlib would keep all."""
+    yield
+    if pyplot := sys.modules.get("matplotlib.pyplot"):
+        pyplot.close("all")

@@ -20,7 +20,14 @@ _MODULES = {
     "show_versions": "skocc._base.versions",
 }
 # Sub-packages, which their own import would make attributes.
-_SUBPACKAGES = ("base", "datasets", "feature_extraction", "metrics", "model_selection")
+_SUBPACKAGES = (
+    "base",
+    "datasets",
+    "feature_extraction",
+    "metrics",
+    "model_selection",
+    "plotting",
+)
 __all__ = [*_MODULES, *_SUBPACKAGES, "DETECTORS", "__version__"]
 
 # Editors and type checkers run nothing, and so cannot see what __getattr__ loads. Where
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
     from skocc import feature_extraction as feature_extraction
     from skocc import metrics as metrics
     from skocc import model_selection as model_selection
+    from skocc import plotting as plotting
     from skocc._base.detector import CollapseWarning as CollapseWarning
     from skocc._base.versions import show_versions as show_versions
     from skocc._persistence import load as load

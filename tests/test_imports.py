@@ -12,6 +12,7 @@ BROKEN = {
     "pynndescent": "ImportError('no pynndescent here')",
     "skimage": "ImportError('no scikit-image here')",
     "cv2": "ImportError('no OpenCV here')",
+    "matplotlib": "ImportError('no matplotlib here')",
 }
 PROGRAM = """
 import sys
@@ -44,6 +45,7 @@ assert_not_loaded(*heavy)
 skocc.metrics.auroc
 assert_not_loaded(*heavy)
 skocc.model_selection.classical_detectors
+skocc.plotting.RocCurveDisplay
 assert_not_loaded("torch", "torchvision")
 from skocc.__main__ import main
 
@@ -56,7 +58,7 @@ assert_not_loaded("torch", "torchvision")
 direct = skocc.feature_extraction.DirectFeatures()
 background = skocc.feature_extraction.BackgroundRemoval()
 skocc.DeepSVDD
-assert_not_loaded("torchvision", "pynndescent", "numba", "skimage", "cv2")
+assert_not_loaded("torchvision", "pynndescent", "numba", "skimage", "cv2", "matplotlib")
 
 import numpy as np
 import torch
@@ -75,6 +77,11 @@ assert_needs(
     lambda: skocc.ConvAE(base_channels=2, **short).fit(X), "or set augmentation=False"
 )
 assert_needs(lambda: direct.fit(X), 'pip install "skocc[direct]"')
+assert_needs(
+    lambda: skocc.plotting.RocCurveDisplay.from_predictions([1, -1], [1, 0]),
+    "no matplotlib here",
+    'pip install "skocc[plot]"',
+)
 assert_needs(lambda: background.fit(X), "no OpenCV here", "skocc[video]")
 skocc._ops.neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))
 assert_not_loaded("pynndescent", "numba")

@@ -17,6 +17,7 @@ import skocc.datasets
 import skocc.feature_extraction
 import skocc.metrics
 import skocc.model_selection
+import skocc.plotting
 
 ROOT = Path(__file__).parent.parent
 MODULES = [
@@ -26,6 +27,7 @@ MODULES = [
     skocc.feature_extraction,
     skocc.metrics,
     skocc.model_selection,
+    skocc.plotting,
 ]
 
 
