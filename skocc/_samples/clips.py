@@ -74,6 +74,11 @@ class Clips:
         """Return the lowest score of each video, from the scores of all clips."""
         return np.minimum.reduceat(scores, self._first_clips)
 
+    def mean_of_videos(self, values):
+        """Return the mean of each video, from the values (n_clips, d) of all clips."""
+        n_clips = np.bincount(self.videos)[:, np.newaxis]
+        return np.add.reduceat(values, self._first_clips) / n_clips
+
     def _load_frames(self, needed):
         """Return the frames at sorted indices, and load only those that are not kept."""
         kept_indices, kept_frames = self._kept

@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
+from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import Interval, StrOptions
@@ -38,7 +39,7 @@ _FREE_PARAMETERS = {
 }  # fmt: skip
 
 
-class ConvAE(AnomalyMapMixin, TrainedDetector):
+class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     """Convolutional autoencoder with heat maps: what it cannot reconstruct is anomalous.
 
     A small residual network learns to compress and to reconstruct normal images. It
@@ -458,6 +459,9 @@ class ConvAE(AnomalyMapMixin, TrainedDetector):
             return maps.float(), -self._image_errors(reconstruction, batch)
 
         return self._map(images, device, maps_and_scores)
+
+    def _embeddings(self, network, batch):
+        return network.reconstruct(in_channels(batch, network.n_channels))[1]
 
     def _map(self, images, device, function):
         """Join what a function of a batch, its reconstruction and its codes returns."""

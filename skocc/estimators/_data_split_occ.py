@@ -17,6 +17,7 @@ from skocc._base.constraints import (
     WEIGHT_DECAY,
 )
 from skocc._base.detector import Scores
+from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
@@ -42,7 +43,7 @@ from skocc.estimators._pretraining import pretrain
 from skocc.estimators._without_effect import DATA_SPLIT_OCC_RULES
 
 
-class DataSplitOCC(TrainedDetector):
+class DataSplitOCC(EmbeddingMixin, TrainedDetector):
     r"""Classifier of typical against atypical normal images: one class, split in two.
 
     An autoencoder learns to reconstruct normal images. The images that it reconstructs
@@ -258,8 +259,7 @@ class DataSplitOCC(TrainedDetector):
     ...     atypical_fraction=0.3, latent_dim=2, pretrain_n_epochs=20, n_epochs=20,
     ...     learning_rate=1e-3, random_state=0,
     ... )
-    >>> _ = detector.fit(images[:900][is_zero[:900]])
-    >>> scores = detector.score_samples(images[900:])
+    >>> scores = detector.fit(images[:900][is_zero[:900]]).score_samples(images[900:])
     >>> bool(roc_auc_score(is_zero[900:], scores) > 0.7)  # 0.918 +- 0.067, ten seeds
     True
     >>> int((~detector.typical_).sum())  # three tenths of 89, rounded up
@@ -487,7 +487,8 @@ class DataSplitOCC(TrainedDetector):
 
     def _fit(self, images, run):
         # A backbone that does not fit raises before anything is trained.
-        network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
+        new = self._networks().classifier
+        network = copy.deepcopy(self.network_) if run.is_warm else new(self.weights)
         if self.objective == "naive":
             self.autoencoder_ = self.reconstruction_similarity_ = self.latent_dim_ = None
             self.typical_ = np.ones(len(images), dtype=bool)
@@ -506,7 +507,6 @@ class DataSplitOCC(TrainedDetector):
         self.network_ = network.cpu().eval()
 
     def _check_parameters(self, n_samples):
-        """Raise a ValueError for what the samples or the other parameters do not allow."""
         check_integers("channels", self.channels)
         check_windows(self.reconstruction_metric, self.image_shape_)
         check_one_end(self.validation_fraction, self.weight_average)
@@ -522,9 +522,6 @@ class DataSplitOCC(TrainedDetector):
         if attribute == "autoencoder_":
             return networks.autoencoder(self.latent_dim_)
         return networks.with_distance(networks.classifier(weights=None))
-
-    def _new_network(self):
-        return self._networks().classifier(self.weights)
 
     def _networks(self):
         difference = self.difference if self.objective == "constrained" else None
@@ -594,6 +591,9 @@ class DataSplitOCC(TrainedDetector):
             network, batches, lambda batch: logits_and_sums(network, batch.to(dtype))
         )
         return Scores(-logits, spread_from_sums(sums, len(logits)))
+
+    def _embeddings(self, network, batch):
+        return network["extractor"](batch)
 
     def _auto_offset(self, train_scores):
         # A logit of 0 is a probability of one half.

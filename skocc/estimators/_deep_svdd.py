@@ -15,6 +15,7 @@ from skocc._base.constraints import (
     WEIGHT_DECAY,
 )
 from skocc._base.detector import Scores, check_finite
+from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
@@ -48,7 +49,7 @@ from skocc.estimators._spheres import (
 from skocc.estimators._without_effect import DEEP_SVDD_RULES
 
 
-class DeepSVDD(TrainedDetector):
+class DeepSVDD(EmbeddingMixin, TrainedDetector):
     """Deep one-class classifier: a sphere around normal images.
 
     A network maps images into a space in which the normal ones lie close to a fixed
@@ -421,6 +422,9 @@ class DeepSVDD(TrainedDetector):
     def _score(self, images, device):
         distances, spread = self._distances(images, device)
         return Scores(self._scores_from(distances), spread, distances)
+
+    def _embeddings(self, network, batch):
+        return network(batch)
 
     def _batches(self, images, device, **options):
         return ImageBatches(images, self.batch_size, device=device, **options)

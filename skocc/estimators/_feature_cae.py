@@ -11,6 +11,7 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
+from skocc._base.embeddings import EmbeddingMixin, mean_over_cells
 from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
@@ -30,7 +31,7 @@ from skocc.estimators._without_effect import FEATURE_CAE_RULES
 _BORDER = 3
 
 
-class FeatureCAE(AnomalyMapMixin, TrainedDetector):
+class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     r"""Autoencoder of pretrained features with heat maps: cells it cannot reconstruct.
 
     A frozen network, trained on ImageNet, describes each cell of a grid over the image by
@@ -478,6 +479,9 @@ class FeatureCAE(AnomalyMapMixin, TrainedDetector):
             return maps.squeeze(1).float(), -self._image_errors(cells)
 
         return self._map(source, device, maps_and_scores)
+
+    def _embed(self, images, device):
+        return self._map(images, device, lambda _, codes: mean_over_cells(codes))
 
     def _map(self, source, device, function):
         """Join what a function of the errors of cells (b, h, w), and codes, returns."""

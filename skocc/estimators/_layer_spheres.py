@@ -9,12 +9,14 @@ from sklearn.utils.validation import check_is_fitted
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores, check_finite
+from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.device import sample_without_values
+from skocc._engine.inference import map_batches
 from skocc._engine.training import milestone_schedule
 from skocc._nets.layer_encoder import LayerEncoder
 from skocc._nets.own import channels_first
@@ -30,7 +32,7 @@ from skocc.estimators._spheres import (
 )
 
 
-class LayerSpheres(TrainedDetector):
+class LayerSpheres(EmbeddingMixin, TrainedDetector):
     """Base class of detectors with a sphere in each of several layers.
 
     A class implements `_architecture`, `_build_network`, and where they differ `_patches`,
@@ -264,6 +266,18 @@ class LayerSpheres(TrainedDetector):
         )
         # One layer that differs is enough to rank by.
         return distances.reshape(len(images), patches.n_score_patches, -1), max(spreads)
+
+    def _embed(self, images, device):
+        """Return the features of all spheres side by side, means over the patches."""
+        network, patches = self._on_device(self.network_, device), self._patches()
+        dtype, n_patches = self._dtype(device), patches.n_score_patches
+        features = _features(network, patches, self.layers_)
+
+        def embeddings(batch):
+            z = torch.cat(features(batch.to(dtype)), dim=1)
+            return z.reshape(len(batch), n_patches, -1).mean(dim=1)
+
+        return map_batches(network, self._batches(images, n_patches, device), embeddings)
 
     def _scores_from(self, distances, spread, images):
         scores = self._lowest(self._layer_scores(distances).mean(axis=2), images)

@@ -469,6 +469,10 @@ class VideoMOCCA(LayerSpheres):
         error = reconstruction_loss(network.decoder(codes), batch)
         return features, self.reconstruction_weight * error
 
+    def _embed(self, images, device):
+        """Return means over the clips of each video."""
+        return images.mean_of_videos(super()._embed(images, device))
+
     def _lowest(self, scores, images):
         """Return the lowest of the scores (n, 1, ...) of each video's clips."""
         return images.lowest_of_videos(super()._lowest(scores, images))
