@@ -65,7 +65,10 @@ class AnomalyMapDisplay:
     >>> from skocc.plotting import AnomalyMapDisplay
     >>> textures = make_textures(12, size=64, random_state=0)
     >>> stained, masks = stain_defects(textures[10:], random_state=0)
-    >>> detector = ResNetKNN(weights=None, device="cpu", random_state=0).fit(textures[:10])
+    >>> detector = ResNetKNN(
+    ...     backbone="resnet18", weights=None, layers=("relu",), image_size=None,
+    ...     device="cpu", random_state=0,
+    ... ).fit(textures[:10])
     >>> display = AnomalyMapDisplay.from_estimator(detector, stained, masks=masks)
     >>> display.axes_.shape
     (2, 3)
