@@ -64,6 +64,7 @@ def test_reconstructions_have_the_size_of_the_image(in_shape, spatial_code):
 
 
 def test_features_are_not_negative_and_dropout_is_there():
+    torch.manual_seed(0)  # of some weights, all features are 0
     network = CompactAlexNet((1, 12, 9), latent_dim=7, widths=(3, 4, 5, 4, 3), dropout=0.5)
     features = network.eval()(torch.rand(4, 1, 12, 9))
     assert features.shape == (4, 7)
