@@ -68,7 +68,8 @@ def classical_detectors(
         Where the pipelines cache their fitted steps, as in
         :class:`~sklearn.pipeline.Pipeline`.
     random_state : int, RandomState or None, default=None
-        Of the isolation forest and the elliptic envelope. An int makes fits reproducible.
+        Of the isolation forest, the elliptic envelope, and PCA, which is randomized where
+        a number of components is asked for of many columns. An int makes fits reproducible.
 
     Returns
     -------
@@ -183,7 +184,7 @@ def classical_detectors(
         if scaling is not None:
             steps.append(("scaler", _SCALERS[scaling]()))
         if n_components is not None:
-            steps.append(("pca", PCA(n_components)))
+            steps.append(("pca", PCA(n_components, random_state=random_state)))
         return Pipeline([*steps, ("detector", detector)], memory=memory)
 
     detectors, grids = _detectors(random_state), _grids(n_samples)

@@ -29,7 +29,7 @@ FAMILIES = {
     "swin_t": ("features.3", "features.5"),
     "swin_v2_t": ("features.3", "features.5"),
     "vgg11": ("features.14", "features.19"),
-    "vgg11_bn": ("features.21", "features.27"),
+    "vgg11_bn": ("features.20", "features.27"),
     "vit_b_32": ("encoder.layers.encoder_layer_5", "encoder.layers.encoder_layer_8"),
     "wide_resnet50_2": ("layer2", "layer3"),
 }
