@@ -16,7 +16,7 @@ from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._base.renamed import RenamedParametersMixin
-from skocc._base.thresholds import TIE, below_ties
+from skocc._base.thresholds import ContaminationMixin
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
@@ -84,7 +84,12 @@ class Run:
 
 
 class BaseDetector(
-    RenamedParametersMixin, FittedMixin, CallbackSupportMixin, OutlierMixin, BaseEstimator
+    RenamedParametersMixin,
+    FittedMixin,
+    CallbackSupportMixin,
+    ContaminationMixin,
+    OutlierMixin,
+    BaseEstimator,
 ):
     """Base class of detectors: a subclass implements `_fit` and `_score`.
 
@@ -282,84 +287,6 @@ class BaseDetector(
         images = self._read(X, reset=False)
         return _plain(self._score(images, self._scoring_device()).scores)
 
-    def decision_function(self, X) -> np.ndarray:
-        """Return the score minus the threshold.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,), float64
-            ``score_samples(X) - offset_``; negative is an anomaly.
-        """
-        check_is_fitted(self)
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X) -> np.ndarray:
-        """Label images as normal or anomalous.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int
-            +1 for normal, -1 for anomalous. A score of NaN is an anomaly.
-        """
-        # NaN >= 0 is false, so a NaN score is an anomaly.
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
-    def set_contamination(self, contamination):
-        """Change the threshold of a fitted estimator without fitting again.
-
-        Parameters
-        ----------
-        contamination : float in (0, 0.5] or "auto"
-            Fraction of the training images that the new threshold labels as anomalous.
-            "auto" uses the rule of the method's paper, if there is one.
-
-        Returns
-        -------
-        self : estimator
-            With `contamination` and `offset_` changed.
-
-        Raises
-        ------
-        ValueError
-            `contamination` is out of range, or "auto" for a method that has no rule.
-
-        Warns
-        -----
-        UserWarning
-            `offset_` was not the threshold of `contamination` so far, but set by hand, such
-            as from :func:`~skocc.model_selection.find_threshold`. What that threshold
-            promised does not hold for the new one.
-        """
-        check_is_fitted(self)
-        previous, replaced = self.contamination, self.offset_
-        was_set_by_hand = not self._is_offset_of_contamination()
-        self.contamination = contamination
-        try:
-            self._validate_params()
-            self._set_offset()
-        except ValueError:
-            self.contamination = previous
-            raise
-        if was_set_by_hand:
-            warn(
-                "set_contamination replaces a threshold that was not that of contamination="
-                f"{previous!r}, but set by hand, and what it promised is gone. Got "
-                f"offset_={replaced:.6g}, and {self.offset_:.6g} from the training scores. "
-                f"Set offset_ = {replaced!r} to have it back, and use max_fpr in "
-                "find_threshold or ThresholdTuner to change the rate of false alarms."
-            )
-        return self
-
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
         # With `image_shape`, rows are flattened images.
@@ -400,26 +327,7 @@ class BaseDetector(
     def _set_offset(self):
         """Set `offset_` from `train_scores_`."""
         check_finite(self.train_scores_)
-        self.offset_ = self._offset_of_contamination()
-
-    def _offset_of_contamination(self):
-        """Return the threshold that `contamination` gives for `train_scores_`."""
-        if self.contamination == "auto":
-            offset = self._auto_offset(self.train_scores_)
-        else:
-            offset = np.percentile(self.train_scores_, 100 * self.contamination)
-        return below_ties(float(offset), self.train_scores_)
-
-    def _is_offset_of_contamination(self):
-        """Return whether `offset_` is the threshold of `contamination`, up to rounding."""
-        try:
-            self._validate_params()
-            expected = self._offset_of_contamination()
-        except ValueError:  # set_params has set what cannot be
-            return True
-        # Finer than the margin below ties, by which thresholds of held-out scores differ.
-        margin = 1e-3 * TIE * np.max(np.abs(self.train_scores_))
-        return abs(self.offset_ - expected) <= margin
+        super()._set_offset()
 
     def _set_collapsed(self, result):
         """Set `collapsed_`, and warn if the fitted network has collapsed."""

@@ -20,7 +20,7 @@ from skocc._base.private_sklearn import (
     fit_context,
     num_samples,
 )
-from skocc._base.thresholds import below_ties
+from skocc._base.thresholds import ContaminationMixin
 from skocc._samples.validation import warn_about_anomalies
 from skocc.model_selection import _scales
 from skocc.model_selection._indexing import take
@@ -46,7 +46,9 @@ def _some_part_has_maps(ensemble):
     return any(has_maps(part) for part in parts)
 
 
-class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseComposition):
+class DetectorEnsemble(
+    FittedMixin, MetaEstimatorMixin, ContaminationMixin, OutlierMixin, BaseComposition
+):
     """Average the scores of many detectors: seeds, methods, layers, sizes.
 
     Each detector is fitted on the same images. Its scores are brought to a scale that its
@@ -281,36 +283,6 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
         check_is_fitted(self)
         return self._combined([part.score_samples(X) for part in self.estimators_])
 
-    def decision_function(self, X):
-        """Return the score minus the threshold.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,), float64
-            ``score_samples(X) - offset_``; negative is an outlier.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Label images as normal or anomalous.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int
-            +1 for normal, -1 for anomalous. A score of NaN is an anomaly.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
-
     @available_if(_some_part_has_maps)
     def anomaly_map(self, X, *, size="input", return_scores=False):
         """Score every pixel by the parts that can: higher is more anomalous.
@@ -356,35 +328,6 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
             part_scores.append(scores)
         maps = self._combined_maps(scaled)
         return (maps, self._combined(part_scores)) if return_scores else maps
-
-    def set_contamination(self, contamination):
-        """Change the threshold of a fitted ensemble without fitting again.
-
-        Parameters
-        ----------
-        contamination : float in (0, 0.5]
-            Fraction of the training images that the new threshold labels as anomalous.
-
-        Returns
-        -------
-        self : DetectorEnsemble
-            With `contamination` and `offset_` changed.
-
-        Raises
-        ------
-        ValueError
-            `contamination` is out of range.
-        """
-        check_is_fitted(self)
-        previous = self.contamination
-        self.contamination = contamination
-        try:
-            self._validate_params()
-        except ValueError:
-            self.contamination = previous
-            raise
-        self._set_offset()
-        return self
 
     @property
     def n_features_in_(self):
@@ -481,11 +424,6 @@ class DetectorEnsemble(FittedMixin, MetaEstimatorMixin, OutlierMixin, BaseCompos
                 )
             ]
             return _COMBINE[self.combine](scaled, axis=0)
-
-    def _set_offset(self):
-        """Set `offset_` from `train_scores_`."""
-        offset = np.percentile(self.train_scores_, 100 * self.contamination)
-        self.offset_ = below_ties(float(offset), self.train_scores_)
 
 
 def _is_part(part):

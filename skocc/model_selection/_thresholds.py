@@ -23,6 +23,7 @@ from skocc._base.private_sklearn import (
     num_samples,
 )
 from skocc._base.renamed import RenamedParametersMixin
+from skocc._base.thresholds import OffsetMixin
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import marked_or_warned
 from skocc.model_selection._calibration import (
@@ -45,7 +46,12 @@ from skocc.model_selection._maps import anomaly_map_of, gives_maps, last_step
 
 
 class ThresholdTuner(
-    RenamedParametersMixin, DocLinkMixin, MetaEstimatorMixin, OutlierMixin, BaseEstimator
+    RenamedParametersMixin,
+    DocLinkMixin,
+    MetaEstimatorMixin,
+    OffsetMixin,
+    OutlierMixin,
+    BaseEstimator,
 ):
     r"""Give any detector a threshold, and p-values, from images it was not trained on.
 
@@ -338,36 +344,6 @@ class ThresholdTuner(
         scores = [detector.score_samples(X) for detector in self.estimators_]
         scores = np.stack(scores, axis=1).astype(np.float64)
         return pooled_scores(scores, self.calibration_scores_, self.calibration_folds_)
-
-    def decision_function(self, X):
-        """Signed score: the score minus the threshold.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        decision : ndarray of shape (n_samples,)
-            ``score_samples(X) - offset_``; negative is an anomaly.
-        """
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X):
-        """Label images as normal or anomalous.
-
-        Parameters
-        ----------
-        X : images, rows or paths
-            As in `fit`.
-
-        Returns
-        -------
-        labels : ndarray of shape (n_samples,), int
-            +1 for normal, -1 for anomalous. A score of NaN is an anomaly.
-        """
-        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def p_values(self, X):
         """Compute conformal p-values of images from the held-out normal ones.

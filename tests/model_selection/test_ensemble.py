@@ -239,6 +239,9 @@ def test_threshold():
     with pytest.raises(ValueError, match="contamination"):
         ensemble.set_contamination(0.7)
     assert (ensemble.contamination, ensemble.offset_) == (0.05, offset)
+    ensemble.offset_ = offset - 1  # such as from find_threshold
+    with pytest.warns(UserWarning, match=r"set by hand, and what it promised is gone"):
+        ensemble.set_contamination(0.2)
 
 
 def test_a_score_of_nan_is_an_anomaly():
