@@ -77,7 +77,7 @@ ROOMS = {
     ),
     "plotting/": (
         "what users look at: displays, drawn by matplotlib",
-        {"_samples", "model_selection"},
+        {"_samples", "metrics", "model_selection"},
         {"torch", "torchvision", "PIL"},
     ),
     "_persistence.py": (

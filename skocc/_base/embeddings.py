@@ -15,9 +15,9 @@ from skocc._engine.inference import map_batches
 class EmbeddingMixin:
     """Mixin for detectors whose network embeds images.
 
-    The detector implements ``_embeddings(network, batch)``, which returns the embeddings of
-    a batch: vectors (b, d), or maps (b, d, h, w), which are averaged over their cells; or
-    else ``_embed(images, device)``, which returns those of an image source.
+    The detector implements ``_embeddings(network, batch)``, which returns the embeddings
+    (b, d) of a batch, or else ``_embed(images, device)``, which returns those of an image
+    source.
     """
 
     batch_size: int
@@ -62,10 +62,5 @@ class EmbeddingMixin:
         return map_batches(
             network,
             batches,
-            lambda batch: mean_over_cells(self._embeddings(network, batch.to(dtype))),
+            lambda batch: self._embeddings(network, batch.to(dtype)),
         )
-
-
-def mean_over_cells(codes: torch.Tensor) -> torch.Tensor:
-    """Return vectors (b, d) as they are, and maps (b, d, h, w) averaged over h and w."""
-    return codes if codes.ndim == 2 else codes.flatten(2).mean(dim=2)

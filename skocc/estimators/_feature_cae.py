@@ -11,7 +11,7 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
-from skocc._base.embeddings import EmbeddingMixin, mean_over_cells
+from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, borders
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
@@ -481,7 +481,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         return self._map(source, device, maps_and_scores)
 
     def _embed(self, images, device):
-        return self._map(images, device, lambda _, codes: mean_over_cells(codes))
+        return self._map(images, device, lambda _, codes: codes)
 
     def _map(self, source, device, function):
         """Join what a function of the errors of cells (b, h, w), and codes, returns."""

@@ -81,7 +81,7 @@ def _checked_mask(mask, shape, index):
     name = f"mask {index}"
     if is_file and isinstance(mask, str | os.PathLike):
         name += f", the file {os.fspath(mask)!r},"
-    array = _read_mask(mask, index) if is_file else as_array("masks", mask)
+    array = read_mask(mask, index) if is_file else as_array("masks", mask)
     if array.shape != shape:
         raise ValueError(
             f"A mask must have the shape of its map. Got {array.shape} for {name} and "
@@ -104,7 +104,7 @@ def _is_file(item):
     return isinstance(item, ImageFile)
 
 
-def _read_mask(item, index):
+def read_mask(item, index):
     """Return the gray levels (H, W) of a mask in a file."""
     from skocc._samples.sources import read_image
 

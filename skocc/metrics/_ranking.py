@@ -308,5 +308,13 @@ def _rank(y_true, y_score):
             f"can be ranked. Got {given} in {len(y_true)} samples. Validate on both."
         )
     # Ranks, because scikit-learn's curves reject infinite scores.
-    y_score = np.where(np.isnan(y_score), -np.inf, y_score)
-    return y_true == -1, -np.unique(y_score, return_inverse=True)[1]
+    return y_true == -1, anomaly_ranks(y_score)
+
+
+def anomaly_ranks(scores):
+    """Return ranks (n,), higher for more anomalous samples, equal for equal scores.
+
+    Infinite scores are ranked as well. NaN counts as -inf, an anomaly.
+    """
+    lowest_first = np.where(np.isnan(scores), -np.inf, scores)
+    return -np.unique(lowest_first, return_inverse=True)[1]

@@ -2,8 +2,9 @@
 
 from sklearn import metrics
 
+from skocc.metrics._ranking import anomaly_ranks
 from skocc.plotting._axes import one_axes
-from skocc.plotting._inputs import anomaly_ranks, is_anomaly, name_of
+from skocc.plotting._inputs import as_scores, is_anomaly, name_of
 
 
 class _CurveDisplay:
@@ -89,7 +90,7 @@ class _CurveDisplay:
         ImportError
             matplotlib is not installed.
         """
-        ranks = anomaly_ranks(y_score)
+        ranks = anomaly_ranks(as_scores(y_score))
         display = cls._of_ranks(is_anomaly(y_true, ranks), ranks, name)
         return display.plot(ax, plot_chance_level=plot_chance_level, **kwargs)
 

@@ -29,16 +29,6 @@ def as_scores(scores):
     return as_array("scores", scores, np.float64, read=column_or_1d)
 
 
-def anomaly_ranks(scores):
-    """Return ranks, higher for more anomalous samples, as metrics rank scores.
-
-    Curves of scikit-learn reject infinite scores. NaN counts as -inf, an anomaly.
-    """
-    scores = as_scores(scores)
-    lowest_first = np.where(np.isnan(scores), -np.inf, scores)
-    return -np.unique(lowest_first, return_inverse=True)[1]
-
-
 def is_anomaly(y, scores):
     """Return which samples are anomalies, and check that there are both kinds.
 

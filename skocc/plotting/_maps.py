@@ -3,7 +3,8 @@
 import numpy as np
 
 from skocc._samples.arrays import as_array
-from skocc._samples.sources import ImageFile, read_image
+from skocc._samples.sources import ImageFile
+from skocc.metrics._inputs import read_mask
 from skocc.model_selection._maps import anomaly_map_of
 from skocc.plotting._axes import axes_grid
 from skocc.plotting._inputs import inner_detector, read_pictures, show_picture
@@ -292,7 +293,7 @@ def _read_mask(mask, index):
     if mask is None:
         return None
     if isinstance(mask, ImageFile):
-        return read_image(mask, index, n_channels=1)[:, :, 0]
+        return read_mask(mask, index)
     mask = as_array("masks", mask)
     if mask.ndim != 2:
         raise ValueError(
