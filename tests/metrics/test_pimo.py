@@ -1,3 +1,5 @@
+import inspect
+
 import numpy as np
 import pytest
 from scipy.integrate import trapezoid
@@ -131,3 +133,7 @@ def test_perfect_random_and_nan():
 def test_errors(masks, arguments, message):
     with pytest.raises(ValueError, match=message):
         aupimo(masks, np.zeros((2, 3, 3)), **arguments)
+
+
+def test_the_range_of_the_paper_is_the_default():
+    assert inspect.signature(aupimo).parameters["fpr_range"].default == (1e-5, 1e-4)
