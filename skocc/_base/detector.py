@@ -31,12 +31,31 @@ class CollapseWarning(UserWarning):
     """The fitted network gives (nearly) the same output for every training image.
 
     A network that ignores its input minimizes a one-class objective. Such a network cannot
-    rank images, however small its loss is.
+    rank images, however small its loss is. Read more in the :ref:`User Guide <deep_svdd>`.
+
+    Examples
+    --------
+    Identical images leave nothing to learn. A program that fits many detectors makes the
+    warning an error, and goes on with the next:
+
+    >>> import warnings
+    >>> import numpy as np
+    >>> from skocc import CollapseWarning, DeepSVDD
+    >>> images = np.full((20, 8, 8), 0.5)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", CollapseWarning)
+    ...     try:
+    ...         DeepSVDD(pretrain_n_epochs=1, n_epochs=1, random_state=0).fit(images)
+    ...     except CollapseWarning:
+    ...         print("collapsed")
+    collapsed
     """
 
 
 class Scores(NamedTuple):
     """Scores of images, and the evidence of whether the network has collapsed.
+
+    Read more in the :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -47,6 +66,14 @@ class Scores(NamedTuple):
         of the features. Only training images need it.
     values : ndarray of shape (n,), default=None
         The scores before a constant is added. None means that nothing is added.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.base import Scores
+    >>> scores, spread, values = Scores(np.array([-0.5, -2.0]), spread=0.4)
+    >>> scores, spread
+    (array([-0.5, -2. ]), 0.4)
     """
 
     scores: np.ndarray
@@ -57,6 +84,8 @@ class Scores(NamedTuple):
 @dataclass
 class Run:
     """One call of `fit`.
+
+    Read more in the :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -73,6 +102,27 @@ class Run:
     scores : Scores or None
         Scores of the training images, if `_fit` has computed them. If None, `fit` computes
         them.
+
+    Examples
+    --------
+    Random numbers of a fit come from the generator of its run, which `random_state` seeds:
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from skocc.base import BaseDetector, ImageBatches, Run, Scores
+    >>> class RandomDirection(BaseDetector):
+    ...     def _fit(self, images, run: Run):
+    ...         self.direction_ = torch.randn(64, generator=run.generator)
+    ...
+    ...     def _score(self, images, device):
+    ...         batches = ImageBatches(images, self.batch_size, device=device)
+    ...         direction = self.direction_.to(device)
+    ...         scores = [(batch.flatten(1) @ direction).cpu() for batch in batches]
+    ...         return Scores(np.concatenate(scores))
+    >>> images = np.random.default_rng(0).random((20, 8, 8))
+    >>> first, second = (RandomDirection(random_state=0).fit(images) for _ in range(2))
+    >>> bool((first.direction_ == second.direction_).all())
+    True
     """
 
     device: torch.device
@@ -95,7 +145,8 @@ class BaseDetector(
 
     It reads X, and gives `fit`, `score_samples`, `decision_function`, `predict`,
     thresholds, seeds, callbacks, and the rollback of a failed fit. For a method that trains
-    one network, `NetworkDetector` does the rest as well.
+    one network, `NetworkDetector` does the rest as well. Read more in the :ref:`User Guide
+    <own_method>`.
 
     .. versionadded:: 0.1
 

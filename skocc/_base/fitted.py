@@ -12,7 +12,8 @@ from skocc._samples.warnings import warn
 class Fitted(NamedTuple):
     """Declaration of an attribute that `fit` sets.
 
-    A model file may contain only attributes that its class declares.
+    A model file may contain only attributes that its class declares. Read more in the
+    :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -33,6 +34,19 @@ class Fitted(NamedTuple):
         Whether an array of floats must be finite.
     optional, nullable : bool, default=False
         Whether the attribute may be missing, or None.
+
+    Examples
+    --------
+    A detector whose `_fit` sets ``mean_``, the mean of the training images:
+
+    >>> from skocc.base import BaseDetector, Fitted
+    >>> class MeanImage(BaseDetector):
+    ...     _fitted_attributes = {
+    ...         **BaseDetector._fitted_attributes,
+    ...         "mean_": Fitted("float32", ("C", "H", "W")),
+    ...     }
+    >>> MeanImage._fitted_attributes["mean_"].axes
+    ('C', 'H', 'W')
     """
 
     kind: str

@@ -21,7 +21,8 @@ def predict_table(
     """Score files, and return a table with a row for each.
 
     The files are scored in batches, and one that cannot be read costs no other its score.
-    Nothing is written to disk; the table has ``to_csv``. Needs pandas.
+    Nothing is written to disk; the table has ``to_csv``. Needs pandas. Read more in the
+    :ref:`User Guide <command_line>`.
 
     .. versionadded:: 0.1
 

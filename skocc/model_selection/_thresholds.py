@@ -58,8 +58,8 @@ class ThresholdTuner(
     Fits a clone of the detector on a part of the normal images, and sets the threshold from
     the scores of the others by `rule`. A conformal threshold bounds the rate of false
     alarms by `max_fpr`. With folds (`cv`) every image is held out once, so that few images
-    suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`, and of what is
-    promised in :doc:`/guide/promises`.
+    suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`. What is
+    promised is in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 
