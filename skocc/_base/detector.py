@@ -98,7 +98,7 @@ class Run:
     source : image source
         The images as they were read.
     callbacks : FitCallbacks
-        scikit-learn's callbacks, if there are any.
+        The callbacks of scikit-learn, if there are any.
     scores : Scores or None
         Scores of the training images, if `_fit` has computed them. If None, `fit` computes
         them.
@@ -298,6 +298,7 @@ class BaseDetector(
         Returns
         -------
         self : estimator
+            Fitted estimator.
         """
         callbacks = FitCallbacks(self, X, y)
         with unchanged_on_error(self):
@@ -333,6 +334,7 @@ class BaseDetector(
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
+            Higher is more normal.
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)

@@ -201,6 +201,7 @@ class NetworkDetector(TrainedDetector):
         Returns
         -------
         loss : scalar Tensor
+            With its graph, for torch to go back through.
         """
         raise NotImplementedError(_missing(self, "loss"))
 
@@ -217,6 +218,7 @@ class NetworkDetector(TrainedDetector):
         Returns
         -------
         scores : Tensor of shape (b,)
+            Higher is more normal.
         """
         raise NotImplementedError(_missing(self, "sample_scores"))
 

@@ -42,6 +42,7 @@ class TrainedDetector(BaseDetector):
         Returns
         -------
         optimizer : torch.optim.Optimizer
+            A new one, of these parameters.
         """
         return adam(parameters, learning_rate, weight_decay)
 

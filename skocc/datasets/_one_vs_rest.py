@@ -68,6 +68,8 @@ def one_vs_rest(
     Returns
     -------
     problem : Bunch
+        The images, as arrays where arrays came in, and their labels:
+
         train_images : array or list
             Normal images, to fit on.
         test_images : array or list, of length n_test

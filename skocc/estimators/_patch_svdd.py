@@ -387,7 +387,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         return super().score_samples(X)
 
     def bank_bytes(self, n_images: int, image_size: tuple[int, int]) -> int:
-        """Bytes of the features of all patches, to be known before fitting.
+        """Return the bytes of the features of all patches, to be known before fitting.
 
         Parameters
         ----------

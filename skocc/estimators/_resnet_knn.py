@@ -375,7 +375,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def bank_bytes(
         self, n_images: int, image_size: int | tuple[int, int] | None = None
     ) -> int:
-        """Bytes of the features of all cells, to be known before fitting.
+        """Return the bytes of the features of all cells, to be known before fitting.
 
         Parameters
         ----------

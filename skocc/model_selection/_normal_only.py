@@ -103,7 +103,7 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     def decision_function(self, X):
-        """Signed score of the detector.
+        """Return the signed scores of the detector.
 
         Parameters
         ----------
@@ -120,7 +120,7 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @available_if(estimator_has("score_samples"))
     def score_samples(self, X):
-        """Score of the detector.
+        """Return the scores of the detector.
 
         Parameters
         ----------
@@ -157,7 +157,7 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return anomaly_map_of(self.estimator_, X, **options)
 
     def predict(self, X):
-        """Labels of the detector.
+        """Label samples by the detector.
 
         Parameters
         ----------
