@@ -1,0 +1,272 @@
+import io
+import logging
+import multiprocessing
+import threading
+import time
+import warnings
+from types import SimpleNamespace
+
+import pytest
+
+from skocc._samples import progress
+from skocc._samples.log import logger
+from skocc._samples.progress import Silent, progress_bar, shown, track, waiting
+
+
+begin_pause = progress._begin_pause
+
+
+class Terminal(io.StringIO):
+    """A stream that says that it is a terminal."""
+
+    def isatty(self):
+        return True
+
+
+def stderr_is(stream, monkeypatch):
+    """Give the bars a stream; pytest sets that of the process after the fixtures."""
+    monkeypatch.setattr(progress, "sys", SimpleNamespace(stderr=stream))
+    return stream
+
+
+@pytest.fixture
+def at_once(monkeypatch):
+    """Bars that appear at once, and are drawn again after milliseconds; none in pauses."""
+    monkeypatch.setattr(progress, "_begin_pause", lambda: None)
+    monkeypatch.setattr(progress, "_DELAY", 0)
+    monkeypatch.setattr(progress, "_INTERVAL", 0.005)
+
+
+@pytest.fixture
+def terminal(monkeypatch, at_once):
+    return stderr_is(Terminal(), monkeypatch)
+
+
+@pytest.fixture
+def file(monkeypatch, at_once):
+    return stderr_is(io.StringIO(), monkeypatch)
+
+
+def wait_for(text, stream):
+    """Wait until the thread that draws has written a text."""
+    end = time.monotonic() + 30
+    while text not in stream.getvalue():
+        assert time.monotonic() < end, stream.getvalue()
+        time.sleep(0.001)
+
+
+def test_nothing_is_shown_unless_asked_for(terminal):
+    assert [*track("ab", "letters")] == ["a", "b"]
+    with shown("Net", 0):
+        assert type(progress_bar("scores", 3)) is Silent
+    with shown("Net", 1):
+        assert type(progress_bar("scores", 3)) is progress.Bar
+    assert type(progress_bar("scores", 3)) is Silent
+    assert terminal.getvalue() == ""
+
+
+def test_a_short_stage_shows_nothing(monkeypatch):
+    terminal = stderr_is(Terminal(), monkeypatch)
+    with shown("Net", 1):
+        assert [*track("ab", "letters")] == ["a", "b"]
+    assert terminal.getvalue() == ""
+    assert not [t for t in threading.enumerate() if "_draw" in t.name]
+
+
+def test_a_terminal_shows_one_line_that_is_drawn_again(terminal):
+    with shown("Net", True), progress_bar("training", 4) as bar:
+        wait_for("Net: training:   0%", terminal)
+        bar.update()
+        bar.tell(loss="0.5")
+        wait_for("1/4 [", terminal)
+        wait_for("loss=0.5", terminal)
+        bar.update(3)
+    text = terminal.getvalue()
+    assert text.count("\n") == 1
+    assert text.endswith("\n")
+    last = text.split("\r")[-1]
+    assert last.startswith("Net: training: 100%")
+    assert "4/4 [00:00<00:00" in last
+    assert "batch/s, loss=0.5]" in last
+
+
+def test_elsewhere_each_state_is_a_line(file):
+    with shown("Net", 1):
+        for item in track([10, 20, 30], "scores"):
+            wait_for("Net: scores: 0% (0 of 3), 00:00 passed, ? left\n", file)
+            assert item
+    lines = file.getvalue().splitlines()
+    assert len(lines) == 2
+    assert lines[1] == "Net: scores: 100% (3 of 3), 00:00 passed, 00:00 left"
+    assert "\r" not in file.getvalue()
+
+
+def test_a_step_without_length_shows_its_time(terminal):
+    with shown("Net", 1), waiting("graph"):
+        wait_for("Net: graph: 00:00", terminal)
+    assert terminal.getvalue().count("\n") == 1
+
+
+def test_a_line_without_length(file):
+    with shown("Net", 1):
+        assert [*track(iter("ab"), "letters")] == ["a", "b"]
+        with waiting("graph"):
+            wait_for("Net: graph: 00:00 passed\n", file)
+
+
+def test_the_time_is_that_since_the_beginning(terminal, monkeypatch):
+    """The bar is made later than its stage begins."""
+    before = time.time() - 60
+    with shown("Net", 1):
+        bar = progress_bar("training", 4)
+        with monkeypatch.context() as patch:
+            patch.setattr(progress.time, "time", lambda: before)
+            bar.__enter__()
+        bar.update(3)
+        wait_for("3/4 [01:0", terminal)
+        wait_for("<00:20", terminal)
+        bar.__exit__(None, None, None)
+
+
+def test_the_time_between_two_stages_is_shown_and_leaves_no_line(terminal, monkeypatch):
+    monkeypatch.setattr(progress, "_begin_pause", begin_pause)
+    with shown("Net", 1):
+        wait_for("Net: preparation: 00:00", terminal)
+        with progress_bar("training", 1) as bar:
+            wait_for("Net: training", terminal)
+            bar.update()
+            n_before = len(terminal.getvalue())
+        end = time.monotonic() + 30
+        while "preparation" not in terminal.getvalue()[n_before:]:
+            assert time.monotonic() < end
+            time.sleep(0.001)
+    assert progress._shown.pause is None
+    assert terminal.getvalue().count("\n") == 1
+    assert terminal.getvalue().split("\r")[-2].strip() == ""
+
+
+def test_one_level_within_another(terminal):
+    with shown("Net", 1), progress_bar("training", 2) as outer:
+        wait_for("Net: training", terminal)
+        outer.update(2)
+        with progress_bar("held-out images", 5) as inner:
+            wait_for("Net: held-out images", terminal)
+            assert type(progress_bar("third level", 1)) is Silent
+            inner.update()
+        n_before = len(terminal.getvalue())
+    # The inner bar is gone, and the outer one remains.
+    assert "held-out" not in terminal.getvalue()[n_before:]
+    assert terminal.getvalue().split("\r")[-1].startswith("Net: training: 100%")
+
+
+def test_no_second_level_without_a_terminal(file):
+    with shown("Net", 1), progress_bar("training", 2):
+        with progress_bar("held-out images", 5):
+            pass
+        wait_for("Net: training", file)
+    assert "held-out" not in file.getvalue()
+
+
+def test_no_second_level_if_the_caller_wants_one_bar(terminal):
+    class Detector:
+        verbose = 1
+
+    one_bar = shown("score", 1, inner=False)
+    with one_bar, progress_bar("files", 2), progress.stages_of(Detector()):
+        assert type(progress_bar("scores", 2)) is Silent
+    with progress.stages_of(Detector()):
+        assert type(progress_bar("scores", 2)) is progress.Bar
+    with progress.stages_of(object()):
+        assert type(progress_bar("scores", 2)) is Silent
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_an_error_ends_the_bar_where_it_is(terminal, error):
+    def fail(item):
+        wait_for("Net: scores", terminal)
+        if item == 1:
+            raise error
+
+    with pytest.raises(error), shown("Net", 1):
+        [*map(fail, track(range(4), "scores"))]
+    text = terminal.getvalue()
+    assert text.split("\r")[-1].startswith("Net: scores:  25%")
+    assert text.endswith("\n")
+    assert (progress._shown.name, progress._shown.n_bars) == (None, 0)
+    assert not progress._drawn
+
+
+def test_a_loop_that_is_left_ends_the_bar(terminal):
+    with shown("Net", 1):
+        items = track(range(4), "scores")
+        next(items)
+        items.close()
+    assert progress._shown.n_bars == 0
+
+
+def test_a_stage_that_ends_early_is_complete(file):
+    with shown("Net", 1), progress_bar("training", 100) as bar:
+        wait_for("(0 of 100)", file)
+        bar.update(20)
+    assert "100% (20 of 20)" in file.getvalue()
+
+
+def test_steps_that_were_done_before_do_not_count_as_fast(file):
+    with shown("Net", 1), progress_bar("training", 4, n_done=3):
+        wait_for("75% (3 of 4), 00:00 passed, ? left", file)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_closed_stream_does_not_stop_the_work(terminal):
+    terminal.close()
+    with shown("Net", 1):
+        assert [*track("ab", "letters")] == ["a", "b"]
+
+
+def test_without_stderr_there_are_no_bars(monkeypatch):
+    stderr_is(None, monkeypatch)
+    with shown("Net", 1):
+        assert [*track("ab", "letters")] == ["a", "b"]
+
+
+def test_another_thread_shows_its_own_stages(terminal):
+    kinds = []
+    with shown("Net", 1), progress_bar("training", 2):
+        thread = threading.Thread(target=lambda: kinds.append(progress_bar("scores", 1)))
+        thread.start()
+        thread.join()
+    assert type(kinds[0]) is Silent
+
+
+def test_a_worker_writes_lines(terminal, monkeypatch):
+    assert progress._is_terminal(terminal)
+    monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-1")
+    assert not progress._is_terminal(terminal)
+
+
+def test_the_log_is_written_on_lines_of_its_own(terminal):
+    handler = logging.StreamHandler(terminal)
+    logger.addHandler(handler)
+    try:
+        with shown("Net", 1), progress_bar("training", 2):
+            wait_for("Net: training", terminal)
+            logger.warning("a record")
+            n_before = len(terminal.getvalue())
+            wait_for("Net: training", io.StringIO(terminal.getvalue()))
+    finally:
+        logger.removeHandler(handler)
+    line = terminal.getvalue()[:n_before].split("\r")[-1]
+    assert line == "a record\n"
+
+
+def test_notebooks_without_widgets_are_not_told_so(monkeypatch):
+    """tqdm warns there on import, which is no news for those who use skocc."""
+    warned = []
+    progress._tqdm.cache_clear()
+    try:
+        with warnings.catch_warnings(record=True) as warned:
+            warnings.simplefilter("always")
+            progress._tqdm()
+    finally:
+        progress._tqdm.cache_clear()
+    assert not warned
