@@ -12,7 +12,6 @@ from skocc._samples import progress
 from skocc._samples.log import logger
 from skocc._samples.progress import Silent, progress_bar, shown, track, waiting
 
-
 begin_pause = progress._begin_pause
 
 
