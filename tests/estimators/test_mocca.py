@@ -417,7 +417,7 @@ def test_rows_are_no_images(params, message, rows):
 
 def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
     quick(MOCCA, verbose=1).fit(digits[0])
-    stages = {"contrast", "first filters", "autoencoder", "centers", "training", "scores"}
+    stages = {"contrast", "autoencoder", "centers", "training", "scores"}
     assert progress_labels == {f"MOCCA: {stage}" for stage in stages}
 
 
