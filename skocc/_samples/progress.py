@@ -9,6 +9,7 @@ raises in the main thread, never interrupts a half-written line.
 import contextvars
 import logging
 import multiprocessing
+import os
 import sys
 import threading
 import time
@@ -26,6 +27,9 @@ _DELAY, _INTERVAL, _LINE_INTERVAL = 2.0, 0.25, 30.0
 # Seconds that a stage waits for its last state to be drawn: a terminal that takes no more
 # text must not stop a fit.
 _PATIENCE = 5.0
+# Size of a terminal that does not say what it has; to tqdm, zero rows and columns leave
+# no room for a bar.
+_DEFAULT_SIZE = {"ncols": 80, "nrows": 20}
 _LINE = (
     "{desc}: {percentage:.0f}% ({n_fmt} of {total_fmt}), {elapsed} passed, {remaining} left"
     "{postfix}"
@@ -223,7 +227,7 @@ class Bar(Silent):
     def _make(self):
         """Return a bar of tqdm, or None, and the seconds between two of its states."""
         tqdm, is_widget = _tqdm()
-        options, interval = {"dynamic_ncols": True}, _INTERVAL
+        options, interval = _width(self._stream), _INTERVAL
         if self._total is None:
             options["bar_format"] = "{desc}: {elapsed}"
         if not is_widget:
@@ -344,6 +348,15 @@ def clear_bars() -> None:
     """Clear the bars on the screen. They are soon drawn again, below what is written."""
     for bar in [*_drawn]:
         bar.clear()
+
+
+def _width(stream):
+    """Return the option for the width of a bar, also of a terminal that has no size."""
+    try:
+        has_size = os.get_terminal_size(stream.fileno()).columns > 0
+    except (AttributeError, OSError, ValueError):
+        has_size = True  # tqdm knows what to do with other streams
+    return {"dynamic_ncols": True} if has_size else _DEFAULT_SIZE
 
 
 class _BarsCleared(logging.Filter):

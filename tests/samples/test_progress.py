@@ -1,6 +1,7 @@
 import io
 import logging
 import multiprocessing
+import os
 import threading
 import time
 import warnings
@@ -241,6 +242,22 @@ def test_a_worker_writes_lines(terminal, monkeypatch):
     assert progress._is_terminal(terminal)
     monkeypatch.setattr(multiprocessing.current_process(), "_name", "LokyProcess-1")
     assert not progress._is_terminal(terminal)
+
+
+def test_a_terminal_without_size_has_bars(monkeypatch, at_once):
+    """As in a container or under a program that records a session."""
+    pty = pytest.importorskip("pty")  # not on Windows
+    leader, follower = pty.openpty()  # of 0 columns
+    try:
+        with os.fdopen(follower, "w") as stream, shown("Net", 1):
+            monkeypatch.setattr("sys.stderr", stream)
+            with progress_bar("training", 2):
+                text = os.read(leader, 1000).decode()
+                while "Net: training" not in text:
+                    text += os.read(leader, 1000).decode()
+    finally:
+        os.close(leader)
+    assert "0/2" in text
 
 
 def test_the_log_is_written_on_lines_of_its_own(terminal):
