@@ -28,12 +28,7 @@ def one_thread():
 def progress_labels(monkeypatch):
     """Set of the labels of all progress bars, also of those of short stages."""
     labels = set()
-
-    def note(bar):
-        if not bar._label.endswith(": preparation"):  # the time between two stages
-            labels.add(bar._label)
-
-    monkeypatch.setattr(progress.Bar, "_draw", note)
+    monkeypatch.setattr(progress.Bar, "_make", lambda bar, _: labels.add(bar.label))
     return labels
 
 

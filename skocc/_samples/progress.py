@@ -1,41 +1,33 @@
 """Progress of long stages: what is being done, how far it is, how much time is left.
 
 This is the only file that uses tqdm. An estimator whose `verbose` is set shows its stages,
-and a stage is shown once it has taken two seconds. A thread draws the bar: the time goes on
-while a batch, or a step that cannot say how far it is, takes long, and Ctrl-C, which Python
-raises in the main thread, never interrupts a half-written line.
+and a stage is shown once it has taken two seconds.
 """
 
-import contextvars
 import logging
 import multiprocessing
 import os
 import sys
 import threading
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from functools import cache, wraps
 from typing import TypeVar, cast
 
 from skocc._samples.log import logger
 
-# Seconds until a bar appears, so that short stages do not flicker; then between two states
-# of a bar, and between two lines where there is no terminal.
-_DELAY, _INTERVAL, _LINE_INTERVAL = 2.0, 0.25, 30.0
-# Seconds that a stage waits for its last state to be drawn: a terminal that takes no more
-# text must not stop a fit.
-_PATIENCE = 5.0
-# Size of a terminal that does not say what it has; to tqdm, zero rows and columns leave
-# no room for a bar.
-_DEFAULT_SIZE = {"ncols": 80, "nrows": 20}
+# Seconds until a bar appears, so that short stages do not flicker, and between two lines
+# where there is no terminal.
+_DELAY, _LINE_INTERVAL = 2.0, 30.0
 _LINE = (
     "{desc}: {percentage:.0f}% ({n_fmt} of {total_fmt}), {elapsed} passed, {remaining} left"
     "{postfix}"
 )
+_LINE_OF_TIME = "{desc}: {elapsed} passed"
+# Of a terminal that does not say how large it is.
+_DEFAULT_SIZE = {"ncols": 80, "nrows": 20}
 _Function = TypeVar("_Function", bound=Callable)
-_LINE_WITHOUT_TOTAL = "{desc}: {elapsed} passed"
 
 
 class _Shown(threading.local):
@@ -47,13 +39,10 @@ class _Shown(threading.local):
         Name before that of a stage. None: stages are not shown.
     n_bars, n_levels : int
         Number of its bars, and how many it may have, one within the other.
-    pause : Bar or None
-        Bar of the time between two stages.
     """
 
     name: str | None = None
     n_bars, n_levels = 0, 2
-    pause: "Bar | None" = None
 
 
 _shown = _Shown()
@@ -75,28 +64,11 @@ def shown(name: str, verbose: int, *, inner: bool = True) -> Iterator[None]:
         their own.
     """
     before = _shown.name, _shown.n_levels
-    _end_pause()
     _shown.name, _shown.n_levels = name if verbose else None, 2 if inner else 1
-    _begin_pause()
     try:
         yield
     finally:
-        _end_pause()
         _shown.name, _shown.n_levels = before
-        _begin_pause()
-
-
-def _begin_pause():
-    """Show the time until the next stage, in which networks are built, for example."""
-    if _shown.name is not None and _shown.n_bars == 0 and sys.stderr is not None:
-        _shown.pause = Bar(f"{_shown.name}: preparation", None, "", 0, leave=False)
-        _shown.pause.start()
-
-
-def _end_pause():
-    if _shown.pause is not None:
-        _shown.pause.stop()
-        _shown.pause = None
 
 
 def stages_of(owner):
@@ -141,7 +113,7 @@ class Silent:
 
 
 class Bar(Silent):
-    """Progress of a stage that is shown once it has taken two seconds.
+    """Progress of a stage that is shown.
 
     Parameters
     ----------
@@ -153,104 +125,68 @@ class Bar(Silent):
         Name of a step.
     n_done : int
         Number of steps that were done before.
-    leave : bool, default=True
-        Whether the last state remains, unless the bar is within another.
     """
 
-    def __init__(self, label, total, unit, n_done, leave=True):
-        self._leave, self._is_inner = leave, False
-        self._label, self._total, self._unit = label, total, unit
-        self._n_before = self._n = n_done
-        self._values: dict[str, str] = {}
-        self._ended = threading.Event()
+    def __init__(self, label, total, unit, n_done):
+        self.label, self._total, self._unit = label, total, unit
+        self._n_done = n_done
+        self._bar, self._is_redrawn = None, False
 
     def __enter__(self):
-        _end_pause()
-        self._is_inner = _shown.n_bars > 0
+        is_inner = _shown.n_bars > 0
         _shown.n_bars += 1
-        self.start()
+        with suppress(OSError, ValueError):  # the stream is closed: no reason to fail
+            self._bar = self._make(is_inner)
+        if self._bar is not None:
+            _drawn.add(self._bar)
         return self
 
     def __exit__(self, *error):
         _shown.n_bars -= 1
+        if self._bar is None:
+            return
+        _drawn.discard(self._bar)
         if error[0] is None and self._total is not None:
-            self._total = self._n  # training may end early
-        self.stop()
-        _begin_pause()
-
-    def start(self):
-        """Start the thread that draws the bar."""
-        self._stream, self._started = sys.stderr, time.time()
-        # A widget appears in the cell of the notebook whose context the thread has.
-        draw = contextvars.copy_context().run
-        self._thread = threading.Thread(target=draw, args=(self._draw,), daemon=True)
-        self._thread.start()
-
-    def stop(self):
-        """Let the thread draw the last state, and wait for its end."""
-        self._ended.set()
-        self._thread.join(timeout=_PATIENCE)
+            self._bar.total = self._bar.n  # training may end early
+        with suppress(OSError, ValueError):
+            self._bar.close()
 
     def update(self, n=1):
-        self._n += n
+        if self._bar is None:
+            return
+        with suppress(OSError, ValueError):
+            if self._bar.update(n) and not self._is_redrawn:
+                # The first line after two seconds, and then fewer.
+                self._bar.mininterval = _LINE_INTERVAL
 
     def tell(self, **values):
-        self._values = values
+        if self._bar is not None:
+            self._bar.set_postfix(values, refresh=False)
 
-    def _draw(self):
-        if self._ended.wait(_DELAY):
-            return
-        try:
-            bar, interval = self._make()
-            if bar is None:
-                return
-            _drawn.add(bar)
-            try:
-                is_ended = False
-                while not is_ended:
-                    self._show(bar)
-                    is_ended = self._ended.wait(interval)
-                bar.total = self._total
-                self._show(bar, refresh=False)
-                bar.close()
-            finally:
-                _drawn.discard(bar)
-        except (OSError, ValueError):
-            pass  # the stream is closed, and a fit does not fail for that
-
-    def _show(self, bar, refresh=True):
-        bar.n = self._n
-        bar.set_postfix(self._values, refresh=False)
-        if refresh:
-            bar.refresh()
-
-    def _make(self):
-        """Return a bar of tqdm, or None, and the seconds between two of its states."""
+    def _make(self, is_inner):
+        """Return a bar of tqdm, or None where there is no place for a second one."""
         tqdm, is_widget = _tqdm()
-        options, interval = _width(self._stream), _INTERVAL
-        if self._total is None:
-            options["bar_format"] = "{desc}: {elapsed}"
-        if not is_widget:
-            options["file"] = self._stream
-            if not _is_terminal(self._stream):
-                if self._is_inner:
-                    return None, None
-                options, interval = {"file": _Lines(self._stream)}, _LINE_INTERVAL
-                options["bar_format"] = (
-                    _LINE_WITHOUT_TOTAL if self._total is None else _LINE
-                )
-        bar = tqdm(
-            desc=self._label,
+        self._is_redrawn = is_widget or _is_terminal(sys.stderr)
+        options = {"bar_format": None if self._total is not None else "{desc}: {elapsed}"}
+        if not self._is_redrawn:
+            if is_inner:
+                return None
+            options["bar_format"] = _LINE if self._total is not None else _LINE_OF_TIME
+            options["file"] = _Lines(sys.stderr)
+        elif not is_widget:
+            options.update(_width(sys.stderr), file=sys.stderr)
+        return tqdm(
+            desc=self.label,
             total=self._total,
             unit=self._unit,
-            initial=self._n_before,
-            leave=self._leave and not self._is_inner,
+            initial=self._n_done,
+            leave=self._total is not None and not is_inner,
+            # A step that cannot say how far it is has no other moment to be drawn.
+            delay=0 if self._total is None else _DELAY,
+            miniters=1,
             smoothing=0,  # the mean rate of all steps
-            delay=_DELAY or 1e-9,  # not drawn before it has a state
             **options,
         )
-        bar.start_t = self._started
-        return bar, interval
 
 
 class _Lines:

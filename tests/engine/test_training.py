@@ -243,7 +243,6 @@ def test_progress_bars_of_a_stage_and_of_its_held_out_images(monkeypatch):
             made.append(args)
 
     monkeypatch.setattr(progress, "Bar", Noted)
-    monkeypatch.setattr(progress, "_begin_pause", lambda: None)
     validation = EarlyStopping(BATCHES[:2], None)
     with progress.shown("Line", 1):
         fit(Line(), n_epochs=3, label="autoencoder", stopping=validation)
