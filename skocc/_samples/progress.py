@@ -161,7 +161,7 @@ class Bar(Silent):
         self._leave, self._is_inner = leave, False
         self._label, self._total, self._unit = label, total, unit
         self._n_before = self._n = n_done
-        self._values: dict[str, str] = {}
+        self._values = {}
         self._ended = threading.Event()
 
     def __enter__(self):
