@@ -28,6 +28,8 @@ from sklearn.preprocessing import FunctionTransformer
 
 import skocc
 from skocc._base.detector import check_finite
+from skocc._engine.batches import ImageBatches
+from skocc._samples import progress
 from tests.quick import ESTIMATORS, RANKING, WITH_SIGMOID, quick, trains, with_epochs
 
 pytestmark = pytest.mark.parametrize("estimator_class", ESTIMATORS)
@@ -436,13 +438,44 @@ def test_unfitted_raises_not_fitted(estimator_class, digits):
         estimator_class().set_contamination(0.1)
 
 
-def test_progress_bar_only_when_verbose(estimator_class, digits, capsys):
-    quick(estimator_class).fit(digits[0])
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+def test_progress_bar_only_when_verbose(estimator_class, digits, capsys, progress_labels):
+    quick(estimator_class).fit(digits[0]).predict(digits[1])
+    assert not progress_labels
     quick(estimator_class, verbose=1).fit(digits[0])
-    shown = capsys.readouterr().err
-    assert ("loss=" if trains(estimator_class) else "batch/s") in shown
+    stages = {
+        label.removeprefix(f"{estimator_class.__name__}: ") for label in progress_labels
+    }
+    assert stages >= ({"training", "scores"} if trains(estimator_class) else {"scores"})
+    # Names in one style: small letters, and no class but the first.
+    assert all(stage == stage.lower() and ":" not in stage for stage in stages)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_pass_over_the_images_goes_unseen(estimator_class, digits, progress_labels):
+    """Whatever iterates over images, and so may take long, has a progress bar."""
+    n_bars, iterate = [], ImageBatches.__iter__
+
+    def watched(batches):
+        n_bars.append(progress._shown.n_bars)
+        return iterate(batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageBatches, "__iter__", watched)
+        detector = quick(estimator_class, verbose=1)
+        if "validation_fraction" in detector.get_params():
+            detector.set_params(validation_fraction=0.2)
+        if "filter_init" in detector.get_params():
+            detector.set_params(filter_init="dictionary")
+        detector.fit(digits[0])
+        methods = ["score_samples", "anomaly_map", "embed", "layer_scores",
+                   "normal_probability", "reconstruction_similarity"]  # fmt: skip
+        called = [getattr(detector, name, None) for name in methods]
+        for method in filter(None, called):
+            before = len(n_bars)
+            method(digits[1])
+            assert len(n_bars) > before
+    assert 1 <= min(n_bars) <= max(n_bars) <= 2
+    assert progress._shown.n_bars == 0
 
 
 def test_fit_writes_nothing_to_disk(estimator_class, digits, tmp_path, monkeypatch):

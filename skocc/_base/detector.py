@@ -169,7 +169,7 @@ class BaseDetector(
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------

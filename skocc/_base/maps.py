@@ -7,6 +7,7 @@ import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from skocc._engine.ambient import isolated
+from skocc._samples.progress import track
 from skocc._samples.sources import resize_array
 from skocc._samples.validation import check_image_size
 
@@ -87,11 +88,12 @@ def _checked_size(size):
 def _in_sizes(maps, sizes):
     """Return maps (n, h, w) in the size (H, W) of each, as one array if all are equal."""
     if len(set(sizes)) > 1:
+        maps = track(maps, "heat maps", unit="map")
         return [_resized(heat, size) for heat, size in zip(maps, sizes, strict=True)]
     if maps.shape[1:] == tuple(sizes[0]):
         return maps
     resized = np.empty((len(maps), *sizes[0]), dtype=np.float32)
-    for place, heat in zip(resized, maps, strict=True):
+    for place, heat in zip(resized, track(maps, "heat maps", unit="map"), strict=True):
         place[:] = _resized(heat, sizes[0])
     return resized
 

@@ -11,6 +11,7 @@ from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches
+from skocc._samples.progress import waiting
 
 
 class NetworkDetector(TrainedDetector):
@@ -55,7 +56,7 @@ class NetworkDetector(TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with a new optimizer.
 
@@ -227,7 +228,7 @@ class NetworkDetector(TrainedDetector):
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         network.to(run.device)
         if not run.is_warm:
-            with torch.no_grad():
+            with torch.no_grad(), waiting("constants"):
                 self.prepare(network.eval(), self._batches(images, run.device))
         self._train_network(
             network,

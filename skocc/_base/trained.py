@@ -126,7 +126,6 @@ class TrainedDetector(BaseDetector):
                 # Nobody knows what a user's loss draws.
                 draws=draws or type(self).adjust_loss is not TrainedDetector.adjust_loss,
                 watcher=watcher,
-                verbose=self.verbose,
                 stage=name,
                 **options,
             )
@@ -163,8 +162,8 @@ class TrainedDetector(BaseDetector):
                 "milestones": getattr(self, "pretrain_milestones", ()),
                 "make_optimizer": self.make_optimizer,
                 "watcher": watcher,
-                "verbose": self.verbose,
                 "stage": stage,
+                "label": "autoencoder",
             }
 
     def _snapshot(self, module, images, run):

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from skocc._engine.device import sent_to
+from skocc._samples.progress import track
 from skocc._samples.sources import ImageSource
 
 # Fraction of the free GPU memory that images may take; the rest is for activations.
@@ -76,7 +77,7 @@ class ResidentImages:
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
         self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0
-        for block in blocks:
+        for block in track(blocks, "images to the device"):
             self._values[start : start + len(block)] = block
             start += len(block)
 

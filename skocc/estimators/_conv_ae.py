@@ -27,6 +27,7 @@ from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
+from skocc._samples.progress import track
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 from skocc.estimators._without_effect import CONV_AE_RULES
@@ -113,7 +114,7 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with a new optimizer.
 
@@ -422,7 +423,8 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             if name not in _FREE_PARAMETERS
         }
         digest = hashlib.blake2b(digest_size=16)
-        for batch in ImageBatches(images, self.batch_size, device=torch.device("cpu")):
+        batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
+        for batch in track(batches, "digests of the images"):
             digest.update(b"".join(image_digests(batch)))
         identity["image_shape_"] = str(self.image_shape_)
         identity["images"] = digest.hexdigest()

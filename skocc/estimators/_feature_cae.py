@@ -123,7 +123,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted autoencoder, with a new optimizer
         and other images held out.
@@ -434,13 +434,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         logger.info("%s: computes features of %d images", type(self).__name__, len(images))
         batches = ImageBatches(images, self.batch_size, device=device)
         extract = self._extractor(images, device)
-        stream = stream_batches(
-            self.backbone_,
-            batches,
-            extract,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: features",
-        )
+        stream = stream_batches(self.backbone_, batches, extract, stage="features")
         return hold_maps(stream, shape, device)
 
     def _train(self, network, source, run):
@@ -481,9 +475,9 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         return self._map(source, device, maps_and_scores)
 
     def _embed(self, images, device):
-        return self._map(images, device, lambda _, codes: codes)
+        return self._map(images, device, lambda _, codes: codes, "embeddings")
 
-    def _map(self, source, device, function):
+    def _map(self, source, device, function, stage="scores"):
         """Join what a function of the errors of cells (b, h, w), and codes, returns."""
         extract, dtype = self._extractor(source, device), self._dtype(device)
         network = self._on_device(self.network_, device)
@@ -495,7 +489,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             return function(self._normalized(errors), codes)
 
         batches = ImageBatches(source, self.batch_size, device=device)
-        return map_batches(network, batches, apply)
+        return map_batches(network, batches, apply, stage=stage)
 
     def _image_errors(self, maps):
         """Return the error (b,) of images from that of their cells (b, rows, columns)."""

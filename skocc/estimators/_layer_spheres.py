@@ -277,7 +277,8 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
             z = torch.cat(features(batch.to(dtype)), dim=1)
             return z.reshape(len(batch), n_patches, -1).mean(dim=1)
 
-        return map_batches(network, self._batches(images, n_patches, device), embeddings)
+        batches = self._batches(images, n_patches, device)
+        return map_batches(network, batches, embeddings, stage="embeddings")
 
     def _scores_from(self, distances, spread, images):
         scores = self._lowest(self._layer_scores(distances).mean(axis=2), images)

@@ -22,6 +22,7 @@ from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
 from skocc._samples.log import logger
+from skocc._samples.progress import track, waiting
 from skocc._samples.warnings import warn
 from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
 from skocc.estimators._patch_pairs import pair_loss
@@ -129,7 +130,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with the same mean image.
 
@@ -465,7 +466,9 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         own_weights = None if self.backbone is None else self.weights
         network = self._build_network(own_weights, self.image_shape_)
         contrast, center = network.normalize
-        sums = stream_batches(contrast, batches, lambda x: contrast(x).double().sum(0))
+        sums = stream_batches(
+            contrast, batches, lambda x: contrast(x).double().sum(0), stage="mean image"
+        )
         center.mean.copy_(sum(sums) / len(images))
         if self.weights is not None and self.backbone is None:
             load_encoder_weights(network.encoder, self.weights)
@@ -538,16 +541,17 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             return [to_rows(z) for z in self._embed(network, batch)]
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
-        stage = f"{type(self).__name__}: memory bank"
-        logger.info("%s keeps %s of %s vectors", stage, n_kept, n_vectors)
+        name = type(self).__name__
+        logger.info("%s: memory bank keeps %s of %s vectors", name, n_kept, n_vectors)
         return MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
+            stream_batches(network, batches, embed, stage="memory bank"),
             digests,
             n_vectors,
             n_kept,
             dim,
             subsampling=self.subsampling,
             generator=run.generator,
+            track=partial(track, stage="coreset", unit="vector"),
         )
 
     def _score(self, images, device):
@@ -562,7 +566,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         network, size = self._on_device(self.network_, device), self.image_shape_[:2]
         scales, grids = self._scales(), self._scales().grids(size)
         banks = (self.bank_small_, self.bank_big_)
-        searches = [bank.on(device, self.search, self.verbose) for bank in banks]
+        searches = [bank.on(device, self.search, waiting) for bank in banks]
         scales = [*zip(grids, scales.sides, searches, strict=True)]
 
         def reduced(batch):
@@ -578,5 +582,4 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             return reduce(torch.from_numpy(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        stage = f"{type(self).__name__}: scores"
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
+        return map_batches(network, batches, reduced)

@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -25,6 +26,7 @@ from skocc._ops.neighbors import bank_bytes, exact_distances
 from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
 from skocc._samples.log import logger
+from skocc._samples.progress import track, waiting
 from skocc._samples.validation import check_backbone_channels
 from skocc.estimators._without_effect import RESNET_KNN_RULES
 
@@ -121,7 +123,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     random_state : int, RandomState or None, default=None
         For the choice of vectors, and for ``weights=None``.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -473,15 +475,14 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         (bank,) = MemoryBank.of_streams(
-            stream_batches(
-                network, batches, embed, verbose=self.verbose, stage=f"{name}: memory bank"
-            ),
+            stream_batches(network, batches, embed, stage="memory bank"),
             digests,
             [n_vectors],
             [n_kept],
             n_features,
             subsampling=self.subsampling,
             generator=run.generator,
+            track=partial(track, stage="coreset", unit="vector"),
         )
         return bank
 
@@ -497,7 +498,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _map_cells(self, images, device, reduce):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""
         network, features_of = self._features_on(device)
-        bank = self.bank_.on(device, self.search, self.verbose)
+        bank = self.bank_.on(device, self.search, waiting)
         n_cells = math.prod(self.grid_shape_)
 
         def reduced(batch):
@@ -509,8 +510,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             return reduce(cells, rows, neighbors[:, 0], numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        stage = f"{type(self).__name__}: scores"
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
+        return map_batches(network, batches, reduced)
 
     def _image_scores(self, cells, rows, nearest, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""
