@@ -51,7 +51,7 @@ def pixel_threshold(estimator, threshold) -> float:
     """
     if threshold is None:
         return estimator.pixel_threshold_
-    if not isinstance(threshold, Real) or np.isnan(threshold):
+    if not isinstance(threshold, Real) or threshold != threshold:  # NaN
         raise ValueError(
             "threshold must be a number, above which a pixel of a map is anomalous. "
             f"Got {threshold!r}. Pass for example 1.5, or None for pixel_threshold_."
@@ -183,10 +183,11 @@ class ContaminationMixin(OffsetMixin):
         return abs(self.offset_ - expected) <= margin
 
 
-class _NoThreshold:
+class NoPixelThreshold:
     """What `pixel_threshold_` is in a class: it says why an object has none.
 
-    An attribute of the object comes first, because this descriptor cannot be set.
+    An attribute of the object comes first, because this descriptor cannot be set. The class
+    has a method `_check_maps`, which raises an AttributeError where there are no maps.
     """
 
     def __get__(self, detector, owner=None):
@@ -196,7 +197,7 @@ class _NoThreshold:
         check_is_fitted(detector)
         raise AttributeError(
             f"This {type(detector).__name__} has no pixel_threshold_, the threshold of "
-            "heat maps. Got one that was fitted by an earlier version of skocc. Fit again, "
+            "heat maps. Got a fit without one, as by earlier versions of skocc. Fit again, "
             "pass threshold= to anomaly_mask, or fit a ThresholdTuner(detector, "
             'cv="prefit") on other normal images, from whose maps it takes the threshold.'
         )
@@ -209,7 +210,7 @@ class PixelThresholdMixin:
     """
 
     train_map_maxima_: np.ndarray
-    pixel_threshold_: Any = _NoThreshold()
+    pixel_threshold_: Any = NoPixelThreshold()
     _offset_of_contamination: Callable
 
     def _check_maps(self):

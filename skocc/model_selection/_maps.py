@@ -98,8 +98,9 @@ def scores_and_map_maxima(detector, X):
     scores : ndarray of shape (n_samples,)
         Those of `score_samples`.
     maxima : ndarray of shape (n_samples,), float64, or None
-        None for a detector without heat maps. Those of maps at ``size="model"``, where the
-        detector has it. Only a few maps are in memory at a time.
+        None for a detector without heat maps, or that fails to give them. Those of maps at
+        ``size="model"``, where the detector has it. Only a few maps are in memory at a
+        time.
     """
     last = last_step(detector)
     if not hasattr(last, "anomaly_map"):
@@ -114,9 +115,11 @@ def scores_and_map_maxima(detector, X):
     maxima = []
     for start in range(0, len(scores), _N_AT_A_TIME):
         part = take(X, np.arange(start, min(start + _N_AT_A_TIME, len(scores))))
-        maxima += [
-            highest_value(heat) for heat in anomaly_map_of(detector, part, **options)
-        ]
+        try:
+            maps = anomaly_map_of(detector, part, **options)
+        except ValueError:  # such as parts of an ensemble whose maps differ in size
+            return scores, None
+        maxima += [highest_value(heat) for heat in maps]
     return scores, np.array(maxima)
 
 

@@ -23,7 +23,7 @@ from skocc._base.private_sklearn import (
     num_samples,
 )
 from skocc._base.renamed import RenamedParametersMixin
-from skocc._base.thresholds import OffsetMixin, pixel_threshold
+from skocc._base.thresholds import NoPixelThreshold, OffsetMixin, pixel_threshold
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import marked_or_warned
 from skocc.model_selection._calibration import (
@@ -263,6 +263,8 @@ class ThresholdTuner(
         self.refit = refit
         self.random_state = random_state
 
+    pixel_threshold_ = NoPixelThreshold()
+
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, groups=None):
         """Fit the detector on normal images, and set the threshold from held-out ones.
@@ -482,6 +484,15 @@ class ThresholdTuner(
             raise AttributeError(f"{type(self).__name__} is not fitted and has no {name!r}")
         return self.estimator_
 
+    def _check_maps(self):
+        gives_maps(self)
+        if hasattr(self, "estimators_"):
+            raise AttributeError(
+                "Detectors of several folds have no threshold of heat maps in common. Got "
+                f"cv={self.cv!r} with refit=False. Use anomaly_mask, which compares each "
+                "with its own, or set refit=True."
+            )
+
     def _p_values_of(self, scores):
         """Return the p-values (n_samples,) of what `score_samples` has returned."""
         if hasattr(self, "estimators_"):
@@ -538,11 +549,11 @@ class ThresholdTuner(
         held_out, labels = [scores, maxima], np.ones(len(scores))
         if self.rule == "f1":
             anomalies = take(X, np.flatnonzero(anomalous))
-            of_anomalies = scores_and_map_maxima(detector, anomalies)
-            finite_scores(of_anomalies[0])
             held_out = [
-                None if values is None else np.append(values, more)
-                for values, more in zip(held_out, of_anomalies, strict=True)
+                None if values is None else np.append(values, finite_scores(more))
+                for values, more in zip(
+                    held_out, scores_and_map_maxima(detector, anomalies), strict=True
+                )
             ]
             labels = np.append(labels, -np.ones(anomalous.sum()))
         options = {"rule": self.rule, "max_fpr": self.max_fpr, "k": self.k}
