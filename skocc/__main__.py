@@ -192,9 +192,11 @@ def _fit(options):
         refit=isinstance(options.cv, int),
         random_state=detector.random_state,
     ).fit(files)
-    # The file holds a detector: of the held-out images it keeps the threshold alone.
+    # The file holds a detector: of the held-out images it keeps the thresholds alone.
     fitted = tuner.estimator_
-    fitted.offset_ = tuner.offset_
+    for name in ("offset_", "pixel_threshold_"):
+        if hasattr(tuner, name):  # not all methods have heat maps
+            setattr(fitted, name, getattr(tuner, name))
     fitted.set_params(verbose=0)  # those who score say for themselves what they see
     skocc.save(fitted, options.output)
     how = ("at most", "from training") if options.cv is None else ("about", "in turn")

@@ -63,6 +63,7 @@ def test_fit_holds_out_each_image_once(folder, tmp_path, cv, capsys):
     assert len(detector.train_scores_) == 40
     if cv == "loo":
         assert detector.offset_ == np.sort(detector.train_scores_)[0]
+        assert detector.pixel_threshold_ == detector.train_map_maxima_.max()
 
 
 def test_score_prints_a_table(folder, model, capsys):

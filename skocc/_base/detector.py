@@ -66,12 +66,15 @@ class Scores(NamedTuple):
         of the features. Only training images need it.
     values : ndarray of shape (n,), default=None
         The scores before a constant is added. None means that nothing is added.
+    map_maxima : ndarray of shape (n,), default=None
+        Highest value of the heat map of each image. Only training images need it; None:
+        `fit` computes the maps in a pass of its own, where the detector has any.
 
     Examples
     --------
     >>> import numpy as np
     >>> from skocc.base import Scores
-    >>> scores, spread, values = Scores(np.array([-0.5, -2.0]), spread=0.4)
+    >>> scores, spread, *_ = Scores(np.array([-0.5, -2.0]), spread=0.4)
     >>> scores, spread
     (array([-0.5, -2. ]), 0.4)
     """
@@ -79,6 +82,7 @@ class Scores(NamedTuple):
     scores: np.ndarray
     spread: float | None = None
     values: np.ndarray | None = None
+    map_maxima: np.ndarray | None = None
 
 
 @dataclass
@@ -371,11 +375,15 @@ class BaseDetector(
 
     def _set_threshold(self, images, run):
         """Set `train_scores_` and `offset_`, and return the scores with their evidence."""
-        known = None if _is_scored_anew(type(self)) else run.scores
-        result = known or self._score(images, run.device)
+        result = self._score_training(images, run)
         self.train_scores_ = _plain(result.scores)
         self._set_offset()
         return result
+
+    def _score_training(self, images, run):
+        """Return the scores of the training images, which `_fit` may have computed."""
+        known = None if _is_scored_anew(type(self)) else run.scores
+        return known or self._score(images, run.device)
 
     def _set_offset(self):
         """Set `offset_` from `train_scores_`."""

@@ -71,6 +71,11 @@ DETECTOR_ATTRIBUTES = {
     "train_scores_": Fitted("float64", ("n",), finite=False),
     "collapsed_": Fitted("bool"),
 }
+# For every detector with heat maps. Files of 0.1 do not have them.
+MAP_ATTRIBUTES = {
+    "train_map_maxima_": Fitted("float64", ("n",), optional=True),
+    "pixel_threshold_": Fitted("float", optional=True),
+}
 # For every detector that trains a network. Files of 0.1 do not have the optional ones.
 TRAINED_ATTRIBUTES = {
     **DETECTOR_ATTRIBUTES,

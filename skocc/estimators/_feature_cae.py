@@ -12,8 +12,8 @@ from torch.nn import functional
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
 from skocc._base.embeddings import EmbeddingMixin
-from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin, borders
+from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
@@ -147,6 +147,11 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
         Scores of the training images, those held out among them.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image.
     collapsed_ : bool
         Whether all training images have nearly the same score, or the same codes.
     image_shape_ : tuple (H, W, C)
@@ -239,6 +244,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "backbone_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "_n_channels": Fitted("count"),
@@ -374,7 +380,13 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        run.scores = self._score(images, run.device)
+
+        def evidence(cells, codes):
+            maxima = map_maxima(self._pixel_errors(cells))
+            return self._image_errors(cells), codes, maxima
+
+        errors, codes, maxima = self._map(images, run.device, evidence)
+        run.scores = Scores(-errors, relative_spread(codes), map_maxima=maxima)
 
     def _check_border(self):
         rows, columns = self.grid_shape_
@@ -463,14 +475,9 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         errors, codes = self._map(source, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _maps_and_scores(self, source, device):
-        size = self.image_shape_[:2]
-
+    def _maps_and_scores(self, source, device, of_maps):
         def maps_and_scores(cells, _):
-            maps = functional.interpolate(
-                cells.unsqueeze(1), size, mode="bilinear", align_corners=False
-            )
-            return maps.squeeze(1).float(), -self._image_errors(cells)
+            return of_maps(self._pixel_errors(cells)), -self._image_errors(cells)
 
         return self._map(source, device, maps_and_scores)
 
@@ -504,6 +511,14 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             1 if self.cell_aggregation == "max" else min(int(self.n_top), cells.shape[1])
         )
         return cells.topk(n_top).values.mean(dim=1)
+
+    def _pixel_errors(self, cells):
+        """Return the map (b, H, W) of each image."""
+        size = self.image_shape_[:2]
+        maps = functional.interpolate(
+            cells.unsqueeze(1), size, mode="bilinear", align_corners=False
+        )
+        return maps.squeeze(1).float()
 
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""

@@ -10,8 +10,8 @@ import torch
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
-from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
@@ -155,6 +155,12 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the patches of each are compared
         with those of the other images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image, compared so
+        as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all patches the same
         embedding.
@@ -263,6 +269,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "bank_small_": Fitted("bank", ("m_small", "d")),
         "bank_big_": Fitted("bank", ("m_big", "d")),
     }
@@ -419,8 +426,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
         self.bank_small_, self.bank_big_ = self._make_banks(images, run)
-        scores = self._score(images, run.device)
-        run.scores = scores._replace(spread=self.bank_small_.spread())
+        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        run.scores = Scores(scores, self.bank_small_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -558,8 +565,10 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         # In double precision: the product of two small distances keeps its digits.
         return Scores(-self._map(images, device, lambda maps: maps.amax((1, 2))))
 
-    def _maps_and_scores(self, images, device):
-        return self._map(images, device, lambda maps: (maps.float(), -maps.amax((1, 2))))
+    def _maps_and_scores(self, images, device, of_maps):
+        return self._map(
+            images, device, lambda maps: (of_maps(maps.float()), -maps.amax((1, 2)))
+        )
 
     def _map(self, images, device, reduce):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""

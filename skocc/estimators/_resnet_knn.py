@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, MAP_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
@@ -138,6 +138,12 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the cells of each are compared
         with those of the other images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image, compared so
+        as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all cells the same
         features.
@@ -260,6 +266,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     }
     _fitted_attributes = {
         **DETECTOR_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "bank_": Fitted("bank", ("m", "d")),
@@ -406,8 +413,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.grid_shape_ = tuple(grid_shape)
         self.bank_ = self._make_bank(images, n_features, run)
         self._check_neighbors()
-        scores = self._score(images, run.device)
-        run.scores = scores._replace(spread=self.bank_.spread())
+        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        run.scores = Scores(scores, self.bank_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for other channels, and neighbors that have no use."""
@@ -489,9 +496,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _score(self, images, device):
         return Scores(-self._map_cells(images, device, self._image_scores))
 
-    def _maps_and_scores(self, images, device):
+    def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(cells, *found):
-            return self._pixel_scores(cells), -self._image_scores(cells, *found)
+            scores = -self._image_scores(cells, *found)
+            return of_maps(self._pixel_scores(cells)), scores
 
         return self._map_cells(images, device, maps_and_scores)
 
