@@ -3,10 +3,10 @@
 ``fit`` takes the highest value of the heat map of each training image for
 ``pixel_threshold_``, in the pass that gives their scores. "Without", the functions that
 make the maps, and take their maxima, are replaced by ones that do nothing. Of ``PatchSVDD``
-the maps give the scores too, and stay. Seconds are those of the processor on one thread, the
-least of ``--n-runs`` fits, which other processes of the machine change little; MiB are what
-the first fit with maxima adds to the peak memory of the process after one without. Images
-are textures of 224 x 224 pixels, and the networks have random weights.
+the maps give the scores too, and stay. Seconds are those of the processor on one thread,
+the least of ``--n-runs`` fits, which other processes of the machine change little; MiB are
+what the first fit with maxima adds to the peak memory of the process after one without.
+Images are textures of 224 x 224 pixels, and the networks have random weights.
 
 Run it as ``python examples/benchmarks/bench_map_thresholds.py``.
 """
