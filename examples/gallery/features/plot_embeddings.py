@@ -2,8 +2,8 @@
 Embeddings of a detector
 ========================
 
-A trained detector maps each image to a vector. Drawn in the plane, the vectors show what the network
-has made of the images, and which anomalies it cannot tell from normal ones.
+A trained detector maps each image to a vector. Drawn in the plane, the vectors show what
+the network has made of the images, and which anomalies it cannot tell from normal ones.
 """
 
 import numpy as np
@@ -22,27 +22,25 @@ shown = np.concatenate(
 names = np.array(["good", "one", "", "", "four", "", "six"])[digits.target[shown]]
 
 # %%
-# Two detectors learn zeros. ``DeepSVDD`` pulls the vectors of all training images to one point;
-# ``DataSplitOCC`` tells the zeros that an autoencoder reconstructs well from those that it does not.
+# Two detectors learn zeros. ``DeepSVDD`` pulls the vectors of all training images to one
+# point; ``DataSplitOCC`` tells the zeros that an autoencoder reconstructs well from those
+# that it does not.
 
-settings = {
-    "pretrain_n_epochs": 20,
-    "n_epochs": 20,
-    "learning_rate": 1e-3,
-    "batch_size": 20,
-    "random_state": 0,
-}
+settings = {"learning_rate": 1e-3, "batch_size": 20, "random_state": 0}
 detectors = [
-    DeepSVDD(pretrain_learning_rate=1e-3, **settings),
-    DataSplitOCC(atypical_fraction=0.3, latent_dim=2, **settings),
+    DeepSVDD(pretrain_n_epochs=20, pretrain_learning_rate=1e-3, n_epochs=20, **settings),
+    DataSplitOCC(
+        atypical_fraction=0.3, latent_dim=2, pretrain_n_epochs=8, n_epochs=8, **settings
+    ),
 ]
 for detector in detectors:
     detector.fit(train)
     print(type(detector).__name__, detector.embed(images[:3]).shape)
 
 # %%
-# t-SNE keeps neighbors together; distances between groups mean little in it. None of these images was
-# trained on. Digits that lie among the zeros are those that the detector takes for one.
+# t-SNE keeps neighbors together; distances between groups mean little in it. None of
+# these images was trained on. Digits that lie among the zeros are those that the detector
+# takes for one.
 
 figure, axes = plt.subplots(1, 2, figsize=(10, 4.5), layout="constrained")
 for ax, detector in zip(axes, detectors, strict=True):
@@ -51,9 +49,10 @@ for ax, detector in zip(axes, detectors, strict=True):
 figure.suptitle("Embeddings of four digits, zero being normal")
 
 # %%
-# PCA keeps distances as far as a plane can. Here colors are scores, and bright is normal: the score of
-# ``DeepSVDD`` is the distance to its center, from which anomalies lie farther away. Any table can be
-# drawn so, also that of :class:`~skocc.feature_extraction.DeepFeatures`, see :ref:`embeddings`.
+# PCA keeps distances as far as a plane can. Here colors are scores, and bright is normal:
+# the score of ``DeepSVDD`` is the distance to its center, from which anomalies lie
+# farther away. Any table can be drawn so, also that of
+# :class:`~skocc.feature_extraction.DeepFeatures`, see :ref:`embeddings`.
 
 figure, ax = plt.subplots(layout="constrained")
 display = EmbeddingDisplay.from_estimator(

@@ -2,8 +2,9 @@
 Your own network as a backbone
 ==============================
 
-Wherever a detector takes a ``backbone``, it takes an ``nn.Module`` of yours as well. Here, a small
-network learns to tell five digits apart, and is then put to work on digits that it has never seen.
+Wherever a detector takes a ``backbone``, it takes an ``nn.Module`` of yours as well.
+Here, a small network learns to tell five digits apart, and is then put to work on digits
+that it has never seen.
 """
 
 import numpy as np
@@ -56,8 +57,9 @@ train, test = next(OneClassSplit(1, test_size=0.5, random_state=0).split(X, y))
 
 # %%
 # ``ResNetKNN`` compares the cells of its maps, named as in ``network.named_modules()``;
-# ``FeatureCAE`` learns to reconstruct them; ``DeepSVDD`` trains the network itself further. Each takes
-# a copy, so that ``network`` stays as it is. The control is the same network with random weights.
+# ``FeatureCAE`` learns to reconstruct them; ``DeepSVDD`` trains the network itself
+# further. Each takes a copy, so that ``network`` stays as it is. The control is the same
+# network with random weights.
 
 torch.manual_seed(1)
 untrained = nn.Sequential(
@@ -73,13 +75,18 @@ detectors = {
     "ResNetKNN": ResNetKNN(backbone=network, **maps),
     "FeatureCAE": FeatureCAE(backbone=network, latent_dim=16, **maps),
     "DeepSVDD": DeepSVDD(
-        backbone=network[:-1], n_epochs=10, learning_rate=1e-4, batch_size=16, random_state=0
+        backbone=network[:-1],
+        n_epochs=10,
+        learning_rate=1e-4,
+        batch_size=16,
+        random_state=0,
     ),
     "ResNetKNN, random weights": ResNetKNN(backbone=untrained, **maps),
 }
 
 # %%
-# What a module must be like, and a class or function in its place, is in :doc:`/guide/own_networks`.
+# What a module must be like, and a class or function in its place, is in
+# :doc:`/guide/own_networks`.
 
 figure, ax = plt.subplots(layout="constrained")
 for name, detector in detectors.items():

@@ -2,8 +2,9 @@
 The layers of MOCCA
 ===================
 
-``MOCCA`` has a sphere in each layer of its network, not only in the last. Drawn layer by layer, the
-distances to their centers show where a network tells anomalies from normal images.
+``MOCCA`` has a sphere in each layer of its network, not only in the last. Drawn layer by
+layer, the distances to their centers show where a network tells anomalies from normal
+images.
 """
 
 import numpy as np
@@ -20,21 +21,24 @@ train = np.flatnonzero(y == 1)[:120]
 test = np.setdiff1d(np.arange(len(y)), train)
 
 # %%
-# Twos are normal.
+# Twos are normal. At 32 x 32 pixels, which ``image_size`` enlarges them to, the network
+# has more layers.
 
 detector = MOCCA(
-    pretrain_n_epochs=30,
-    n_epochs=30,
+    image_size=32,
+    pretrain_n_epochs=5,
+    n_epochs=5,
     learning_rate=1e-3,
     batch_size=20,
-    warm_up_n_epochs=5,
+    warm_up_n_epochs=2,
     random_state=0,
 )
 detector.fit(images[train])
 
 # %%
-# ``layer_scores`` has a column for each of ``layers_``. The score of an image is their mean. It need not
-# be better than that of the best layer, but which one that is nobody knows without anomalies.
+# ``layer_scores`` has a column for each of ``layers_``. The score of an image is their
+# mean. It need not be better than that of the best layer, but which one that is nobody
+# knows without anomalies.
 
 layer_scores = detector.layer_scores(images[test])
 scores = {f"layer {layer}": column for layer, column in
@@ -46,9 +50,10 @@ for name, column in scores.items():
     print(f"{name:<14}" + "  ".join(f"{value:.3f}" for value in values))
 
 # %%
-# Distances, summed from layer to layer: a line is a median, and around it is the middle half of the
-# images. Where lines part, the layers tell the digits apart; zeros and sevens are among the others by
-# name. This is Figure 5 of the paper; more on the method is in :doc:`/methods/mocca`.
+# Distances, summed from layer to layer: a line is a median, and around it is the middle
+# half of the images. Where lines part, the layers tell the digits apart; zeros and sevens
+# are among the others by name. This is Figure 5 of the paper; more on the method is in
+# :doc:`/methods/mocca`.
 
 names = np.full(len(y), "other digits", dtype=object)
 names[digits.target == 2], names[digits.target == 0] = "good", "zeros"

@@ -2,8 +2,9 @@
 Typical and atypical images
 ===========================
 
-Before it learns anything, ``DataSplitOCC`` sorts the normal images: which of them does an autoencoder
-reconstruct well? Both ends are worth a look, whatever detector is used in the end.
+Before it learns anything, ``DataSplitOCC`` sorts the normal images: which of them does an
+autoencoder reconstruct well? Both ends are worth a look, whatever detector is used in the
+end.
 """
 
 import numpy as np
@@ -19,13 +20,14 @@ train = np.flatnonzero(y == 1)[:120]
 test = np.setdiff1d(np.arange(len(y)), train)
 
 # %%
-# The defaults are for thousands of images. With a hundred there are few steps in an epoch, so that
-# batches are smaller, and three tenths instead of one are set apart as atypical.
+# The defaults are for thousands of images. With a hundred there are few steps in an
+# epoch, so that batches are smaller, and three tenths instead of one are set apart as
+# atypical.
 
 detector = DataSplitOCC(
     atypical_fraction=0.3,
-    pretrain_n_epochs=40,
-    n_epochs=40,
+    pretrain_n_epochs=10,
+    n_epochs=10,
     learning_rate=1e-3,
     batch_size=20,
     random_state=0,
@@ -33,8 +35,9 @@ detector = DataSplitOCC(
 detector.fit(images[train])
 
 # %%
-# ``reconstruction_similarity_`` and ``typical_`` say how the training images were split. Then a
-# classifier learns to tell the two parts, and gives the probability of being typical.
+# ``reconstruction_similarity_`` and ``typical_`` say how the training images were split.
+# Then a classifier learns to tell the two parts, and gives the probability of being
+# typical.
 
 similarity, typical = detector.reconstruction_similarity_, detector.typical_
 probability = detector.normal_probability(images[train])
@@ -45,8 +48,9 @@ print(f"Mean probability of the typical images {probability[typical].mean():.2f}
       f"of the atypical ones {probability[~typical].mean():.2f}.")  # fmt: skip
 
 # %%
-# A hundred images are few for the classifier. The reconstruction is a score as well, and here the
-# better one: compare the two on some known anomalies, see :doc:`/methods/data_split_occ`.
+# A hundred images are few for the classifier. The reconstruction is a score as well, and
+# here the better one: compare the two on some known anomalies, see
+# :doc:`/methods/data_split_occ`.
 
 for name, scores in {
     "classifier": detector.score_samples(images[test]),
@@ -55,8 +59,8 @@ for name, scores in {
     print(f"AUROC of the {name}: {auroc(y[test], scores):.3f}")
 
 # %%
-# The sixes at both ends, each with its similarity. To find the odd images among your own normal ones, pass
-# the paths of a folder to ``fit`` and to the display.
+# The sixes at both ends, each with its similarity. To find the odd images among your own
+# normal ones, pass the paths of a folder to ``fit`` and to the display.
 
 display = ImageGridDisplay.from_predictions(
     images[train], similarity, titles=("most typical", "least typical")

@@ -2,8 +2,9 @@
 Abnormal events in a video
 ==========================
 
-People walk past a camera, to the right. Someone who walks to the left looks like the others in every
-frame; ``VideoMOCCA`` looks at clips of several frames, and gives every frame a score.
+People walk past a camera, to the right. Someone who walks to the left looks like the
+others in every frame; ``VideoMOCCA`` looks at clips of several frames, and gives every
+frame a score.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ from skocc import VideoMOCCA
 from skocc.metrics import auroc
 
 # %%
-# The videos are made: one bright rectangle after the other crosses a frame of 16 x 16 pixels with
-# noise. In the middle third of a test video, they go the other way.
+# The videos are made: one bright rectangle after the other crosses a frame of 16 x 16
+# pixels with noise. In the middle third of a test video, they go the other way.
 
 
 def make_video(random_state, n_frames=120, event=False):
@@ -35,15 +36,16 @@ def make_video(random_state, n_frames=120, event=False):
 
 
 # %%
-# Such small frames need the first layers only. The reconstruction, which is a part of the method, takes
-# a far longer training before it tells anything, and is left out, see :doc:`/guide/videos`.
+# Such small frames need the first layers only. The reconstruction, which is a part of the
+# method, takes a far longer training before it tells anything, and is left out, see
+# :doc:`/guide/videos`.
 
 detector = VideoMOCCA(
     clip_length=8,
     layers=(0, 1, 2),
     reconstruction_weight=0,
     n_epochs=6,
-    n_clips=400,
+    n_clips=320,
     batch_size=16,
     learning_rate=1e-3,
     warm_up_n_epochs=2,
@@ -61,8 +63,9 @@ labels = np.concatenate([np.where(abnormal, -1, 1) for _, abnormal in videos])
 print(f"AUROC over {len(labels)} frames: {auroc(labels, np.concatenate(curves)):.3f}")
 
 # %%
-# The scores of one video, with the abnormal frames shaded, and three of its frames. Near the ends of the
-# event a clip shows both, so that the curve falls and rises a little beside it.
+# The scores of one video, with the abnormal frames shaded, and three of its frames. Near
+# the ends of the event a clip shows both, so that the curve falls and rises a little
+# beside it.
 
 (frames, abnormal), scores = videos[0], curves[0]
 lowest, highest = scores.argmin(), scores.argmax()
