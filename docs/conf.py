@@ -90,6 +90,7 @@ sphinx_gallery_conf = {
     "min_reported_time": 5,
     # Not shown where a block ends in a call: axes, texts, and what load_state_dict returns.
     "ignore_repr_types": r"matplotlib|_IncompatibleKeys",
+    "remove_config_comments": True,
     "download_all_examples": False,
     "matplotlib_animations": False,
 }

@@ -29,9 +29,9 @@ from skocc.model_selection import NormalOnly, OneClassKFold
 
 temporary = tempfile.TemporaryDirectory()
 folder = Path(temporary.name)
-parts = make_objects(60, kind="nut", size=64, random_state=0)
-scratched, _ = make_defects(parts[40:], kind="scratch", foreground=True, random_state=0)
-for name, images in {"good": parts[:40], "scratched": scratched}.items():
+parts = make_objects(45, kind="nut", size=64, random_state=0)
+scratched, _ = make_defects(parts[30:], kind="scratch", foreground=True, random_state=0)
+for name, images in {"good": parts[:30], "scratched": scratched}.items():
     (folder / name).mkdir()
     for number, image in enumerate(images):
         pixels = np.rint(255 * image).astype(np.uint8)
@@ -80,7 +80,7 @@ print(search.best_params_)
 # The winner is a detector of files. ``predict_table`` lists what it thinks of each; the
 # images were trained on here, so that this is no test.
 
-predict_table(search.best_estimator_, data.paths[38:43]).drop(columns="path")
+predict_table(search.best_estimator_, data.paths[27:33]).drop(columns="path")
 
 # %%
 # A bar for each candidate. The lines are standard deviations over the three folds: where
@@ -95,5 +95,5 @@ deviations = results.pivot(values="std_test_score", **index)
 figure, ax = plt.subplots(layout="constrained")
 means.plot.bar(yerr=deviations, ax=ax, rot=0, capsize=3)
 ax.set(title="Candidates of the search", xlabel="Layer", ylabel="AUROC", ylim=(0.4, 1.02))
-ax.legend(title="Neighbors", loc="lower right")
+ax.legend(title="Neighbors", loc="center left", bbox_to_anchor=(1, 0.5))
 temporary.cleanup()

@@ -21,16 +21,16 @@ train = np.flatnonzero(y == 1)[:120]
 test = np.setdiff1d(np.arange(len(y)), train)
 
 # %%
-# Twos are normal. At 32 x 32 pixels, which ``image_size`` enlarges them to, the network
+# Twos are normal. At 28 x 28 pixels, which ``image_size`` enlarges them to, the network
 # has more layers.
 
 detector = MOCCA(
-    image_size=32,
-    pretrain_n_epochs=5,
-    n_epochs=5,
+    image_size=28,
+    pretrain_n_epochs=15,
+    n_epochs=15,
     learning_rate=1e-3,
     batch_size=20,
-    warm_up_n_epochs=2,
+    warm_up_n_epochs=5,
     random_state=0,
 )
 detector.fit(images[train])
@@ -50,10 +50,10 @@ for name, column in scores.items():
     print(f"{name:<14}" + "  ".join(f"{value:.3f}" for value in values))
 
 # %%
-# Distances, summed from layer to layer: a line is a median, and around it is the middle
-# half of the images. Where lines part, the layers tell the digits apart; zeros and sevens
-# are among the others by name. This is Figure 5 of the paper; more on the method is in
-# :doc:`/methods/mocca`.
+# Distances less the squared radius of each sphere, summed from layer to layer: below zero
+# an image is inside of most spheres. A line is a median, and around it is the middle half
+# of the images. Where lines part, the layers tell the digits apart. This is Figure 5 of
+# the paper; more on the method is in :doc:`/methods/mocca`.
 
 names = np.full(len(y), "other digits", dtype=object)
 names[digits.target == 2], names[digits.target == 0] = "good", "zeros"

@@ -76,3 +76,4 @@ ax.set(
     ylabel="Number of thresholds",
 )
 ax.legend()
+# sphinx_gallery_thumbnail_number = 2
