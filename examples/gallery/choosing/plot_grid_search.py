@@ -71,7 +71,7 @@ search = GridSearchCV(
         "estimator__layers": [("blocks.1",), ("blocks.2",), ("blocks.4",)],
         "estimator__n_neighbors": [1, 5],
     },
-    cv=OneClassKFold(3, random_state=0),
+    cv=OneClassKFold(2, random_state=0),
     scoring="roc_auc",
 ).fit(data.paths, data.labels)
 print(search.best_params_)
@@ -83,7 +83,7 @@ print(search.best_params_)
 predict_table(search.best_estimator_, data.paths[27:33]).drop(columns="path")
 
 # %%
-# A bar for each candidate. The lines are standard deviations over the three folds: where
+# A bar for each candidate. The lines are standard deviations over the two folds: where
 # they overlap, the choice between two candidates is one of chance. The best score of many
 # candidates is too good to expect of new images; see :doc:`/guide/choosing`.
 

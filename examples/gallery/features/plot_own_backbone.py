@@ -51,7 +51,7 @@ for _ in range(10):
 # Sevens are normal now, and other digits that the network does not know are anomalies.
 # ``OneClassSplit`` keeps a part of the sevens for the test.
 
-chosen = np.flatnonzero(digits.target >= 5)
+chosen = np.flatnonzero(digits.target >= 5)[::2]
 X, y = images[chosen], np.where(digits.target[chosen] == 7, 1, -1)
 train, test = next(OneClassSplit(1, test_size=0.5, random_state=0).split(X, y))
 
@@ -70,10 +70,10 @@ untrained = nn.Sequential(
     nn.Conv2d(32, 64, 3, stride=2, padding=1),
     nn.ReLU(),
 )
-maps = {"layers": ("3", "5"), "image_size": None, "random_state": 0}
+maps = {"layers": ("5",), "image_size": None, "random_state": 0}
 detectors = {
     "ResNetKNN": ResNetKNN(backbone=network, **maps),
-    "FeatureCAE": FeatureCAE(backbone=network, latent_dim=16, **maps),
+    "FeatureCAE": FeatureCAE(backbone=network, latent_dim=16, n_epochs=20, **maps),
     "DeepSVDD": DeepSVDD(
         backbone=network[:-1],
         n_epochs=10,
@@ -85,8 +85,10 @@ detectors = {
 }
 
 # %%
-# What a module must be like, and a class or function in its place, is in
-# :doc:`/guide/own_networks`.
+# The neighbors do well, and so they do with random weights: to compare such small images,
+# nothing needs to be learned. Make this comparison before you give your network the
+# credit. What a module must be like, and how to pass a class or function in its place, is
+# in :doc:`/guide/own_networks`.
 
 figure, ax = plt.subplots(layout="constrained")
 for name, detector in detectors.items():
