@@ -32,8 +32,7 @@ detector = MOCCA(
     batch_size=20,
     warm_up_n_epochs=5,
     random_state=0,
-)
-detector.fit(images[train])
+).fit(images[train])
 
 # %%
 # ``layer_scores`` has a column for each of ``layers_``. The score of an image is their

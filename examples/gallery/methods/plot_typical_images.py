@@ -31,8 +31,7 @@ detector = DataSplitOCC(
     learning_rate=1e-3,
     batch_size=20,
     random_state=0,
-)
-detector.fit(images[train])
+).fit(images[train])
 
 # %%
 # ``reconstruction_similarity_`` and ``typical_`` say how the training images were split.

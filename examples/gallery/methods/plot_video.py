@@ -51,8 +51,7 @@ detector = VideoMOCCA(
     warm_up_n_epochs=2,
     milestones=(),
     random_state=0,
-)
-detector.fit([make_video(seed)[0] for seed in range(8)])
+).fit([make_video(seed)[0] for seed in range(8)])
 
 # %%
 # The AUROC over the frames of several videos together, as it is usually reported.
