@@ -49,7 +49,7 @@ def draw(path, detector, images, maps, masks):
     matplotlib.use("Agg")
     from matplotlib import pyplot as plt
 
-    threshold = -detector.offset_
+    threshold = detector.pixel_threshold_
     figure, axes = plt.subplots(
         len(images), 4, figsize=(8, 2.1 * len(images)), squeeze=False, layout="constrained"
     )
