@@ -43,6 +43,8 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    # The rest of the parts is under "More".
+    "header_links_before_dropdown": 6,
 }
 html_sidebars = {"index": []}
 html_show_sourcelink = False
