@@ -87,8 +87,8 @@ def test_the_quick_start_finds_what_pixels_do_not_show(
     rows = re.findall(r"^(\w+) +(\d\.\d+) ", printed, re.MULTILINE)
     aurocs = {name: float(value) for name, value in rows}
     assert list(aurocs) == ["PatchSVDD", "OneClassSVM", "IsolationForest"]
-    assert aurocs["PatchSVDD"] > BOUND_PATCH_SVDD
-    assert max(aurocs["OneClassSVM"], aurocs["IsolationForest"]) < BOUND_PIXELS
+    assert aurocs["PatchSVDD"] > 0.85
+    assert max(aurocs["OneClassSVM"], aurocs["IsolationForest"]) < 0.75
     with Image.open(picture) as image:
         assert image.size == (800, 820)
 
@@ -131,13 +131,15 @@ def test_notebooks_are_clean(path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebooks_run(path, tmp_path):
+def test_notebooks_run(path, tmp_path, monkeypatch):
     nbformat = pytest.importorskip("nbformat")
     nbclient = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
+    # Tests draw without a window; notebooks into the page.
+    monkeypatch.delenv("MPLBACKEND", raising=False)
     notebook = nbformat.read(path, as_version=4)
     nbclient.NotebookClient(
-        notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+        notebook, timeout=600, resources={"metadata": {"path": str(tmp_path)}}
     ).execute()
     outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
     pictures = [output for output in outputs if "image/png" in output.get("data", {})]

@@ -24,9 +24,10 @@ normal, others = images[:80], images[80:100]
 
 detector = PatchSVDD(
     patch_size=32,
-    strides=(8, 8),
+    strides=(4, 8),
     normalization="local_contrast",
     padding_mode="reflect",
+    max_bank_bytes=2**20,
     n_epochs=4,
     random_state=0,
 )
