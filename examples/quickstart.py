@@ -45,11 +45,12 @@ def main():
 
     tuner, scores = detectors["PatchSVDD"], scores["PatchSVDD"]
     found = scores < tuner.offset_
+    n_trained = len(normal) - len(tuner.calibration_scores_)
     print(
-        f"\nPatchSVDD was trained on {len(normal) - len(tuner.calibration_scores_)} of the "
-        f"images. The others set its threshold, which\npromises at most {tuner.max_fpr:.0%} "
-        f"false alarms on average: {np.sum(found[~is_anomaly])} of {np.sum(~is_anomaly)} "
-        f"here. Defects found: {np.sum(found[is_anomaly])} of {np.sum(is_anomaly)}."
+        f"\nPatchSVDD was trained on {n_trained} of the images. The others set its "
+        f"threshold, which\npromises at most {tuner.max_fpr:.0%} false alarms on average: "
+        f"{np.sum(found[~is_anomaly])} of {np.sum(~is_anomaly)} here. Defects found: "
+        f"{np.sum(found[is_anomaly])} of {np.sum(is_anomaly)}."
     )
     # Three defects from the clearest to the less clear, and a usual image without one.
     by_score = np.argsort(scores)
