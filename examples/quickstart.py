@@ -57,7 +57,7 @@ def main():
     defective, others = by_score[is_anomaly[by_score]], by_score[~is_anomaly[by_score]]
     shown = [*defective[[0, 6, 12]], others[len(others) // 2]]
     maps = tuner.anomaly_map(test[shown])
-    draw(test[shown], maps, -tuner.offset_, masks[shown]).save(args.picture)
+    draw(test[shown], maps, tuner.pixel_threshold_, masks[shown]).save(args.picture)
     print(f"Image, heat map, what is above the threshold, and the truth: {args.picture}")
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import skocc
 from skocc._base.renamed import RENAMED
 from skocc._samples.files import IMAGE_SUFFIXES, list_images
+from skocc._samples.progress import clear_bars, shown
 from skocc.model_selection import ThresholdTuner
 from skocc.model_selection._table import score_files
 
@@ -114,6 +115,7 @@ def _add_fit(commands):
         default=0,
         help="of the training and of what is held out (default: 0)",
     )
+    _add_verbose(fit)
     for old, new in RENAMED["python -m skocc fit"].items():
         fit.add_argument(old, type=_renamed_to(new), help=argparse.SUPPRESS)
     fit.set_defaults(run=_fit)
@@ -158,7 +160,14 @@ def _add_score(commands):
     )
     score.add_argument("folder", type=_path, help="images, also in folders within it")
     score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
+    _add_verbose(score)
     score.set_defaults(run=_score)
+
+
+def _add_verbose(command):
+    command.add_argument(
+        "--verbose", action="store_true", help="show progress bars on stderr"
+    )
 
 
 def _fit(options):
@@ -173,6 +182,8 @@ def _fit(options):
         ):
             value = (value,)
         detector.set_params(**{name: value})
+    if options.verbose:
+        detector.set_params(verbose=1)
     tuner = ThresholdTuner(
         detector,
         max_fpr=options.max_fpr,
@@ -181,9 +192,12 @@ def _fit(options):
         refit=isinstance(options.cv, int),
         random_state=detector.random_state,
     ).fit(files)
-    # The file holds a detector: of the held-out images it keeps the threshold alone.
+    # The file holds a detector: of the held-out images it keeps the thresholds alone.
     fitted = tuner.estimator_
-    fitted.offset_ = tuner.offset_
+    for name in ("offset_", "pixel_threshold_"):
+        if hasattr(tuner, name):  # not all methods have heat maps
+            setattr(fitted, name, getattr(tuner, name))
+    fitted.set_params(verbose=0)  # those who score say for themselves what they see
     skocc.save(fitted, options.output)
     how = ("at most", "from training") if options.cv is None else ("about", "in turn")
     _say(
@@ -202,10 +216,12 @@ def _score(options):
         _check_destination(options.output, options.model, *files)
         destination = options.output.open("w", encoding="utf-8", newline="")
     n_anomalous, first_error, n_errors = 0, None, 0
-    with destination as file:
+    verbose = shown("score", options.verbose, inner=False)
+    with destination as file, verbose:
         table = csv.writer(file, lineterminator="\n")
         table.writerow(["path", "score", "label", "error"])
         for rows in score_files(detector, files, _BATCH_SIZE):
+            clear_bars()  # the rows may go to the terminal that shows them
             for path, score, label, error in rows:
                 name = _escaped(path, file.encoding)
                 if error is None:

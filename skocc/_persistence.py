@@ -48,6 +48,8 @@ _OTHER_BYTES, _OTHER_FACTOR = 2**29, 64
 def save(estimator, path: str | os.PathLike) -> None:
     """Save a fitted estimator as a safetensors file.
 
+    Read more in the :ref:`User Guide <saving>`.
+
     Parameters
     ----------
     estimator : estimator of skocc
@@ -129,6 +131,8 @@ def save(estimator, path: str | os.PathLike) -> None:
 def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = None) -> Any:
     """Read an estimator that :func:`save` wrote.
 
+    Read more in the :ref:`User Guide <saving>`.
+
     Parameters
     ----------
     path : str or Path
@@ -170,6 +174,20 @@ def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = No
     attributes that `fit` sets, with matching types and shapes. Otherwise a ValueError is
     raised before memory of more than a few times the size of the file is allocated. The
     file has a digest, which reveals damage but does not prove who wrote the file.
+
+    Examples
+    --------
+    >>> import pathlib, tempfile
+    >>> import skocc
+    >>> from sklearn.datasets import load_digits
+    >>> images = load_digits(n_class=1).images / 16
+    >>> detector = skocc.DeepSVDD(pretrain_n_epochs=1, n_epochs=1).fit(images)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = pathlib.Path(folder) / "zeros.safetensors"
+    ...     skocc.save(detector, path)
+    ...     detector = skocc.load(path)
+    >>> detector.predict(images).shape
+    (178,)
     """
     import torch
 
@@ -204,7 +222,8 @@ def register(detector: type) -> type:
     """Let :func:`save` write, and :func:`load` read, a class of your own.
 
     A file names a class by its name alone, and `load` imports nothing: it knows the classes
-    of skocc, and those that the program has registered.
+    of skocc, and those that the program has registered. Read more in the :ref:`User Guide
+    <own_method>`.
 
     .. versionadded:: 0.1
 

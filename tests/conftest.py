@@ -12,6 +12,8 @@ import torch
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from skocc._samples import progress
+
 
 @pytest.fixture(autouse=True)
 def one_thread():
@@ -20,6 +22,14 @@ def one_thread():
     The networks of the tests are so small that a second thread only costs.
     """
     torch.set_num_threads(1)
+
+
+@pytest.fixture
+def progress_labels(monkeypatch):
+    """Set of the labels of all progress bars, also of those of short stages."""
+    labels = set()
+    monkeypatch.setattr(progress.Bar, "_make", lambda bar, _: labels.add(bar.label))
+    return labels
 
 
 @pytest.fixture(scope="session")

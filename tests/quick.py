@@ -87,6 +87,8 @@ ONE_ROW = {
     "PatchSVDD": {"image_size": 8},
     "VideoMOCCA": {"layers": (0,), "reconstruction_weight": 0},
 }
+# Parameters by which classes give heat maps of digits that need some to do so.
+LOCALIZING = {"MOCCA": {"patch_size": 4}}
 # Classes whose decoder ends in a sigmoid, and which warn of images outside of [0, 1].
 WITH_SIGMOID = {"ConvAE", "DataSplitOCC"}
 

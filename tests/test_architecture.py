@@ -18,7 +18,7 @@ ROOMS = {
     "_nets/": (
         "networks, plain `nn.Module`s, and what normalizes their input",
         set(),
-        {"numpy", "sklearn", "PIL", "tqdm"},
+        {"numpy", "sklearn", "PIL"},
     ),
     "_ops/": (
         "pure functions of tensors: losses, maps, neighbors, coreset; the memory bank",
@@ -26,8 +26,8 @@ ROOMS = {
         {"sklearn", "torchvision", "PIL"},
     ),
     "_samples/": (
-        "reads `X`: input validation, image sources, files, labels, clips, windows; and "
-        "warns about what it reads",
+        "reads `X`: input validation, image sources, files, labels, clips, windows; what "
+        "users are told: warnings, the log, progress",
         set(),
         {"torch", "torchvision"},
     ),
@@ -41,7 +41,7 @@ ROOMS = {
         "the base detectors, thresholds, heat maps, callbacks, constraints, versions, "
         "renamed names, scikit-learn's private names",
         {"_samples", "_engine"},
-        {"torchvision", "PIL", "tqdm"},
+        {"torchvision", "PIL"},
     ),
     "base.py": (
         "what detectors outside of the package are derived from",
@@ -52,7 +52,7 @@ ROOMS = {
         "one file a method: parameters, `_fit`, `_score`; beside it what one or two "
         "methods alone use",
         {"_base", "_samples", "_engine", "_nets", "_ops"},
-        {"PIL", "tqdm"},
+        {"PIL"},
     ),
     "feature_extraction/": (
         "transformers from images to a table, one file each",
@@ -195,6 +195,14 @@ def test_private_sklearn_names_come_from_one_file():
                 assert path.name == "private_sklearn.py", (
                     f"{path}:{line} imports {name or module}: route it there"
                 )
+
+
+def test_tqdm_is_used_in_one_file():
+    for path in FILES:
+        for line, module, _ in imports_of(path):
+            assert module.split(".")[0] != "tqdm" or path.name == "progress.py", (
+                f"{path}:{line} imports {module}: show a stage by _samples/progress.py"
+            )
 
 
 def test_contributing_has_the_table():

@@ -28,7 +28,17 @@ from sklearn.preprocessing import FunctionTransformer
 
 import skocc
 from skocc._base.detector import check_finite
-from tests.quick import ESTIMATORS, RANKING, WITH_SIGMOID, quick, trains, with_epochs
+from skocc._engine.batches import ImageBatches
+from skocc._samples import progress
+from tests.quick import (
+    ESTIMATORS,
+    LOCALIZING,
+    RANKING,
+    WITH_SIGMOID,
+    quick,
+    trains,
+    with_epochs,
+)
 
 pytestmark = pytest.mark.parametrize("estimator_class", ESTIMATORS)
 
@@ -287,6 +297,91 @@ def test_set_contamination_warns_of_a_threshold_set_by_hand(estimator_class, dig
     assert estimator.offset_ == offset
 
 
+def localizing(estimator_class, **params):
+    """Return a small estimator with heat maps; skip the test if the class has none."""
+    params = LOCALIZING.get(estimator_class.__name__, {}) | params
+    estimator = quick(estimator_class, **params)
+    if not hasattr(estimator, "anomaly_map"):
+        pytest.skip("has no heat maps")
+    return estimator
+
+
+def test_contamination_is_the_share_of_training_images_with_a_marked_pixel(
+    estimator_class, digits
+):
+    normal, others = digits
+    estimator = localizing(estimator_class, contamination=0.25).fit(normal)
+    maps = estimator.anomaly_map(normal, size="model")
+    assert estimator.train_map_maxima_.dtype == np.float64
+    np.testing.assert_allclose(
+        estimator.train_map_maxima_, maps.max(axis=(1, 2)), rtol=1e-5
+    )
+    assert estimator.pixel_threshold_ == pytest.approx(
+        np.percentile(estimator.train_map_maxima_, 75), rel=1e-5
+    )
+    masks = estimator.anomaly_mask(normal, size="model")
+    assert masks.dtype == bool
+    np.testing.assert_array_equal(masks, maps > estimator.pixel_threshold_)
+    marked = masks.any(axis=(1, 2))
+    np.testing.assert_array_equal(
+        marked, estimator.train_map_maxima_ > estimator.pixel_threshold_
+    )
+    # Ties count as normal: the largest error of ConvAE is often at the same blank pixel.
+    assert 0.1 < marked.mean() < 0.26
+    threshold = float(np.median(maps))
+    given = estimator.anomaly_mask(others[:5], threshold=threshold)
+    np.testing.assert_array_equal(given, estimator.anomaly_map(others[:5]) > threshold)
+    assert estimator.anomaly_mask(others[:1]).shape == others[:1].shape
+
+
+def test_threshold_of_maps_moves_with_contamination(estimator_class, digits):
+    estimator = localizing(estimator_class).fit(digits[0])
+    before = estimator.pixel_threshold_
+    anew = localizing(estimator_class, contamination=0.3).fit(digits[0])
+    assert anew.pixel_threshold_ < before
+    assert estimator.set_contamination(0.3).pixel_threshold_ == anew.pixel_threshold_
+    with pytest.raises(ValueError, match="contamination"):
+        estimator.set_contamination(0.7)
+    assert estimator.pixel_threshold_ == anew.pixel_threshold_
+    # A refit leaves nothing of the first fit behind.
+    estimator.set_contamination(0.1).fit(digits[0])
+    assert estimator.pixel_threshold_ == before
+
+
+def test_threshold_of_maps_is_saved_and_pickled(estimator_class, digits, tmp_path):
+    estimator = localizing(estimator_class).fit(digits[0])
+    estimator.pixel_threshold_ *= 1.1  # by hand, as `offset_` may be
+    skocc.save(estimator, tmp_path / "estimator.safetensors")
+    masks = estimator.anomaly_mask(digits[1][:20])
+    for other in (
+        skocc.load(tmp_path / "estimator.safetensors"),
+        pickle.loads(pickle.dumps(estimator)),
+    ):
+        assert other.pixel_threshold_ == estimator.pixel_threshold_
+        np.testing.assert_array_equal(other.train_map_maxima_, estimator.train_map_maxima_)
+        np.testing.assert_array_equal(other.anomaly_mask(digits[1][:20]), masks)
+    assert not hasattr(clone(estimator), "pixel_threshold_")
+
+
+def test_threshold_of_maps_that_is_missing_or_none(estimator_class, digits):
+    estimator = localizing(estimator_class)
+    with pytest.raises(NotFittedError):
+        estimator.anomaly_mask(digits[0])
+    with pytest.raises(NotFittedError):
+        estimator.pixel_threshold_  # noqa: B018
+    estimator.fit(digits[0])
+    for threshold in ("auto", np.nan, [1.0]):
+        with pytest.raises(ValueError, match=r"must be a number.*Got .*Pass for example"):
+            estimator.anomaly_mask(digits[0][:2], threshold=threshold)
+    # As of a file of skocc 0.1.
+    del estimator.pixel_threshold_, estimator.train_map_maxima_
+    assert not hasattr(estimator, "pixel_threshold_")
+    estimator.set_contamination(0.2)
+    assert estimator.anomaly_mask(digits[0][:2], threshold=0).shape == (2, 8, 8)
+    with pytest.raises(AttributeError, match=r"no pixel_threshold_.*Got .*Fit again"):
+        estimator.anomaly_mask(digits[0][:2])
+
+
 def test_scores_offset_and_labels_belong_together(estimator_class, digits):
     estimator = quick(estimator_class).fit(digits[0])
     scores, decision = (
@@ -436,13 +531,44 @@ def test_unfitted_raises_not_fitted(estimator_class, digits):
         estimator_class().set_contamination(0.1)
 
 
-def test_progress_bar_only_when_verbose(estimator_class, digits, capsys):
-    quick(estimator_class).fit(digits[0])
-    captured = capsys.readouterr()
-    assert captured.out + captured.err == ""
+def test_progress_bar_only_when_verbose(estimator_class, digits, capsys, progress_labels):
+    quick(estimator_class).fit(digits[0]).predict(digits[1])
+    assert not progress_labels
     quick(estimator_class, verbose=1).fit(digits[0])
-    shown = capsys.readouterr().err
-    assert ("loss=" if trains(estimator_class) else "batch/s") in shown
+    stages = {
+        label.removeprefix(f"{estimator_class.__name__}: ") for label in progress_labels
+    }
+    assert stages >= ({"training", "scores"} if trains(estimator_class) else {"scores"})
+    # Names in one style: small letters, and no class but the first.
+    assert all(stage == stage.lower() and ":" not in stage for stage in stages)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_no_pass_over_the_images_goes_unseen(estimator_class, digits, progress_labels):
+    """Whatever iterates over images, and so may take long, has a progress bar."""
+    n_bars, iterate = [], ImageBatches.__iter__
+
+    def watched(batches):
+        n_bars.append(progress._shown.n_bars)
+        return iterate(batches)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImageBatches, "__iter__", watched)
+        detector = quick(estimator_class, verbose=1)
+        if "validation_fraction" in detector.get_params():
+            detector.set_params(validation_fraction=0.2)
+        if "filter_init" in detector.get_params():
+            detector.set_params(filter_init="dictionary")
+        detector.fit(digits[0])
+        methods = ["score_samples", "anomaly_map", "embed", "layer_scores",
+                   "normal_probability", "reconstruction_similarity"]  # fmt: skip
+        called = [getattr(detector, name, None) for name in methods]
+        for method in filter(None, called):
+            before = len(n_bars)
+            method(digits[1])
+            assert len(n_bars) > before
+    assert 1 <= min(n_bars) <= max(n_bars) <= 2
+    assert progress._shown.n_bars == 0
 
 
 def test_fit_writes_nothing_to_disk(estimator_class, digits, tmp_path, monkeypatch):
@@ -570,7 +696,9 @@ def test_documented_attributes_exist_and_no_others(estimator_class, digits):
     fitted = {
         name for name in vars(estimator) if name.endswith("_") and not name.startswith("_")
     }
-    assert documented - fitted <= {"feature_names_in_"}
+    of_maps = {"pixel_threshold_", "train_map_maxima_"}
+    without = set() if hasattr(estimator, "anomaly_map") else of_maps
+    assert documented - fitted <= {"feature_names_in_"} | without
     assert fitted <= documented
 
 

@@ -1,7 +1,7 @@
 """The template of a detector of one's own, and what is asked of every detector, on it.
 
-Where the template has to do more than `docs/guide/own_method.rst` says, that page or the base
-class is wrong.
+Where the template has to do more than `docs/guide/own_method.rst` says, that page or the
+base class is wrong.
 """
 
 import ast

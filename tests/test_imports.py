@@ -36,7 +36,7 @@ def assert_needs(function, *words):
 
 import skocc
 
-heavy = "torch", "torchvision", "PIL"
+heavy = "torch", "torchvision", "PIL", "tqdm"
 assert_not_loaded(*heavy, "sklearn", "pynndescent", "numba")
 
 # Subpackages need no import of their own.

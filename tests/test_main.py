@@ -63,6 +63,7 @@ def test_fit_holds_out_each_image_once(folder, tmp_path, cv, capsys):
     assert len(detector.train_scores_) == 40
     if cv == "loo":
         assert detector.offset_ == np.sort(detector.train_scores_)[0]
+        assert detector.pixel_threshold_ == detector.train_map_maxima_.max()
 
 
 def test_score_prints_a_table(folder, model, capsys):
@@ -355,3 +356,21 @@ def test_what_is_normal_can_be_said(classes):
 @pytest.mark.parametrize("names", [["good"], ["2023", "2024/may"], [".", "goods"]])
 def test_other_folders_are_all_fitted_on(classes, names):
     assert fit(classes(*names)) == 13 * len(names)
+
+
+def test_bars_where_they_are_asked_for(folder, tmp_path, progress_labels):
+    path, table = tmp_path / "model.safetensors", tmp_path / "table.csv"
+    fit = ["fit", str(folder), *QUICK, *HALF, "--output", str(path)]
+    assert main(fit) == 0
+    assert not progress_labels
+    assert main([*fit, "--verbose"]) == 0
+    assert {"DeepSVDD: training", "DeepSVDD: scores"} < progress_labels
+    progress_labels.clear()
+    detector = skocc.load(path)
+    assert detector.verbose == 0
+    skocc.save(detector.set_params(verbose=1), path)
+    score = ["score", str(path), str(folder), "--output", str(table)]
+    assert main(score) == 0
+    assert not progress_labels
+    assert main([*score, "--verbose"]) == 0
+    assert progress_labels == {"score: files"}

@@ -33,6 +33,10 @@ def test_a_file_of_0_1_gives_the_scores_it_gave(name, tmp_path):
     scores, expected = getattr(estimator, method)(X), np.load(FOLDER / "scores.npz")[name]
     scale = np.abs(expected).max()
     np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5 * scale)
+    if hasattr(estimator, "anomaly_map"):  # 0.1 had no threshold of maps
+        assert len(estimator.anomaly_mask(X, threshold=0)) == len(X)
+        with pytest.raises(AttributeError, match=r"no pixel_threshold_.*Got .*Fit again"):
+            estimator.anomaly_mask(X)
     if "-" in name:
         return
     # What was loaded can be saved, and is the same again: once for each class.

@@ -32,19 +32,21 @@ MODULES = [
 
 
 PACKAGES = [module.__name__.partition(".")[2] for module in MODULES[1:]]
-# Private by api.rst, and still without the underscore that says so.
+# Private by the reference, and still without the underscore that says so.
 # Folders of methods are private but for what skocc exports of them.
 PRIVATE = {"estimators"}
 
 
 def listed_names():
-    """Return the names in docs/api.rst as {name of the module: names}."""
-    listed, module = {}, None
-    for line in (ROOT / "docs" / "api.rst").read_text().splitlines():
-        if line.startswith(".. currentmodule::"):
-            module = line.split()[-1]
-        elif match := re.fullmatch(r"(?: {3}|\.\. data:: )(\w+)", line):
-            listed.setdefault(module, []).append(match[1])
+    """Return the names in docs/reference as {name of the module: names}."""
+    listed = {}
+    for page in (ROOT / "docs" / "reference").glob("*.rst"):
+        module = None  # in the index, whose list is one of pages
+        for line in page.read_text().splitlines():
+            if match := re.fullmatch(r"\.\. (?:current)?module:: (\S+)", line):
+                module = match[1]
+            elif module and (match := re.fullmatch(r"(?: {3}|\.\. data:: )(\w+)", line)):
+                listed.setdefault(module, []).append(match[1])
     return listed
 
 
@@ -52,7 +54,7 @@ def listed_names():
 def test_public_names_are_those_of_the_reference(module):
     listed = listed_names()[module.__name__]
     others = {"__version__", *PACKAGES} if module is skocc else set()
-    assert sorted([*listed, *others]) == sorted(module.__all__), "see docs/api.rst"
+    assert sorted([*listed, *others]) == sorted(module.__all__), "see docs/reference"
     made_here = {
         name
         for name, value in vars(module).items()

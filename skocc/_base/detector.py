@@ -31,12 +31,31 @@ class CollapseWarning(UserWarning):
     """The fitted network gives (nearly) the same output for every training image.
 
     A network that ignores its input minimizes a one-class objective. Such a network cannot
-    rank images, however small its loss is.
+    rank images, however small its loss is. Read more in the :ref:`User Guide <deep_svdd>`.
+
+    Examples
+    --------
+    Identical images leave nothing to learn. A program that fits many detectors makes the
+    warning an error, and goes on with the next:
+
+    >>> import warnings
+    >>> import numpy as np
+    >>> from skocc import CollapseWarning, DeepSVDD
+    >>> images = np.full((20, 8, 8), 0.5)
+    >>> with warnings.catch_warnings():
+    ...     warnings.simplefilter("error", CollapseWarning)
+    ...     try:
+    ...         DeepSVDD(pretrain_n_epochs=1, n_epochs=1, random_state=0).fit(images)
+    ...     except CollapseWarning:
+    ...         print("collapsed")
+    collapsed
     """
 
 
 class Scores(NamedTuple):
     """Scores of images, and the evidence of whether the network has collapsed.
+
+    Read more in the :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -47,16 +66,30 @@ class Scores(NamedTuple):
         of the features. Only training images need it.
     values : ndarray of shape (n,), default=None
         The scores before a constant is added. None means that nothing is added.
+    map_maxima : ndarray of shape (n,), default=None
+        Highest value of the heat map of each image. Only training images need it; None:
+        `fit` computes the maps in a pass of its own, where the detector has any.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from skocc.base import Scores
+    >>> scores, spread, *_ = Scores(np.array([-0.5, -2.0]), spread=0.4)
+    >>> scores, spread
+    (array([-0.5, -2. ]), 0.4)
     """
 
     scores: np.ndarray
     spread: float | None = None
     values: np.ndarray | None = None
+    map_maxima: np.ndarray | None = None
 
 
 @dataclass
 class Run:
     """One call of `fit`.
+
+    Read more in the :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -69,10 +102,31 @@ class Run:
     source : image source
         The images as they were read.
     callbacks : FitCallbacks
-        scikit-learn's callbacks, if there are any.
+        The callbacks of scikit-learn, if there are any.
     scores : Scores or None
         Scores of the training images, if `_fit` has computed them. If None, `fit` computes
         them.
+
+    Examples
+    --------
+    Random numbers of a fit come from the generator of its run, which `random_state` seeds:
+
+    >>> import numpy as np
+    >>> import torch
+    >>> from skocc.base import BaseDetector, ImageBatches, Run, Scores
+    >>> class RandomDirection(BaseDetector):
+    ...     def _fit(self, images, run: Run):
+    ...         self.direction_ = torch.randn(64, generator=run.generator)
+    ...
+    ...     def _score(self, images, device):
+    ...         batches = ImageBatches(images, self.batch_size, device=device)
+    ...         direction = self.direction_.to(device)
+    ...         scores = [(batch.flatten(1) @ direction).cpu() for batch in batches]
+    ...         return Scores(np.concatenate(scores))
+    >>> images = np.random.default_rng(0).random((20, 8, 8))
+    >>> first, second = (RandomDirection(random_state=0).fit(images) for _ in range(2))
+    >>> bool((first.direction_ == second.direction_).all())
+    True
     """
 
     device: torch.device
@@ -95,7 +149,8 @@ class BaseDetector(
 
     It reads X, and gives `fit`, `score_samples`, `decision_function`, `predict`,
     thresholds, seeds, callbacks, and the rollback of a failed fit. For a method that trains
-    one network, `NetworkDetector` does the rest as well.
+    one network, `NetworkDetector` does the rest as well. Read more in the :ref:`User Guide
+    <own_method>`.
 
     .. versionadded:: 0.1
 
@@ -118,7 +173,7 @@ class BaseDetector(
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -247,6 +302,7 @@ class BaseDetector(
         Returns
         -------
         self : estimator
+            Fitted estimator.
         """
         callbacks = FitCallbacks(self, X, y)
         with unchanged_on_error(self):
@@ -282,6 +338,7 @@ class BaseDetector(
         Returns
         -------
         scores : ndarray of shape (n_samples,), float64
+            Higher is more normal.
         """
         check_is_fitted(self)
         images = self._read(X, reset=False)
@@ -318,11 +375,15 @@ class BaseDetector(
 
     def _set_threshold(self, images, run):
         """Set `train_scores_` and `offset_`, and return the scores with their evidence."""
-        known = None if _is_scored_anew(type(self)) else run.scores
-        result = known or self._score(images, run.device)
+        result = self._score_training(images, run)
         self.train_scores_ = _plain(result.scores)
         self._set_offset()
         return result
+
+    def _score_training(self, images, run):
+        """Return the scores of the training images, which `_fit` may have computed."""
+        known = None if _is_scored_anew(type(self)) else run.scores
+        return known or self._score(images, run.device)
 
     def _set_offset(self):
         """Set `offset_` from `train_scores_`."""

@@ -63,4 +63,5 @@ class EmbeddingMixin:
             network,
             batches,
             lambda batch: self._embeddings(network, batch.to(dtype)),
+            stage="embeddings",
         )

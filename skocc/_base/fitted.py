@@ -12,7 +12,8 @@ from skocc._samples.warnings import warn
 class Fitted(NamedTuple):
     """Declaration of an attribute that `fit` sets.
 
-    A model file may contain only attributes that its class declares.
+    A model file may contain only attributes that its class declares. Read more in the
+    :ref:`User Guide <own_method>`.
 
     Parameters
     ----------
@@ -33,6 +34,19 @@ class Fitted(NamedTuple):
         Whether an array of floats must be finite.
     optional, nullable : bool, default=False
         Whether the attribute may be missing, or None.
+
+    Examples
+    --------
+    A detector whose `_fit` sets ``mean_``, the mean of the training images:
+
+    >>> from skocc.base import BaseDetector, Fitted
+    >>> class MeanImage(BaseDetector):
+    ...     _fitted_attributes = {
+    ...         **BaseDetector._fitted_attributes,
+    ...         "mean_": Fitted("float32", ("C", "H", "W")),
+    ...     }
+    >>> MeanImage._fitted_attributes["mean_"].axes
+    ('C', 'H', 'W')
     """
 
     kind: str
@@ -56,6 +70,11 @@ DETECTOR_ATTRIBUTES = {
     "offset_": Fitted("float"),
     "train_scores_": Fitted("float64", ("n",), finite=False),
     "collapsed_": Fitted("bool"),
+}
+# For every detector with heat maps. Files of 0.1 do not have them.
+MAP_ATTRIBUTES = {
+    "train_map_maxima_": Fitted("float64", ("n",), optional=True),
+    "pixel_threshold_": Fitted("float", optional=True),
 }
 # For every detector that trains a network. Files of 0.1 do not have the optional ones.
 TRAINED_ATTRIBUTES = {

@@ -4,25 +4,36 @@ from collections.abc import Callable
 from numbers import Integral
 
 import numpy as np
+import torch
+from sklearn.utils.metaestimators import available_if
 from sklearn.utils.validation import check_is_fitted
 
+from skocc._base.thresholds import PixelThresholdMixin, is_above, pixel_threshold
 from skocc._engine.ambient import isolated
+from skocc._samples.progress import track
 from skocc._samples.sources import resize_array
 from skocc._samples.validation import check_image_size
 
 
-class AnomalyMapMixin:
+def _has_maps(detector):
+    """Return True, or raise an AttributeError that says why there are no maps."""
+    return detector._check_maps() is None
+
+
+class AnomalyMapMixin(PixelThresholdMixin):
     """Mixin for detectors that locate anomalies within an image.
 
-    The detector implements ``_maps_and_scores(images, device)``, which returns the maps
-    (n, H, W) of an image source, at the size that ``image_shape_`` gives, and the scores
-    (n,), from one pass over the images.
+    The detector implements ``_maps_and_scores(images, device, of_maps)``: for each batch of
+    an image source, it gives the maps (b, H, W), a float32 Tensor at the size in
+    ``image_shape_``, to the function `of_maps`. It returns what the function has returned,
+    joined, and the scores (n,), from one pass over the images.
     """
 
     _read: Callable
     _scoring_device: Callable
     _maps_and_scores: Callable
 
+    @available_if(_has_maps)
     @isolated
     def anomaly_map(self, X, *, size="input", return_scores=False):
         """Score every pixel: higher is more anomalous.
@@ -51,22 +62,126 @@ class AnomalyMapMixin:
         ValueError
             X is invalid, its shape differs from that in `fit`, or `size` is no size.
 
+        See Also
+        --------
+        anomaly_mask : The pixels above a threshold.
+
         Notes
         -----
         All maps are in memory, 4 bytes per pixel: 48 MB for a photograph of 12 megapixels.
         For many photographs use ``size="model"``, or pass them in parts.
         """
+        maps, scores = self._maps_in_size(X, size, np.float32, lambda heat: heat)
+        # As float64, with 0.0 in place of -0.0, like score_samples.
+        return (maps, np.asarray(scores, dtype=np.float64) + 0.0) if return_scores else maps
+
+    @available_if(_has_maps)
+    @isolated
+    def anomaly_mask(self, X, *, size="input", threshold=None):
+        """Mark the pixels whose value in `anomaly_map` is above a threshold.
+
+        .. versionadded:: 0.1
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+        size : {"input", "model"}, int or tuple (H, W), default="input"
+            Size of the masks in pixels, as in `anomaly_map`.
+        threshold : float, default=None
+            Value of a map above which a pixel is anomalous. None: `pixel_threshold_`.
+
+        Returns
+        -------
+        masks : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), bool
+            True is anomalous, and so is a value of NaN. A list where `anomaly_map` returns
+            one.
+
+        Raises
+        ------
+        ValueError
+            X is invalid, its shape differs from that in `fit`, `size` is no size, or
+            `threshold` is no number.
+        AttributeError
+            `threshold` is None, and the detector comes from a file of skocc before maps had
+            a threshold.
+
+        See Also
+        --------
+        skocc.model_selection.ThresholdTuner : Its masks keep a rate of false alarms.
+
+        Notes
+        -----
+        `pixel_threshold_` is the threshold that `contamination` gives if the highest value
+        of its map at ``size="model"`` is taken for the score of an image: about the
+        fraction `contamination` of the training images have a pixel that is marked. Maps of
+        other sizes are averages of these, in which no more images have one. Masks take 1
+        byte per pixel.
+        """
+        check_is_fitted(self)
+        threshold = pixel_threshold(self, threshold)
+        masks, _ = self._maps_in_size(X, size, bool, lambda heat: is_above(heat, threshold))
+        return masks
+
+    def _maps_in_size(self, X, size, dtype, of_map):
+        """Return a function of each map (H, W) in a size, and the scores (n,)."""
         check_is_fitted(self)
         size = _checked_size(size)
         images = self._read(X, reset=False)
-        maps, scores = self._maps_and_scores(images, self._scoring_device())
-        maps = maps.astype(np.float32, copy=False)
+        maps, scores = self._maps_and_scores(
+            images, self._scoring_device(), lambda maps: maps
+        )
         if size == "input":
-            maps = _in_sizes(maps, images.original_sizes())
-        elif size != "model":
-            maps = _in_sizes(maps, [size] * len(maps))
-        # As float64, with 0.0 in place of -0.0, like score_samples.
-        return (maps, np.asarray(scores, dtype=np.float64) + 0.0) if return_scores else maps
+            sizes = images.original_sizes()
+        else:
+            sizes = [maps.shape[1:] if size == "model" else size] * len(maps)
+        if len(set(sizes)) > 1:
+            pairs = zip(track(maps, "heat maps", unit="map"), sizes, strict=True)
+            return [of_map(_resized(heat, size)) for heat, size in pairs], scores
+        if dtype == maps.dtype and maps.shape[1:] == tuple(sizes[0]):
+            return maps, scores
+        in_size = np.empty((len(maps), *sizes[0]), dtype=dtype)
+        for place, heat in zip(in_size, track(maps, "heat maps", unit="map"), strict=True):
+            place[:] = of_map(_resized(heat, sizes[0]))
+        return in_size, scores
+
+    def _score_training(self, images, run):
+        """Return the scores of the training images, and set `train_map_maxima_`."""
+        for name in ("train_map_maxima_", "pixel_threshold_"):
+            vars(self).pop(name, None)  # of an earlier fit, maybe with maps
+        result = super()._score_training(images, run)
+        if hasattr(self, "anomaly_map"):
+            maxima = result.map_maxima
+            if maxima is None:
+                maxima, _ = self._maps_and_scores(images, run.device, map_maxima)
+            self.train_map_maxima_ = maxima
+        return result
+
+    @isolated
+    def _scores_and_map_maxima(self, X):
+        """Return scores and the maxima of maps, both (n,), without keeping the maps."""
+        check_is_fitted(self)
+        images = self._read(X, reset=False)
+        maxima, scores = self._maps_and_scores(images, self._scoring_device(), map_maxima)
+        return np.asarray(scores, dtype=np.float64) + 0.0, maxima
+
+
+def map_maxima(maps: torch.Tensor) -> torch.Tensor:
+    """Return the highest value of each map, as a finite number.
+
+    Parameters
+    ----------
+    maps : Tensor of shape (b, H, W), float32
+        NaN is the highest value, as it is in masks.
+
+    Returns
+    -------
+    maxima : Tensor of shape (b,), float64
+    """
+    maxima = maps.amax(dim=(1, 2))
+    highest = torch.finfo(maps.dtype).max
+    maxima = torch.nan_to_num(maxima, nan=highest, posinf=highest, neginf=-highest)
+    return maxima.cpu().double()  # MPS has no float64
 
 
 def _checked_size(size):
@@ -82,18 +197,6 @@ def _checked_size(size):
         'size must be "input", "model", one number of pixels or (H, W), both positive. Got '
         f"{size!r}. Pass for example size=(256, 256)."
     )
-
-
-def _in_sizes(maps, sizes):
-    """Return maps (n, h, w) in the size (H, W) of each, as one array if all are equal."""
-    if len(set(sizes)) > 1:
-        return [_resized(heat, size) for heat, size in zip(maps, sizes, strict=True)]
-    if maps.shape[1:] == tuple(sizes[0]):
-        return maps
-    resized = np.empty((len(maps), *sizes[0]), dtype=np.float32)
-    for place, heat in zip(resized, maps, strict=True):
-        place[:] = _resized(heat, sizes[0])
-    return resized
 
 
 def _resized(heat, size):

@@ -11,6 +11,7 @@ from skocc._base.fitted import TRAINED_ATTRIBUTES
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches
+from skocc._samples.progress import waiting
 
 
 class NetworkDetector(TrainedDetector):
@@ -19,8 +20,8 @@ class NetworkDetector(TrainedDetector):
     A subclass implements `build_network`, `loss` and `sample_scores`, and may override
     `make_optimizer` and `prepare`. Everything else is that of all detectors: what X may be,
     thresholds, seeds, devices, held-out images and early stopping, warm starts, callbacks,
-    pickles, and model files after :func:`skocc.register`. A detector in forty lines is in
-    :doc:`/guide/own_method`.
+    pickles, and model files after :func:`skocc.register`. Read more in the :ref:`User Guide
+    <own_method>`.
 
     .. versionadded:: 0.1
 
@@ -55,7 +56,7 @@ class NetworkDetector(TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with a new optimizer.
 
@@ -201,6 +202,7 @@ class NetworkDetector(TrainedDetector):
         Returns
         -------
         loss : scalar Tensor
+            With its graph, for torch to go back through.
         """
         raise NotImplementedError(_missing(self, "loss"))
 
@@ -217,6 +219,7 @@ class NetworkDetector(TrainedDetector):
         Returns
         -------
         scores : Tensor of shape (b,)
+            Higher is more normal.
         """
         raise NotImplementedError(_missing(self, "sample_scores"))
 
@@ -225,7 +228,7 @@ class NetworkDetector(TrainedDetector):
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network()
         network.to(run.device)
         if not run.is_warm:
-            with torch.no_grad():
+            with torch.no_grad(), waiting("constants"):
                 self.prepare(network.eval(), self._batches(images, run.device))
         self._train_network(
             network,

@@ -42,6 +42,7 @@ class TrainedDetector(BaseDetector):
         Returns
         -------
         optimizer : torch.optim.Optimizer
+            A new one, of these parameters.
         """
         return adam(parameters, learning_rate, weight_decay)
 
@@ -125,7 +126,6 @@ class TrainedDetector(BaseDetector):
                 # Nobody knows what a user's loss draws.
                 draws=draws or type(self).adjust_loss is not TrainedDetector.adjust_loss,
                 watcher=watcher,
-                verbose=self.verbose,
                 stage=name,
                 **options,
             )
@@ -162,8 +162,8 @@ class TrainedDetector(BaseDetector):
                 "milestones": getattr(self, "pretrain_milestones", ()),
                 "make_optimizer": self.make_optimizer,
                 "watcher": watcher,
-                "verbose": self.verbose,
                 "stage": stage,
+                "label": "autoencoder",
             }
 
     def _snapshot(self, module, images, run):

@@ -36,6 +36,8 @@ def installed_versions() -> dict[str, str | None]:
 def show_versions(file: TextIO | None = None) -> None:
     """Write the versions of skocc and its dependencies, and the GPUs that torch finds.
 
+    Read more in the :ref:`User Guide <in_a_service>`.
+
     Parameters
     ----------
     file : text file, default=None

@@ -16,6 +16,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from skocc._engine.memory import memory_errors_named
+from skocc._samples.progress import stages_of
 from skocc._samples.warnings import warn
 
 # Functions that make tensors of the default dtype unless another is given.
@@ -112,15 +113,16 @@ def own_settings() -> Iterator[None]:
 
 
 def isolated(function: _Function) -> _Function:
-    """Decorate a function to run in a block of :func:`own_settings`.
+    """Decorate a method to run in a block of :func:`own_settings`.
 
-    If memory runs out, the function raises a MemoryError that says what to do.
+    If memory runs out, the method raises a MemoryError that says what to do. Its stages are
+    shown if `verbose` of its estimator says so.
     """
 
     @wraps(function)
-    def run(*args, **kwargs):
-        with own_settings(), memory_errors_named():
-            return function(*args, **kwargs)
+    def run(self, *args, **kwargs):
+        with own_settings(), memory_errors_named(), stages_of(self):
+            return function(self, *args, **kwargs)
 
     return cast(_Function, run)
 

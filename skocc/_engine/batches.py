@@ -7,6 +7,7 @@ import numpy as np
 import torch
 
 from skocc._engine.device import sent_to
+from skocc._samples.progress import track
 from skocc._samples.sources import ImageSource
 
 # Fraction of the free GPU memory that images may take; the rest is for activations.
@@ -76,7 +77,7 @@ class ResidentImages:
         dtype = torch.uint8 if images.dtype == "uint8" else torch.float32
         self._values = torch.empty(self.shape, dtype=dtype, device=device)
         start = 0
-        for block in blocks:
+        for block in track(blocks, "images to the device"):
             self._values[start : start + len(block)] = block
             start += len(block)
 
@@ -146,6 +147,8 @@ def _fits(shape, itemsize, device):
 class ImageBatches:
     """Re-iterable batches (b, C, H, W), (b, C, T, H, W) or (b, d), float32, on a device.
 
+    Read more in the :ref:`User Guide <own_method>`.
+
     Parameters
     ----------
     images : image source
@@ -168,6 +171,24 @@ class ImageBatches:
     targets : Tensor of shape (n,), default=None
         Targets of the images: batches are then pairs (images, targets). None means that
         batches contain only images.
+
+    Examples
+    --------
+    A detector whose score is the brightness of an image:
+
+    >>> import numpy as np
+    >>> from skocc.base import BaseDetector, ImageBatches, Scores
+    >>> class Brightness(BaseDetector):
+    ...     def _fit(self, images, run):
+    ...         pass
+    ...
+    ...     def _score(self, images, device):
+    ...         batches = ImageBatches(images, self.batch_size, device=device)
+    ...         means = [batch.mean(dim=(1, 2, 3)).cpu() for batch in batches]
+    ...         return Scores(np.concatenate(means))
+    >>> images = np.linspace(0.5, 1, 20).reshape(20, 1, 1) * np.ones((8, 8))
+    >>> Brightness().fit(images).predict([np.zeros((8, 8)), images[10]])
+    array([-1,  1])
     """
 
     def __init__(

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from skocc._samples.log import logger
+from skocc._samples.progress import track
 
 
 @torch.no_grad()
@@ -17,8 +17,7 @@ def stream_batches(
     batches: Iterable,
     function: Callable | None = None,
     *,
-    verbose: int = 0,
-    stage: str = "inference",
+    stage: str = "scores",
 ) -> Iterator:
     """Apply a function to every batch and yield the results one by one.
 
@@ -32,10 +31,8 @@ def stream_batches(
         Batches in the order of the results.
     function : callable, default=None
         Function of a batch. None applies `module`.
-    verbose : int, default=0
-        Whether a progress bar is shown.
-    stage : str, default="inference"
-        Label of the progress bar.
+    stage : str, default="scores"
+        Name of the stage in the progress bar.
 
     Yields
     ------
@@ -46,7 +43,7 @@ def stream_batches(
     function = module if function is None else function
     started = time.monotonic()
     logger.debug("%s: starts", stage)
-    for batch in tqdm(batches, desc=stage, unit="batch", disable=not verbose):
+    for batch in track(batches, stage):
         yield function(batch)
     logger.debug("%s: ended in %.1f s", stage, time.monotonic() - started)
 
@@ -56,8 +53,7 @@ def map_batches(
     batches: Iterable,
     function: Callable | None = None,
     *,
-    verbose: int = 0,
-    stage: str = "inference",
+    stage: str = "scores",
 ) -> np.ndarray | Any:  # Any: a tuple. A union would make every caller check.
     """Apply a function to every batch and join the results in order.
 
@@ -70,7 +66,7 @@ def map_batches(
     function : callable, default=None
         Function of a batch that returns a tensor, or a tuple of tensors, whose first axis
         is the batch. None applies `module`.
-    verbose, stage
+    stage : str, default="scores"
         As in :func:`stream_batches`.
 
     Returns
@@ -78,7 +74,7 @@ def map_batches(
     result : ndarray or tuple of ndarray
         Joined results, whose first axis has length n_samples.
     """
-    results = stream_batches(module, batches, function, verbose=verbose, stage=stage)
+    results = stream_batches(module, batches, function, stage=stage)
     arrays = [_to_numpy(result) for result in results]
     if isinstance(arrays[0], tuple):
         return tuple(np.concatenate(part) for part in zip(*arrays, strict=True))

@@ -10,12 +10,12 @@ from typing import NamedTuple
 
 import torch
 from torch.optim.swa_utils import AveragedModel
-from tqdm import tqdm
 
 from skocc._engine.ambient import without_modes
 from skocc._engine.checkpoints import Checkpoint, check_form
 from skocc._engine.seeding import may_draw
 from skocc._samples.log import logger
+from skocc._samples.progress import progress_bar, track
 from skocc._samples.warnings import warn
 
 
@@ -196,8 +196,8 @@ def train(
     weight_average: float | None = None,
     checkpoint: Checkpoint | None = None,
     watcher: EpochWatcher | None = None,
-    verbose: int = 0,
     stage: str = "training",
+    label: str = "training",
 ) -> TrainingHistory:
     """Minimize ``loss_fn`` over `batches`.
 
@@ -240,10 +240,10 @@ def train(
         by bit. None means that nothing is written.
     watcher : EpochWatcher, default=None
         Observer of the epochs, which can end the stage.
-    verbose : int, default=0
-        Whether a progress bar is shown.
     stage : str, default="training"
-        Name of this stage in the progress bar and in messages.
+        Name of this stage in messages.
+    label : str, default="training"
+        Name of this stage in the progress bar, after that of the estimator.
 
     Returns
     -------
@@ -268,7 +268,8 @@ def train(
     run = _Run(step, n_epochs, n_kinds, scheduler, stopping or StoppingRule(), stage)
     run.start(checkpoint, len(batches))
     watcher = watcher or EpochWatcher()
-    with run.progress_bar(len(batches), verbose) as progress:
+    with run.progress_bar(len(batches), label) as progress:
+        run.show(progress)
         try:
             while not run.finished():
                 watcher.begin()
@@ -410,15 +411,17 @@ class _Run:
         """Number of finished epochs."""
         return len(self._loss_curve)
 
-    def progress_bar(self, n_batches, verbose):
+    def progress_bar(self, n_batches, label):
         """Return a progress bar over the batches of all epochs."""
-        return tqdm(
-            total=self._n_epochs * n_batches,
-            initial=self.n_done * n_batches,
-            desc=self._stage,
-            unit="batch",
-            disable=not verbose,
-        )
+        n_done, n_all = self.n_done * n_batches, self._n_epochs * n_batches
+        return progress_bar(label, n_all, n_done=n_done)
+
+    def show(self, progress):
+        """Show the number of finished epochs, and the loss of the last one."""
+        values = {"epochs": f"{self.n_done}/{self._n_epochs}"}
+        if self._loss_curve:
+            values["loss"] = f"{self._loss_curve[-1]:.4g}"
+        progress.tell(**values)
 
     def start(self, checkpoint, n_batches):
         """Continue from the state in a checkpoint, if there is one."""
@@ -465,7 +468,7 @@ class _Run:
             curve.append(total * n_kinds / len(batches))
         if self._scheduler is not None:
             self._scheduler.step()
-        progress.set_postfix(loss=f"{loss:.4g}", refresh=False)
+        self.show(progress)
         self._stopping.measure(module, self._step.loss_fn)
         held_out = self._stopping.validation_loss_curve[-1:]
         logger.debug(
@@ -576,7 +579,7 @@ def _same_draws(generator):
 def _mean_loss(module, loss_fn, batches) -> float:
     module.eval()
     losses, sizes = [], []
-    for batch in batches:
+    for batch in track(batches, "held-out images"):
         losses.append(loss_fn(batch))
         while isinstance(batch, tuple):  # (images, targets) or (kind, batch)
             batch = batch[-1]

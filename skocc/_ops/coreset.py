@@ -1,6 +1,7 @@
 """Subsampling of vectors: a random subset, or a greedy coreset that covers all vectors."""
 
 import math
+from collections.abc import Callable, Iterable
 
 import torch
 
@@ -32,6 +33,7 @@ def greedy_coreset(
     size: int,
     generator: torch.Generator,
     n_projections: int | None = 128,
+    track: Callable[[Iterable], Iterable] = iter,
 ) -> torch.Tensor:
     """Choose vectors such that every other vector is near one of them (greedy k-center).
 
@@ -47,6 +49,8 @@ def greedy_coreset(
         Features with more dimensions are compared after a random projection to this many
         dimensions, which approximately preserves distances. None compares the features
         themselves.
+    track : callable, default=iter
+        Function that yields the steps and shows how many are done.
 
     Returns
     -------
@@ -78,7 +82,7 @@ def greedy_coreset(
         blocks = features.split(16384)  # no centered copy of all features
         features = torch.cat([(block - center) @ projection for block in blocks])
     distances = features.new_full((n_vectors,), torch.inf)
-    for step in range(1, size):
+    for step in track(range(1, size)):
         # All indices stay on the device: reading one would wait for it at every step.
         newest = features.index_select(0, chosen[step - 1 : step])
         added = torch.cdist(features, newest, compute_mode="donot_use_mm_for_euclid_dist")

@@ -7,7 +7,8 @@ memory holds only the bank and one block of the stream.
 
 import hashlib
 import threading
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -54,6 +55,7 @@ def build_banks(
     *,
     subsampling: str,
     generator: torch.Generator,
+    track: Callable[[Iterable], Iterable] = iter,
 ) -> list[Bank]:
     """Build one bank from each of several parallel streams of vectors.
 
@@ -72,6 +74,8 @@ def build_banks(
         How to choose the vectors: at random, or as a greedy coreset.
     generator : torch.Generator
         Generator on the CPU.
+    track : callable, default=iter
+        Function that yields the steps of a coreset and shows how many are done.
 
     Returns
     -------
@@ -108,14 +112,15 @@ def build_banks(
     if subsampling == "random":
         return banks
     return [
-        _coreset_of(bank, kept, generator) for bank, kept in zip(banks, n_kept, strict=True)
+        _coreset_of(bank, kept, generator, track)
+        for bank, kept in zip(banks, n_kept, strict=True)
     ]
 
 
-def _coreset_of(bank, size, generator):
+def _coreset_of(bank, size, generator, track):
     if size == len(bank.rows):
         return bank
-    chosen = greedy_coreset(bank.vectors, size, generator)
+    chosen = greedy_coreset(bank.vectors, size, generator, track=track)
     return Bank(bank.vectors[chosen], bank.rows[chosen])
 
 
@@ -175,12 +180,13 @@ class MemoryBank:
         *,
         subsampling: str,
         generator: torch.Generator,
+        track: Callable[[Iterable], Iterable] = iter,
     ) -> list["MemoryBank"]:
         """Build one bank from each of several parallel streams of vectors.
 
         Parameters
         ----------
-        blocks, n_vectors, n_kept, n_features, subsampling, generator
+        blocks, n_vectors, n_kept, n_features, subsampling, generator, track
             As in :func:`build_banks`. Each image has the same number of vectors in a
             stream.
         digests : list of bytes
@@ -198,6 +204,7 @@ class MemoryBank:
             n_features,
             subsampling=subsampling,
             generator=generator,
+            track=track,
         )
         n_images = len(digests)
         table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
@@ -242,7 +249,12 @@ class MemoryBank:
         found = [known.get(digest, -1) for digest in image_digests(batch)]
         return torch.tensor(found, dtype=torch.int32, device=batch.device)
 
-    def on(self, device: torch.device, search: str, verbose: int = 0) -> "BankSearch":
+    def on(
+        self,
+        device: torch.device,
+        search: str,
+        waiting: Callable[[str], AbstractContextManager] = nullcontext,
+    ) -> "BankSearch":
         """Return a searchable copy of the bank.
 
         Parameters
@@ -251,15 +263,16 @@ class MemoryBank:
             Device of an exact search. An approximate search runs on the CPU.
         search : {"exact", "approximate"}
             Search algorithm.
-        verbose : int, default=0
-            Whether to report that a neighbor graph is being built, which happens once.
+        waiting : callable, default=nullcontext
+            As in :class:`~skocc._ops.neighbors.ApproximateIndex`, whose graph is built
+            once.
         """
         vectors, images = tensor_view(self.vectors), tensor_view(self.images)
         if search == "exact":
             return BankSearch(vectors.to(device), images.to(device))
         with self._lock:  # only one of several threads builds the graph
             if self._index is None:
-                self._index = ApproximateIndex(vectors, images, verbose=verbose)
+                self._index = ApproximateIndex(vectors, images, waiting=waiting)
         return BankSearch(vectors, images, self._index)
 
     def _numbers_of_digests(self):

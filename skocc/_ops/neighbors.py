@@ -7,11 +7,10 @@ differ by 1e-4 of their magnitude, therefore still rank images.
 import math
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 
 import torch
-from tqdm import tqdm
 
 # Number of candidates in addition to the requested neighbors. More candidates are separated
 # from the rest of the bank by the error bound more often; each costs one exact distance.
@@ -352,8 +351,9 @@ class ApproximateIndex:
         search more accurate and the graph slower to build.
     random_state : int, default=0
         Seed of the random trees from which the graph is built.
-    verbose : int, default=0
-        Whether a progress bar on stderr shows that a graph is being built.
+    waiting : callable, default=nullcontext
+        Function from the name of a step to a context, which shows that a graph is being
+        built.
 
     Raises
     ------
@@ -368,24 +368,29 @@ class ApproximateIndex:
     """
 
     def __init__(
-        self, bank, bank_groups=None, *, graph_n_neighbors=30, random_state=0, verbose=0
+        self,
+        bank,
+        bank_groups=None,
+        *,
+        graph_n_neighbors=30,
+        random_state=0,
+        waiting: Callable[[str], AbstractContextManager] = nullcontext,
     ):
         self.bank = bank.cpu()
         self.bank_groups = None if bank_groups is None else bank_groups.cpu()
         # Centering: the graph of features that differ only in their last digits would
         # reflect rounding errors.
         self._center = self.bank.double().mean(dim=0)
-        stage = "Neighbor graph"
+        stage = "neighbor graph"
         if "pynndescent" not in sys.modules:
             stage += " (compiles first, which takes a minute or two)"
-        with _threads_kept(), tqdm(total=1, desc=stage, disable=not verbose) as progress:
+        with _threads_kept(), waiting(stage):
             self._index = _import_pynndescent().NNDescent(
                 self._centered(self.bank),
                 n_neighbors=min(graph_n_neighbors, len(bank) - 1),
                 random_state=random_state,
             )
             self._index.prepare()
-            progress.update()
 
     def _centered(self, vectors):
         return (vectors.double() - self._center).float().numpy()

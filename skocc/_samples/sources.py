@@ -17,6 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
+from skocc._samples.progress import track
 from skocc._samples.warnings import warn
 
 # Pillow's names of the pixel formats with more than eight bits per channel.
@@ -266,7 +267,8 @@ class FileImages:
         """Return for each image Pillow's mode, (H, W), and whether it has several pages."""
         headers = []
         # In blocks, because a pool stores all pending tasks.
-        for start in range(0, len(self._items), _HEADER_BLOCK):
+        starts = range(0, len(self._items), _HEADER_BLOCK)
+        for start in track(starts, "sizes of the files"):
             block = self._items[start : start + _HEADER_BLOCK]
             places = [self._place(start + i) for i in range(len(block))]
             headers += self._pool.map(_read_header, block, places)

@@ -40,7 +40,8 @@ def twist_defects(
     """Twist small discs of images around their centers.
 
     The pixels in a disc are rotated, most at its center and not at all at its rim. A defect
-    therefore differs in structure, but not in brightness or color.
+    therefore differs in structure, but not in brightness or color. Read more in the
+    :ref:`User Guide <made_images>`.
 
     Parameters
     ----------
@@ -149,6 +150,8 @@ def cut_defects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Cut a rectangle out of images and paste it elsewhere in the same image.
 
+    Read more in the :ref:`User Guide <made_images>`.
+
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
@@ -248,6 +251,8 @@ def scratch_defects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add scratches along thin, slightly bent lines to images.
 
+    Read more in the :ref:`User Guide <made_images>`.
+
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
@@ -340,6 +345,8 @@ def stain_defects(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add ragged, slightly transparent spots to images.
 
+    Read more in the :ref:`User Guide <made_images>`.
+
     Parameters
     ----------
     images : array of shape (n, H, W) or (n, H, W, C), uint8, uint16 or float in [0, 1]
@@ -431,6 +438,8 @@ def make_defects(
     **options,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Add defects of one kind to images.
+
+    Read more in the :ref:`User Guide <made_images>`.
 
     Parameters
     ----------

@@ -30,6 +30,8 @@ def load_image_folder(
 ) -> Bunch:
     """List the images of a folder, with the names of its subfolders or with labels.
 
+    Read more in the :ref:`User Guide <image_folders>`.
+
     Parameters
     ----------
     folder : str or Path

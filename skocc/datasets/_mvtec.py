@@ -50,6 +50,8 @@ def load_mvtec_layout(root: str | os.PathLike, category: str | None = None) -> B
         <category>/test/<defect>/<image>
         <category>/ground_truth/<defect>/<image>_mask.png
 
+    Read more in the :ref:`User Guide <mvtec_layout>`.
+
     Parameters
     ----------
     root : str or Path
@@ -154,7 +156,8 @@ def fetch_mvtec(root: str | os.PathLike, category: str | None = None) -> Bunch:
 
     This function downloads nothing. The authors of MVTec AD distribute it under CC BY-NC-SA
     4.0 at https://www.mvtec.com/company/research/datasets/mvtec-ad. Download it there,
-    accept the license, and unpack it in `root`.
+    accept the license, and unpack it in `root`. Read more in the :ref:`User Guide
+    <mvtec_layout>`.
 
     Parameters
     ----------

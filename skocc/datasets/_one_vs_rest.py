@@ -43,6 +43,8 @@ def one_vs_rest(
 ) -> Bunch:
     """Make a one-class problem from a labeled data set: all classes but one are anomalies.
 
+    Read more in the :ref:`User Guide <one_vs_rest>`.
+
     Parameters
     ----------
     images : array, sequence of paths or PIL images, or data set
@@ -66,6 +68,8 @@ def one_vs_rest(
     Returns
     -------
     problem : Bunch
+        The images, as arrays where arrays came in, and their labels:
+
         train_images : array or list
             Normal images, to fit on.
         test_images : array or list, of length n_test
@@ -151,6 +155,7 @@ def fetch_one_vs_rest(
 
     The training set consists of all training images of one class, and the test set of all
     test images of all classes. torchvision reads the files, and downloads missing ones.
+    Read more in the :ref:`User Guide <one_vs_rest>`.
 
     Parameters
     ----------

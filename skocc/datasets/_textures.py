@@ -27,6 +27,8 @@ def make_textures(
 ) -> np.ndarray:
     """Make synthetic gray images of a texture, with random shifts and lighting.
 
+    Read more in the :ref:`User Guide <made_images>`.
+
     Parameters
     ----------
     n_images : int
@@ -80,6 +82,8 @@ def make_objects(
     random_state: int | np.random.RandomState | np.random.Generator | None = None,
 ) -> np.ndarray:
     """Make synthetic gray images of an object on a dark background, randomly rotated.
+
+    Read more in the :ref:`User Guide <made_images>`.
 
     Parameters
     ----------

@@ -30,6 +30,8 @@ def load_video_folders(folder: str | os.PathLike, layout: str) -> Bunch:
         testing/test_frame_mask/<video>.npy      Test/UCSDped1.m, or
                                                  Test/Test001_gt/<frame>.bmp
 
+    Read more in the :ref:`User Guide <video>`.
+
     Parameters
     ----------
     folder : str or Path

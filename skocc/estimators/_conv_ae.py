@@ -14,8 +14,8 @@ from torch.nn import functional
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
 from skocc._base.embeddings import EmbeddingMixin
-from skocc._base.fitted import TRAINED_ATTRIBUTES
-from skocc._base.maps import AnomalyMapMixin, borders
+from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES
+from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
@@ -27,6 +27,7 @@ from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
+from skocc._samples.progress import track
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 from skocc.estimators._without_effect import CONV_AE_RULES
@@ -113,7 +114,7 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with a new optimizer.
 
@@ -133,6 +134,11 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
         Scores of the training images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image.
     collapsed_ : bool
         Whether all training images have nearly the same score, or the same code.
     image_shape_ : tuple (H, W, C)
@@ -216,7 +222,7 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
-    _fitted_attributes = TRAINED_ATTRIBUTES
+    _fitted_attributes = {**TRAINED_ATTRIBUTES, **MAP_ATTRIBUTES}
 
     def __init__(
         self,
@@ -336,6 +342,13 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
 
+        def evidence(batch, reconstruction, codes):
+            maxima = map_maxima(self._pixel_errors(reconstruction, batch))
+            return self._image_errors(reconstruction, batch), codes, maxima
+
+        errors, codes, maxima = self._map(images, run.device, evidence)
+        run.scores = Scores(-errors, relative_spread(codes), map_maxima=maxima)
+
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         height, width = self.image_shape_[:2]
@@ -422,7 +435,8 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             if name not in _FREE_PARAMETERS
         }
         digest = hashlib.blake2b(digest_size=16)
-        for batch in ImageBatches(images, self.batch_size, device=torch.device("cpu")):
+        batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
+        for batch in track(batches, "digests of the images"):
             digest.update(b"".join(image_digests(batch)))
         identity["image_shape_"] = str(self.image_shape_)
         identity["images"] = digest.hexdigest()
@@ -449,14 +463,10 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         errors, codes = self._map(images, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _maps_and_scores(self, images, device):
+    def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(batch, reconstruction, _):
-            maps = self._errors(reconstruction, batch, inside=False)
-            if self.reconstruction_metric == "ssim":
-                # Pixels beyond the centers of the outermost windows repeat their errors.
-                margin = SSIM_WINDOW // 2
-                maps = functional.pad(maps, [margin] * 4, mode="replicate")
-            return maps.float(), -self._image_errors(reconstruction, batch)
+            maps = of_maps(self._pixel_errors(reconstruction, batch))
+            return maps, -self._image_errors(reconstruction, batch)
 
         return self._map(images, device, maps_and_scores)
 
@@ -473,6 +483,15 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
         batches = ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, apply)
+
+    def _pixel_errors(self, reconstruction, batch):
+        """Return the map (b, H, W) of each image."""
+        maps = self._errors(reconstruction, batch, inside=False)
+        if self.reconstruction_metric == "ssim":
+            # Pixels beyond the centers of the outermost windows repeat their errors.
+            margin = SSIM_WINDOW // 2
+            maps = functional.pad(maps, [margin] * 4, mode="replicate")
+        return maps.float()
 
     def _image_errors(self, reconstruction, batch):
         """Return the mean error (b,) of each image."""

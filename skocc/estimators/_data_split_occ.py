@@ -159,7 +159,7 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with a new optimizer and
         the same autoencoder. `objective` may have changed.

@@ -257,7 +257,10 @@ def measured_similarities(
         reconstruction = autoencoder(batch)
         return reconstruction_similarities(reconstruction, batch, reconstruction_metric)
 
-    return map_batches(autoencoder, batches, similarities_of).astype(np.float64)
+    similarities = map_batches(
+        autoencoder, batches, similarities_of, stage="reconstructions"
+    )
+    return similarities.astype(np.float64)
 
 
 def split_typical(similarities: np.ndarray, atypical_fraction: float) -> np.ndarray:

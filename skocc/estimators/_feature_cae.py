@@ -12,8 +12,8 @@ from torch.nn import functional
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
 from skocc._base.embeddings import EmbeddingMixin
-from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin, borders
+from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
@@ -123,7 +123,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted autoencoder, with a new optimizer
         and other images held out.
@@ -147,6 +147,11 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
         Scores of the training images, those held out among them.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image.
     collapsed_ : bool
         Whether all training images have nearly the same score, or the same codes.
     image_shape_ : tuple (H, W, C)
@@ -239,6 +244,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "backbone_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "_n_channels": Fitted("count"),
@@ -374,7 +380,13 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        run.scores = self._score(images, run.device)
+
+        def evidence(cells, codes):
+            maxima = map_maxima(self._pixel_errors(cells))
+            return self._image_errors(cells), codes, maxima
+
+        errors, codes, maxima = self._map(images, run.device, evidence)
+        run.scores = Scores(-errors, relative_spread(codes), map_maxima=maxima)
 
     def _check_border(self):
         rows, columns = self.grid_shape_
@@ -434,13 +446,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         logger.info("%s: computes features of %d images", type(self).__name__, len(images))
         batches = ImageBatches(images, self.batch_size, device=device)
         extract = self._extractor(images, device)
-        stream = stream_batches(
-            self.backbone_,
-            batches,
-            extract,
-            verbose=self.verbose,
-            stage=f"{type(self).__name__}: features",
-        )
+        stream = stream_batches(self.backbone_, batches, extract, stage="features")
         return hold_maps(stream, shape, device)
 
     def _train(self, network, source, run):
@@ -469,21 +475,16 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         errors, codes = self._map(source, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
-    def _maps_and_scores(self, source, device):
-        size = self.image_shape_[:2]
-
+    def _maps_and_scores(self, source, device, of_maps):
         def maps_and_scores(cells, _):
-            maps = functional.interpolate(
-                cells.unsqueeze(1), size, mode="bilinear", align_corners=False
-            )
-            return maps.squeeze(1).float(), -self._image_errors(cells)
+            return of_maps(self._pixel_errors(cells)), -self._image_errors(cells)
 
         return self._map(source, device, maps_and_scores)
 
     def _embed(self, images, device):
-        return self._map(images, device, lambda _, codes: codes)
+        return self._map(images, device, lambda _, codes: codes, "embeddings")
 
-    def _map(self, source, device, function):
+    def _map(self, source, device, function, stage="scores"):
         """Join what a function of the errors of cells (b, h, w), and codes, returns."""
         extract, dtype = self._extractor(source, device), self._dtype(device)
         network = self._on_device(self.network_, device)
@@ -495,7 +496,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             return function(self._normalized(errors), codes)
 
         batches = ImageBatches(source, self.batch_size, device=device)
-        return map_batches(network, batches, apply)
+        return map_batches(network, batches, apply, stage=stage)
 
     def _image_errors(self, maps):
         """Return the error (b,) of images from that of their cells (b, rows, columns)."""
@@ -510,6 +511,14 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             1 if self.cell_aggregation == "max" else min(int(self.n_top), cells.shape[1])
         )
         return cells.topk(n_top).values.mean(dim=1)
+
+    def _pixel_errors(self, cells):
+        """Return the map (b, H, W) of each image."""
+        size = self.image_shape_[:2]
+        maps = functional.interpolate(
+            cells.unsqueeze(1), size, mode="bilinear", align_corners=False
+        )
+        return maps.squeeze(1).float()
 
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""

@@ -130,7 +130,8 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
         self.radii_ = np.array(
             [final_radius(d, self.nu) for d in distances.reshape(-1, n_layers).T]
         )
-        run.scores = self._scores_from(distances, spread, run.source)
+        scores = self._scores_from(distances, spread, run.source)
+        run.scores = scores._replace(map_maxima=self._map_maxima(distances))
 
     def _score(self, images, device):
         return self._scores_from(*self._distances(images, device), images)
@@ -277,11 +278,15 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
             z = torch.cat(features(batch.to(dtype)), dim=1)
             return z.reshape(len(batch), n_patches, -1).mean(dim=1)
 
-        return map_batches(network, self._batches(images, n_patches, device), embeddings)
+        batches = self._batches(images, n_patches, device)
+        return map_batches(network, batches, embeddings, stage="embeddings")
 
     def _scores_from(self, distances, spread, images):
         scores = self._lowest(self._layer_scores(distances).mean(axis=2), images)
         return Scores(scores, spread, distances.mean(axis=(1, 2)))
+
+    def _map_maxima(self, distances):
+        """Return the highest value of each heat map; None where there are no maps."""
 
     def _layer_scores(self, distances):
         """Return scores from squared distances, of any shape (..., n_layers)."""

@@ -4,12 +4,12 @@ import os
 from numbers import Integral
 
 import numpy as np
-from sklearn.utils.metaestimators import available_if
+import torch
 from torch import nn
 
 from skocc._base.constraints import LEARNING_RATE, WEIGHT_DECAY
-from skocc._base.fitted import Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.fitted import MAP_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._nets.architectures import (
     lenet_architecture,
@@ -42,16 +42,6 @@ _RESIDUAL_LAYERS = (4, 5, 6)
 # Names of our encoders; any other is torchvision's.
 _RESIDUAL = ("residual", "plain_residual")
 _OURS = ("lenet", *_RESIDUAL)
-
-
-def _cuts_patches(estimator):
-    """Return True, or raise an AttributeError where there are no patches to map."""
-    if estimator.patch_size is None:
-        raise AttributeError(
-            "A map needs patches. Got patch_size=None. Set patch_size=64, for example, and "
-            "fit again."
-        )
-    return True
 
 
 class MOCCA(AnomalyMapMixin, LayerSpheres):
@@ -171,7 +161,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights. `layers` may have changed:
         a layer keeps its center, and a new one gets one from the fitted weights.
@@ -200,6 +190,12 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
     train_scores_ : ndarray of shape (n_samples,), float64
         Scores of the training images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it. With `patch_size`.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image. With
+        `patch_size`.
     collapsed_ : bool
         Whether all layers give nearly the same output for all training images.
     image_shape_ : tuple
@@ -305,6 +301,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     }
     _fitted_attributes = {
         **LayerSpheres._fitted_attributes,
+        **MAP_ATTRIBUTES,
         "pretrain_loss_curve_": Fitted("losses"),
     }
     _accepts_rows = True
@@ -434,38 +431,12 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         """
         return super().score_samples(X)
 
-    @available_if(_cuts_patches)
-    def anomaly_map(self, X, *, size="input", return_scores=False):
-        """Score every pixel by its patch: higher is more anomalous.
-
-        Available with `patch_size` only.
-
-        Parameters
-        ----------
-        X : images or paths
-            As in `fit`.
-        size : {"input", "model"}, int or tuple (H, W), default="input"
-            Size of the maps in pixels. "input" is the size of each image in X, even if
-            `image_size` resizes the images before they are scored; "model" is the size at
-            which they are scored, that of ``image_shape_``. Maps are resized bilinearly.
-        return_scores : bool, default=False
-            Whether to return the scores of the images as well, from the same pass.
-
-        Returns
-        -------
-        maps : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), float32
-            A map for each image. A patch has one value, and a pixel the mean of the patches
-            that overlap there. With ``size="input"``, images of several sizes have maps in
-            a list, each at the size of its own image.
-        scores : ndarray of shape (n_samples,), float64
-            Those of `score_samples`. Only returned if `return_scores` is True.
-
-        Raises
-        ------
-        ValueError
-            X is invalid, its shape differs from that in `fit`, or `size` is no size.
-        """
-        return super().anomaly_map(X, size=size, return_scores=return_scores)
+    def _check_maps(self):
+        if self.patch_size is None:
+            raise AttributeError(
+                "A map needs patches. Got patch_size=None. Set patch_size=64, for example, "
+                "and fit again."
+            )
 
     def _patches(self):
         if self.patch_size is None:
@@ -566,18 +537,26 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
             freeze_batch_norm(network)
         return super()._features_and_loss(network, batch, layers)
 
-    def _maps_and_scores(self, images, device):
-        rows, columns = self._patches().starts
+    def _maps_and_scores(self, images, device, of_maps):
         distances, _ = self._distances(images, device)
         scores = self._layer_scores(distances).mean(axis=2)
-        maps = patch_scores_to_map(
-            -scores.reshape(len(images), len(rows), len(columns)),
-            rows,
-            columns,
-            self.patch_size,
-            self.image_shape_[:2],
-        )
-        return maps, self._lowest(scores, images)
+        return self._maps_of(scores, of_maps), self._lowest(scores, images)
+
+    def _map_maxima(self, distances):
+        if self.patch_size is None:
+            return None
+        return self._maps_of(self._layer_scores(distances).mean(axis=2), map_maxima)
+
+    def _maps_of(self, scores, of_maps):
+        """Return a function of the maps that scores of patches (n, n_patches) give."""
+        rows, columns = self._patches().starts
+        size, grid = self.image_shape_[:2], (len(rows), len(columns))
+        joined, n_images = [], int(self.batch_size)
+        for start in range(0, len(scores), n_images):
+            part = -scores[start : start + n_images].reshape(-1, *grid)
+            maps = patch_scores_to_map(part, rows, columns, self.patch_size, size)
+            joined.append(of_maps(torch.from_numpy(maps).float()).numpy())
+        return np.concatenate(joined)
 
 
 def _rows(shape):

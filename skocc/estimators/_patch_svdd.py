@@ -10,8 +10,8 @@ import torch
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
-from skocc._base.fitted import TRAINED_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
@@ -22,6 +22,7 @@ from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
 from skocc._samples.log import logger
+from skocc._samples.progress import track, waiting
 from skocc._samples.warnings import warn
 from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
 from skocc.estimators._patch_pairs import pair_loss
@@ -129,7 +130,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights, with the same mean image.
 
@@ -154,6 +155,12 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the patches of each are compared
         with those of the other images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image, compared so
+        as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all patches the same
         embedding.
@@ -262,6 +269,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "bank_small_": Fitted("bank", ("m_small", "d")),
         "bank_big_": Fitted("bank", ("m_big", "d")),
     }
@@ -387,7 +395,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         return super().score_samples(X)
 
     def bank_bytes(self, n_images: int, image_size: tuple[int, int]) -> int:
-        """Bytes of the features of all patches, to be known before fitting.
+        """Return the bytes of the features of all patches, to be known before fitting.
 
         Parameters
         ----------
@@ -418,8 +426,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
         self.bank_small_, self.bank_big_ = self._make_banks(images, run)
-        scores = self._score(images, run.device)
-        run.scores = scores._replace(spread=self.bank_small_.spread())
+        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        run.scores = Scores(scores, self.bank_small_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
@@ -465,7 +473,9 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         own_weights = None if self.backbone is None else self.weights
         network = self._build_network(own_weights, self.image_shape_)
         contrast, center = network.normalize
-        sums = stream_batches(contrast, batches, lambda x: contrast(x).double().sum(0))
+        sums = stream_batches(
+            contrast, batches, lambda x: contrast(x).double().sum(0), stage="mean image"
+        )
         center.mean.copy_(sum(sums) / len(images))
         if self.weights is not None and self.backbone is None:
             load_encoder_weights(network.encoder, self.weights)
@@ -538,31 +548,34 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             return [to_rows(z) for z in self._embed(network, batch)]
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
-        stage = f"{type(self).__name__}: memory bank"
-        logger.info("%s keeps %s of %s vectors", stage, n_kept, n_vectors)
+        name = type(self).__name__
+        logger.info("%s: memory bank keeps %s of %s vectors", name, n_kept, n_vectors)
         return MemoryBank.of_streams(
-            stream_batches(network, batches, embed, verbose=self.verbose, stage=stage),
+            stream_batches(network, batches, embed, stage="memory bank"),
             digests,
             n_vectors,
             n_kept,
             dim,
             subsampling=self.subsampling,
             generator=run.generator,
+            track=partial(track, stage="coreset", unit="vector"),
         )
 
     def _score(self, images, device):
         # In double precision: the product of two small distances keeps its digits.
         return Scores(-self._map(images, device, lambda maps: maps.amax((1, 2))))
 
-    def _maps_and_scores(self, images, device):
-        return self._map(images, device, lambda maps: (maps.float(), -maps.amax((1, 2))))
+    def _maps_and_scores(self, images, device, of_maps):
+        return self._map(
+            images, device, lambda maps: (of_maps(maps.float()), -maps.amax((1, 2)))
+        )
 
     def _map(self, images, device, reduce):
         """Apply a function to the maps (b, H, W) of each batch and join the results."""
         network, size = self._on_device(self.network_, device), self.image_shape_[:2]
         scales, grids = self._scales(), self._scales().grids(size)
         banks = (self.bank_small_, self.bank_big_)
-        searches = [bank.on(device, self.search, self.verbose) for bank in banks]
+        searches = [bank.on(device, self.search, waiting) for bank in banks]
         scales = [*zip(grids, scales.sides, searches, strict=True)]
 
         def reduced(batch):
@@ -578,5 +591,4 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             return reduce(torch.from_numpy(product))
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        stage = f"{type(self).__name__}: scores"
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
+        return map_batches(network, batches, reduced)

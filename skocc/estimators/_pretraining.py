@@ -11,6 +11,7 @@ from skocc._engine.training import train_by_milestones
 from skocc._nets.normalization import ContrastNormalization, global_contrast_normalize
 from skocc._ops.losses import reconstruction_loss
 from skocc._samples.log import logger
+from skocc._samples.progress import waiting
 from skocc.estimators._filters import dictionary_filters
 
 # Fewest pixels per side for which contrast is normalized by default. It would leave too
@@ -51,7 +52,7 @@ def contrast_extremes(images):
         normalized = global_contrast_normalize(batch.double())
         return normalized.amin().view(1), normalized.amax().view(1)
 
-    minima, maxima = map_batches(nn.Identity(), batches, extremes)
+    minima, maxima = map_batches(nn.Identity(), batches, extremes, stage="contrast")
     return minima.min(), maxima.max()
 
 
@@ -67,9 +68,10 @@ def start_from_dictionary(filters: nn.Parameter, normalize, batches, generator) 
         As in :func:`skocc.estimators._filters.dictionary_filters`.
     """
     logger.info("learns %d filters of %d pixels a side", len(filters), filters.shape[-1])
-    learned = dictionary_filters(
-        batches, normalize, len(filters), filters.shape[-1], generator
-    )
+    with waiting("first filters"):
+        learned = dictionary_filters(
+            batches, normalize, len(filters), filters.shape[-1], generator
+        )
     if learned is not None:
         filters.data.copy_(learned)
 

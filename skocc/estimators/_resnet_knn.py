@@ -2,6 +2,7 @@
 
 import math
 import os
+from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -11,8 +12,8 @@ from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
-from skocc._base.fitted import DETECTOR_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin
+from skocc._base.fitted import DETECTOR_ATTRIBUTES, MAP_ATTRIBUTES, Fitted
+from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
@@ -25,6 +26,7 @@ from skocc._ops.neighbors import bank_bytes, exact_distances
 from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
 from skocc._samples.log import logger
+from skocc._samples.progress import track, waiting
 from skocc._samples.validation import check_backbone_channels
 from skocc.estimators._without_effect import RESNET_KNN_RULES
 
@@ -121,7 +123,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     random_state : int, RandomState or None, default=None
         For the choice of vectors, and for ``weights=None``.
     verbose : int, default=0
-        Whether progress bars are shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -136,6 +138,12 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the cells of each are compared
         with those of the other images.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Highest value of the heat map of each training image, compared so
+        as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all cells the same
         features.
@@ -258,6 +266,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     }
     _fitted_attributes = {
         **DETECTOR_ATTRIBUTES,
+        **MAP_ATTRIBUTES,
         "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "bank_": Fitted("bank", ("m", "d")),
@@ -375,7 +384,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def bank_bytes(
         self, n_images: int, image_size: int | tuple[int, int] | None = None
     ) -> int:
-        """Bytes of the features of all cells, to be known before fitting.
+        """Return the bytes of the features of all cells, to be known before fitting.
 
         Parameters
         ----------
@@ -404,8 +413,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.grid_shape_ = tuple(grid_shape)
         self.bank_ = self._make_bank(images, n_features, run)
         self._check_neighbors()
-        scores = self._score(images, run.device)
-        run.scores = scores._replace(spread=self.bank_.spread())
+        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        run.scores = Scores(scores, self.bank_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for other channels, and neighbors that have no use."""
@@ -473,31 +482,31 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         (bank,) = MemoryBank.of_streams(
-            stream_batches(
-                network, batches, embed, verbose=self.verbose, stage=f"{name}: memory bank"
-            ),
+            stream_batches(network, batches, embed, stage="memory bank"),
             digests,
             [n_vectors],
             [n_kept],
             n_features,
             subsampling=self.subsampling,
             generator=run.generator,
+            track=partial(track, stage="coreset", unit="vector"),
         )
         return bank
 
     def _score(self, images, device):
         return Scores(-self._map_cells(images, device, self._image_scores))
 
-    def _maps_and_scores(self, images, device):
+    def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(cells, *found):
-            return self._pixel_scores(cells), -self._image_scores(cells, *found)
+            scores = -self._image_scores(cells, *found)
+            return of_maps(self._pixel_scores(cells)), scores
 
         return self._map_cells(images, device, maps_and_scores)
 
     def _map_cells(self, images, device, reduce):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""
         network, features_of = self._features_on(device)
-        bank = self.bank_.on(device, self.search, self.verbose)
+        bank = self.bank_.on(device, self.search, waiting)
         n_cells = math.prod(self.grid_shape_)
 
         def reduced(batch):
@@ -509,8 +518,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             return reduce(cells, rows, neighbors[:, 0], numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
-        stage = f"{type(self).__name__}: scores"
-        return map_batches(network, batches, reduced, verbose=self.verbose, stage=stage)
+        return map_batches(network, batches, reduced)
 
     def _image_scores(self, cells, rows, nearest, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""

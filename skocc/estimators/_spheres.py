@@ -80,7 +80,7 @@ def initial_centers(
         z = features(batch)
         return torch.tensor([len(z[0])]), *(zj.sum(0, keepdim=True) for zj in z)
 
-    counts, *totals = map_batches(network, batches, sums)
+    counts, *totals = map_batches(network, batches, sums, stage="centers")
     means = [total.sum(0, dtype="float64") / counts.sum() for total in totals]
     return [away_from_zero(torch.from_numpy(mean)).float() for mean in means]
 
@@ -90,7 +90,6 @@ def distances_to_centers(
     features: Callable,
     batches: Iterable,
     centers: list[torch.Tensor],
-    **progress,
 ):
     """Return squared distances to the centers, and how much features vary.
 
@@ -100,8 +99,6 @@ def distances_to_centers(
         As in :func:`initial_centers`.
     centers : list of Tensor of shape (d_j,)
         In dtype and on the device of the features.
-    **progress
-        `verbose` and `stage` of :func:`~skocc._engine.inference.map_batches`.
 
     Returns
     -------
@@ -119,7 +116,7 @@ def distances_to_centers(
             distances.append(squared_distance(z, center))
         return torch.stack(distances, dim=1), *sums
 
-    distances, *sums = map_batches(network, batches, distances_of, **progress)
+    distances, *sums = map_batches(network, batches, distances_of)
     spreads = []
     for center, total, squares in zip(centers, sums[::2], sums[1::2], strict=True):
         mean = total.sum(0, dtype="float64") / len(distances)

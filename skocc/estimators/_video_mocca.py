@@ -116,7 +116,7 @@ class VideoMOCCA(LayerSpheres):
     random_state : int, RandomState or None, default=None
         An int makes fits reproducible, bit by bit on a CPU.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
     warm_start : bool, default=False
         Whether a second `fit` continues from the fitted weights. `layers` may have changed:
         a layer keeps its center, and a new one gets one from the fitted weights.

@@ -11,6 +11,7 @@ from skocc._base.constraints import IMAGE_CONSTRAINTS
 from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
 from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
+from skocc._samples.progress import shows_stages, track
 
 # Number of frames that are loaded at a time.
 _N_FRAMES = 32
@@ -44,6 +45,8 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
         camera that writes 16-bit files. None means the range of uint8 and uint16, and no
         scaling of other types.
+    verbose : int, default=0
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -109,6 +112,7 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         "image_shape": IMAGE_CONSTRAINTS["image_shape"],
         "image_size": IMAGE_CONSTRAINTS["image_size"],
         "intensity_range": IMAGE_CONSTRAINTS["intensity_range"],
+        "verbose": IMAGE_CONSTRAINTS["verbose"],
     }
     _fitted_attributes = {
         **IMAGE_ATTRIBUTES,
@@ -123,14 +127,17 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         image_shape=None,
         image_size=None,
         intensity_range=None,
+        verbose=0,
     ):
         self.threshold = threshold
         self.n_dilations = n_dilations
         self.image_shape = image_shape
         self.image_size = image_size
         self.intensity_range = intensity_range
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @shows_stages
     def fit(self, X, y=None) -> "BackgroundRemoval":
         """Learn the background.
 
@@ -165,12 +172,13 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
                     "example X[..., :3]."
                 )
             mixture = cv2.createBackgroundSubtractorMOG2()
-            for block in _blocks(frames):
-                for frame in _to_bytes(block):
+            for block in track(_blocks(frames), "background"):
+                for frame in _to_bytes(frames.load(block)):
                     mixture.apply(frame)
             self.background_ = mixture.getBackgroundImage().reshape(self.image_shape_)
         return self
 
+    @shows_stages
     def transform(self, X) -> np.ndarray:
         """Set the background of frames to zero.
 
@@ -191,7 +199,8 @@ class BackgroundRemoval(FittedMixin, TransformerMixin, BaseEstimator):
         """
         check_is_fitted(self)
         frames = validate_images(self, X, reset=False)
-        return np.concatenate([self._remove(block) for block in _blocks(frames)])
+        blocks = track(_blocks(frames), "frames")
+        return np.concatenate([self._remove(frames.load(block)) for block in blocks])
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
@@ -227,9 +236,9 @@ def _import_cv2():
 
 
 def _blocks(frames):
-    """Yield the frames of a source in blocks."""
-    for start in range(0, len(frames), _N_FRAMES):
-        yield frames.load(slice(start, min(start + _N_FRAMES, len(frames))))
+    """Return the slices of a source that are loaded one after another."""
+    starts = range(0, len(frames), _N_FRAMES)
+    return [slice(start, min(start + _N_FRAMES, len(frames))) for start in starts]
 
 
 def _to_bytes(frames):

@@ -70,7 +70,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     random_state : int, RandomState or None, default=None
         Seed of the random weights for ``weights=None``.
     verbose : int, default=0
-        Whether a progress bar is shown.
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -231,8 +231,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             network,
             batches,
             lambda batch: compute(batch.to(dtype))[0].float(),
-            verbose=self.verbose,
-            stage="Features",
+            stage="features",
         )
 
     def get_feature_names_out(self, input_features=None) -> np.ndarray:

@@ -15,6 +15,7 @@ from skocc._base.constraints import IMAGE_CONSTRAINTS
 from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import Interval, fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
+from skocc._samples.progress import shows_stages, track
 from skocc._samples.sources import resize_array
 from skocc._samples.validation import check_image_size
 from skocc._samples.warnings import warn
@@ -82,6 +83,8 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     n_jobs : int, default=None
         Number of parallel processes. None means 1 unless in a
         :obj:`joblib.parallel_config` context, and -1 means all processors.
+    verbose : int, default=0
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -210,6 +213,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         "image_size": IMAGE_CONSTRAINTS["image_size"],
         "intensity_range": IMAGE_CONSTRAINTS["intensity_range"],
         "n_jobs": [None, Integral],
+        "verbose": IMAGE_CONSTRAINTS["verbose"],
     }
 
     def __init__(
@@ -220,14 +224,17 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         image_size=None,
         intensity_range=None,
         n_jobs=None,
+        verbose=0,
     ):
         self.pixels = pixels
         self.image_shape = image_shape
         self.image_size = image_size
         self.intensity_range = intensity_range
         self.n_jobs = n_jobs
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @shows_stages
     def fit(self, X, y=None) -> "DirectFeatures":
         """Learn the shape of the images and nothing else.
 
@@ -259,6 +266,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             self._pixel_size()
         return self
 
+    @shows_stages
     def transform(self, X) -> np.ndarray:
         """Compute the features of images.
 
@@ -285,7 +293,7 @@ class DirectFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         lowest, highest = np.inf, -np.inf
         # max_nbytes=None: images are sent to the workers, without memory-mapped files.
         with Parallel(n_jobs=self.n_jobs, max_nbytes=None) as parallel:
-            for start in range(0, len(images), n_block):
+            for start in track(range(0, len(images), n_block), "features"):
                 # Decoded here, one block at a time: an error of a file must not be raised
                 # in the thread in which joblib dispatches work.
                 block = []

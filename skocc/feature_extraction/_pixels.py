@@ -11,6 +11,7 @@ from skocc._base.constraints import IMAGE_CONSTRAINTS
 from skocc._base.fitted import FittedMixin
 from skocc._base.private_sklearn import StrOptions, fit_context
 from skocc._base.reading import compare, remember, unchanged_on_error
+from skocc._samples.progress import shows_stages, track
 from skocc._samples.validation import (
     as_table,
     check_columns,
@@ -51,6 +52,8 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
         Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
         camera that writes 16-bit files. None means the range of uint8 and uint16, and no
         scaling of other types.
+    verbose : int, default=0
+        Whether progress bars are shown, of each stage that takes two seconds or more.
 
     Attributes
     ----------
@@ -104,17 +107,26 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
         "image_shape": IMAGE_CONSTRAINTS["image_shape"],
         "image_size": IMAGE_CONSTRAINTS["image_size"],
         "intensity_range": IMAGE_CONSTRAINTS["intensity_range"],
+        "verbose": IMAGE_CONSTRAINTS["verbose"],
     }
 
     def __init__(
-        self, *, color="auto", image_shape=None, image_size=32, intensity_range=None
+        self,
+        *,
+        color="auto",
+        image_shape=None,
+        image_size=32,
+        intensity_range=None,
+        verbose=0,
     ):
         self.color = color
         self.image_shape = image_shape
         self.image_size = image_size
         self.intensity_range = intensity_range
+        self.verbose = verbose
 
     @fit_context(prefer_skip_nested_validation=True)
+    @shows_stages
     def fit(self, X, y=None) -> "Pixels":
         """Learn the shape of the images and nothing else.
 
@@ -145,6 +157,7 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
                 self.image_shape_ = self._checked(table, reset=True).shape[1:]
         return self
 
+    @shows_stages
     def transform(self, X):
         """Return the pixels of images.
 
@@ -171,7 +184,7 @@ class Pixels(FittedMixin, TransformerMixin, BaseEstimator):
         images = self._images(X, like=self.image_shape_)
         compare(self, X, images)
         table = np.empty((len(images), math.prod(self.image_shape_)), dtype=np.float32)
-        for start in range(0, len(images), _N_IMAGES):
+        for start in track(range(0, len(images), _N_IMAGES), "pixels"):
             block = slice(start, min(start + _N_IMAGES, len(images)))
             table[block] = images.load(block)
         return table

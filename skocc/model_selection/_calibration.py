@@ -185,6 +185,37 @@ def pooled_p_values(pooled, n_calibration):
     return (1 + np.floor(counts + 1e-7)) / (n_calibration + 1)
 
 
+def pooled_masks(maps, calibration_maxima, folds, n_allowed):
+    """Return the pixels that all detectors together find too high, as pooled scores do.
+
+    Parameters
+    ----------
+    maps : list of ndarray (n_samples, H, W), or of list of ndarray (H, W)
+        An entry is of one detector.
+    calibration_maxima : ndarray of shape (n_calibration,), float64
+        Highest value of the map of each held-out image.
+    folds : ndarray of shape (n_calibration,), int
+        Which detector has given each of them.
+    n_allowed : int
+        A p-value of the false-alarm rate, times ``n_calibration + 1``.
+
+    Returns
+    -------
+    masks : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), bool
+        True where fewer than `n_allowed` held-out images have a value as high or higher
+        in the map by the same detector.
+    """
+    own = [np.sort(calibration_maxima[folds == fold]) for fold in range(len(maps))]
+    masks = []
+    for of_one in zip(*maps, strict=True):
+        counts = np.zeros(of_one[0].shape, dtype=int)
+        for heat, values in zip(of_one, own, strict=True):
+            # NaN is sorted to the end, above all values.
+            counts += len(values) - np.searchsorted(values, heat, side="left")
+        masks.append(counts < n_allowed)
+    return np.stack(masks) if isinstance(maps[0], np.ndarray) else masks
+
+
 def mean_maps(maps):
     """Return the mean of the heat maps by several detectors.
 

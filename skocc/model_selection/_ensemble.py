@@ -11,7 +11,7 @@ from sklearn.utils.metaestimators import available_if
 from sklearn.utils.parallel import Parallel, delayed
 from sklearn.utils.validation import check_is_fitted
 
-from skocc._base.fitted import Fitted, FittedMixin
+from skocc._base.fitted import MAP_ATTRIBUTES, Fitted, FittedMixin
 from skocc._base.private_sklearn import (
     BaseComposition,
     Interval,
@@ -20,11 +20,17 @@ from skocc._base.private_sklearn import (
     fit_context,
     num_samples,
 )
-from skocc._base.thresholds import ContaminationMixin
+from skocc._base.thresholds import ContaminationMixin, PixelThresholdMixin, pixel_threshold
 from skocc._samples.validation import warn_about_anomalies
 from skocc.model_selection import _scales
 from skocc.model_selection._indexing import take
-from skocc.model_selection._maps import anomaly_map_of, has_maps, last_step
+from skocc.model_selection._maps import (
+    anomaly_map_of,
+    has_maps,
+    last_step,
+    masks_above,
+    scores_and_map_maxima,
+)
 
 _SCALES = {
     "p-value": _scales.log_p_values,
@@ -34,6 +40,7 @@ _SCALES = {
 # Of scores, which are higher for more normal images; of maps, which are the opposite, "max"
 # is the maximum.
 _COMBINE = {"mean": np.mean, "max": np.min, "median": np.median}
+_COMBINE_MAPS = {"mean": np.mean, "max": np.max, "median": np.median}
 # Numbers of training images, and of pixels of each, that the scale of maps is taken from,
 # and of images whose maps are computed at a time.
 _N_MAPS, _N_PIXELS, _N_AT_A_TIME = 32, 2**14, 8
@@ -47,7 +54,12 @@ def _some_part_has_maps(ensemble):
 
 
 class DetectorEnsemble(
-    FittedMixin, MetaEstimatorMixin, ContaminationMixin, OutlierMixin, BaseComposition
+    FittedMixin,
+    MetaEstimatorMixin,
+    PixelThresholdMixin,
+    ContaminationMixin,
+    OutlierMixin,
+    BaseComposition,
 ):
     """Average the scores of many detectors: seeds, methods, layers, sizes.
 
@@ -102,6 +114,12 @@ class DetectorEnsemble(
         Combined scores of the training images.
     offset_ : float
         Threshold: ``decision_function(X) = score_samples(X) - offset_``.
+    pixel_threshold_ : float
+        Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
+        `anomaly_mask` marks what is above it. If a part has heat maps.
+    train_map_maxima_ : ndarray of shape (n_samples,), float64
+        Value that the heat map of each training image exceeds nowhere, see Notes. If a part
+        has heat maps.
     n_features_in_ : int
         Of the first part, where it has one.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -139,6 +157,12 @@ class DetectorEnsemble(
     subtraction of the median and division by the median absolute deviation of the pixels,
     both from the maps of at most 32 training images. This pass over the images is part of
     `fit`.
+
+    `pixel_threshold_` comes from the highest values that the maps of the training images
+    have for each part, scaled and combined as the maps are. A combined map is nowhere above
+    these, and below them where the parts find different pixels most anomalous: at most the
+    fraction `contamination` of the training images have a pixel that is marked. A
+    :class:`ThresholdTuner` takes the maxima of the combined maps themselves.
 
     References
     ----------
@@ -180,6 +204,7 @@ class DetectorEnsemble(
         "map_scales_": Fitted("float64", ("parts", 2), finite=False),
         "train_scores_": Fitted("float64", ("n",)),
         "offset_": Fitted("float"),
+        **MAP_ATTRIBUTES,
     }
 
     def __init__(
@@ -258,12 +283,22 @@ class DetectorEnsemble(
         fitted = Parallel(n_jobs=self.n_jobs)(
             delayed(_fit_part)(clone(part), X) for part in parts
         )
-        for name, (_, scores, _) in zip(names, fitted, strict=True):
-            _check_train_scores(name, scores)
-        self._set_parts([part for part, _, _ in fitted])
-        self.part_train_scores_ = np.stack([scores for _, scores, _ in fitted], axis=1)
-        self.map_scales_ = np.array([scale for _, _, scale in fitted])
+        parts, scores, scales, maxima = zip(*fitted, strict=True)
+        for name, of_part in zip(names, scores, strict=True):
+            _check_train_scores(name, of_part)
+        self._set_parts([*parts])
+        self.part_train_scores_ = np.stack(scores, axis=1)
+        self.map_scales_ = np.array(scales)
         self.train_scores_ = self._combined(self.part_train_scores_.T)
+        for name in MAP_ATTRIBUTES:
+            vars(self).pop(name, None)  # of an earlier fit with other parts
+        if _some_part_has_maps(self):
+            scaled = [
+                (values - middle) / deviation
+                for values, (middle, deviation) in zip(maxima, scales, strict=True)
+                if values is not None
+            ]
+            self.train_map_maxima_ = _COMBINE_MAPS[self.combine](scaled, axis=0)
         self._set_offset()
         return self
 
@@ -329,6 +364,33 @@ class DetectorEnsemble(
         maps = self._combined_maps(scaled)
         return (maps, self._combined(part_scores)) if return_scores else maps
 
+    @available_if(_some_part_has_maps)
+    def anomaly_mask(self, X, *, size="input", threshold=None):
+        """Mark the pixels whose value in `anomaly_map` is above a threshold.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`.
+        size : {"input", "model"}, int or tuple (H, W), default="input"
+            Size of the masks in pixels, as in `anomaly_map`.
+        threshold : float, default=None
+            Value of a map above which a pixel is anomalous. None: `pixel_threshold_`.
+
+        Returns
+        -------
+        masks : ndarray of shape (n_samples, H, W), or list of ndarray (H, W), bool
+            True is anomalous. A list where `anomaly_map` returns one.
+
+        Raises
+        ------
+        ValueError
+            X is invalid, the maps of two parts differ in size, or `threshold` is no number.
+        """
+        check_is_fitted(self)
+        threshold = pixel_threshold(self, threshold)
+        return masks_above(self.anomaly_map(X, size=size), threshold)
+
     @property
     def n_features_in_(self):
         """Values per sample of X."""
@@ -375,6 +437,13 @@ class DetectorEnsemble(
     def _check_loaded(self):
         return {"parts": len(self.estimators_)}
 
+    def _check_maps(self):
+        if not _some_part_has_maps(self):
+            raise AttributeError(
+                "A map needs a part with heat maps. Got an ensemble without one. Add one, "
+                "such as ResNetKNN, and fit again."
+            )
+
     def _fitted_parts(self):
         if not hasattr(self, "estimators_"):
             raise AttributeError(f"{type(self).__name__} is not fitted")
@@ -405,8 +474,7 @@ class DetectorEnsemble(
 
     def _combined_maps(self, scaled):
         """Return the combination of the scaled maps of each part."""
-        combine = {"mean": np.mean, "max": np.max, "median": np.median}[self.combine]
-        combined = []
+        combine, combined = _COMBINE_MAPS[self.combine], []
         for heats in zip(*scaled, strict=True):
             _check_same_size(heats)
             combined.append(combine(heats, axis=0).astype(np.float32))
@@ -432,21 +500,27 @@ def _is_part(part):
 
 
 def _fit_part(part, X):
-    """Return a fitted part, its scores of the training images, the scale of its maps."""
+    """Return a fitted part; its training scores, scale of maps and maxima of maps."""
     part.fit(X, None)  # a FrozenEstimator asks for y
-    scores = np.asarray(_train_scores(part, X), dtype=np.float64)
-    return part, scores, _map_scale(part, X)
+    scores, maxima = _train_scores(part, X)
+    return part, np.asarray(scores, dtype=np.float64), _map_scale(part, X), maxima
 
 
 def _train_scores(part, X):
-    """Return the scores of the training images, of which the own is left out if it can."""
+    """Return the scores of the training images, and the maxima of their maps or None.
+
+    The image itself is left out of what it is compared with if the part can.
+    """
     last = last_step(part)
-    # What is frozen was fitted on other images.
-    if not isinstance(last, FrozenEstimator):
-        for name in ("train_scores_", "negative_outlier_factor_"):
-            if hasattr(last, name):
-                return getattr(last, name)
-    return part.score_samples(X)
+    if isinstance(last, FrozenEstimator):  # it was fitted on other images
+        return scores_and_map_maxima(part, X)
+    maxima = getattr(last, "train_map_maxima_", None)
+    for name in ("train_scores_", "negative_outlier_factor_"):
+        if hasattr(last, name):
+            if maxima is None and has_maps(last):
+                _, maxima = scores_and_map_maxima(part, X)
+            return getattr(last, name), maxima
+    return scores_and_map_maxima(part, X)
 
 
 def _map_scale(part, X):

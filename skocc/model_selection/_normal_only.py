@@ -10,7 +10,13 @@ from skocc._base.doc_links import DocLinkMixin
 from skocc._base.private_sklearn import HasMethods, estimator_has, fit_context
 from skocc._samples.labels import anomaly_kinds
 from skocc.model_selection._indexing import take
-from skocc.model_selection._maps import anomaly_map_of, gives_maps
+from skocc.model_selection._maps import (
+    anomaly_map_of,
+    anomaly_mask_of,
+    gives_maps,
+    gives_masks,
+    last_step,
+)
 
 
 class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
@@ -37,6 +43,8 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         below, such as `set_contamination`.
     offset_ : float
         Threshold of the detector.
+    pixel_threshold_ : float
+        Threshold of its heat maps, if it has them.
     n_features_in_ : int
         Of `estimator_`, if it has one.
 
@@ -103,7 +111,7 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         return self
 
     def decision_function(self, X):
-        """Signed score of the detector.
+        """Return the signed scores of the detector.
 
         Parameters
         ----------
@@ -120,7 +128,7 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
 
     @available_if(estimator_has("score_samples"))
     def score_samples(self, X):
-        """Score of the detector.
+        """Return the scores of the detector.
 
         Parameters
         ----------
@@ -156,8 +164,28 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         check_is_fitted(self)
         return anomaly_map_of(self.estimator_, X, **options)
 
+    @available_if(gives_masks)
+    def anomaly_mask(self, X, **options):
+        """Mark the pixels whose value in `anomaly_map` is above a threshold.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`. Steps of a pipeline before the detector are applied to them.
+        **options : keyword arguments
+            Those of the detector: for one of skocc, ``size`` and ``threshold``, see for
+            example :meth:`skocc.ResNetKNN.anomaly_mask`.
+
+        Returns
+        -------
+        masks : ndarray of shape (n_samples, H, W) or list of ndarray (H, W), bool
+            ``estimator_.anomaly_mask(X, **options)``.
+        """
+        check_is_fitted(self)
+        return anomaly_mask_of(self.estimator_, X, **options)
+
     def predict(self, X):
-        """Labels of the detector.
+        """Label samples by the detector.
 
         Parameters
         ----------
@@ -177,6 +205,12 @@ class NormalOnly(DocLinkMixin, OutlierMixin, MetaEstimatorMixin, BaseEstimator):
         """Threshold of the fitted detector, float."""
         check_is_fitted(self)
         return self.estimator_.offset_
+
+    @property
+    def pixel_threshold_(self):
+        """Threshold of the heat maps of the fitted detector, float."""
+        check_is_fitted(self)
+        return last_step(self.estimator_).pixel_threshold_
 
     @property
     def n_features_in_(self):

@@ -451,7 +451,12 @@ def add_synthetic_anomalies(
 
     Examples
     --------
-    See :class:`SyntheticSplit`.
+    >>> from skocc.datasets import make_defects, make_textures
+    >>> from skocc.model_selection import add_synthetic_anomalies
+    >>> images = make_textures(3, size=32, random_state=0)
+    >>> X, y, groups = add_synthetic_anomalies(images, make_defects, random_state=0)
+    >>> X.shape, y, groups
+    ((6, 32, 32), array([ 1,  1,  1, -1, -1, -1]), array([0, 1, 2, 0, 1, 2]))
     """
     X = _as_array(X)
     groups = np.arange(len(X)) if groups is None else as_array("groups", groups)

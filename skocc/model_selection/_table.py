@@ -2,11 +2,14 @@
 
 import os
 from collections.abc import Iterable
+from contextlib import nullcontext
 from numbers import Integral
 from typing import TYPE_CHECKING
 
 import numpy as np
 from sklearn.exceptions import NotFittedError
+
+from skocc._samples.progress import progress_bar, shown
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -16,12 +19,17 @@ _N_SHOWN = 80
 
 
 def predict_table(
-    detector, paths: Iterable[str | os.PathLike], *, batch_size: int = 256
+    detector,
+    paths: Iterable[str | os.PathLike],
+    *,
+    batch_size: int = 256,
+    verbose: int = 0,
 ) -> "pd.DataFrame":
     """Score files, and return a table with a row for each.
 
     The files are scored in batches, and one that cannot be read costs no other its score.
-    Nothing is written to disk; the table has ``to_csv``. Needs pandas.
+    Nothing is written to disk; the table has ``to_csv``. Needs pandas. Read more in the
+    :ref:`User Guide <command_line>`.
 
     .. versionadded:: 0.1
 
@@ -34,6 +42,8 @@ def predict_table(
         Files of images.
     batch_size : int, default=256
         Files that are given to the detector at once. It has its own batches within these.
+    verbose : int, default=0
+        Whether one progress bar over all files is shown, in place of those of the detector.
 
     Returns
     -------
@@ -93,7 +103,9 @@ def predict_table(
             "predict_table returns a DataFrame, and pandas cannot be imported. Install it, "
             "for example by pip install pandas, or call detector.score_samples(paths)."
         ) from error
-    rows = [row for batch in score_files(detector, paths, batch_size) for row in batch]
+    batches = score_files(detector, paths, batch_size)
+    with shown("predict_table", verbose, inner=False) if verbose else nullcontext():
+        rows = [row for batch in batches for row in batch]
     names, scores, labels, errors = zip(*rows, strict=True)
     failed = np.array([error is not None for error in errors])
     if failed.all():
@@ -155,16 +167,19 @@ def score_files(detector, paths, batch_size):
             "A detector has score_samples, by which files are scored. Got "
             f"{type(detector).__name__}, which does not have it. Pass a fitted detector."
         )
-    for start in range(0, len(paths), batch_size):
-        batch = paths[start : start + batch_size]
-        try:
-            rows = _score(detector, [_file_name(path) for path in batch])
-        except NotFittedError:
-            raise
-        # Whatever one file has done to a batch, it must not cost the others their scores.
-        except Exception:
-            rows = [_score_alone(detector, path) for path in batch]
-        yield rows
+    with progress_bar("files", len(paths), unit="file") as progress:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            try:
+                rows = _score(detector, [_file_name(path) for path in batch])
+            except NotFittedError:
+                raise
+            # Whatever one file has done to a batch, it must not cost the others their
+            # scores.
+            except Exception:
+                rows = [_score_alone(detector, path) for path in batch]
+            yield rows
+            progress.update(len(batch))
 
 
 def _file_name(path):

@@ -23,13 +23,14 @@ from skocc._base.private_sklearn import (
     num_samples,
 )
 from skocc._base.renamed import RenamedParametersMixin
-from skocc._base.thresholds import OffsetMixin
+from skocc._base.thresholds import NoPixelThreshold, OffsetMixin, pixel_threshold
 from skocc._samples.arrays import as_array
 from skocc._samples.labels import marked_or_warned
 from skocc.model_selection._calibration import (
     calibration_splits,
     check_leaves_one_out,
     mean_maps,
+    pooled_masks,
     pooled_p_values,
     pooled_scores,
 )
@@ -42,7 +43,19 @@ from skocc.model_selection._find_threshold import (
     no_anomalies,
 )
 from skocc.model_selection._indexing import take
-from skocc.model_selection._maps import anomaly_map_of, gives_maps, last_step
+from skocc.model_selection._maps import (
+    anomaly_map_of,
+    gives_maps,
+    last_step,
+    masks_above,
+    scores_and_map_maxima,
+)
+
+# Attributes that only some fits set: with one detector, or several, or heat maps.
+_NOT_OF_ALL_FITS = (
+    "estimator_", "estimators_", "calibration_folds_", "calibration_map_maxima_",
+    "pixel_threshold_",
+)  # fmt: skip
 
 
 class ThresholdTuner(
@@ -58,8 +71,8 @@ class ThresholdTuner(
     Fits a clone of the detector on a part of the normal images, and sets the threshold from
     the scores of the others by `rule`. A conformal threshold bounds the rate of false
     alarms by `max_fpr`. With folds (`cv`) every image is held out once, so that few images
-    suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`, and of what is
-    promised in :doc:`/guide/promises`.
+    suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`. What is
+    promised is in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 
@@ -117,6 +130,12 @@ class ThresholdTuner(
         Their indices in X, in the order of `calibration_scores_`.
     calibration_folds_ : ndarray of shape (n_calibration,), int
         Which of `estimators_` has given each score. Only there if these are.
+    pixel_threshold_ : float
+        Threshold of heat maps: `anomaly_mask` marks what is above it. Only there if the
+        detector has heat maps, and there are no `estimators_`.
+    calibration_map_maxima_ : ndarray of shape (n_calibration,), float64
+        Highest value of the heat map of each image that was held out, in the order of
+        `calibration_scores_`. Only there if the detector has heat maps.
     n_features_in_ : int
         Of the detector, where it has one.
     feature_names_in_ : ndarray of shape (`n_features_in_`,)
@@ -168,6 +187,13 @@ class ThresholdTuner(
     held-out images: a new image in the bank could only raise the scores of the others. For
     a part of the bank, this holds nearly. The encoder of ``PatchSVDD`` was trained on the
     image, which is left out of the bank alone.
+
+    **Heat maps** get a threshold by the same rule, the highest value of a map being the
+    score of its image: what is said of images that are labeled anomalous holds for images
+    in which `anomaly_mask` marks any pixel. The values are those of maps at
+    ``size="model"``; resizing averages, so that no more images are marked at any other
+    size. Where detectors of folds are kept, a pixel is marked where its p-value, computed
+    as that of an image from the maps of all detectors, is at most `max_fpr`.
 
     Images that `y` labels as anomalies are never trained on. ``rule="f1"`` needs them, and
     compares them with the held-out normal images; F1 depends on the number of each.
@@ -237,6 +263,8 @@ class ThresholdTuner(
         self.refit = refit
         self.random_state = random_state
 
+    pixel_threshold_ = NoPixelThreshold()
+
     @fit_context(prefer_skip_nested_validation=False)
     def fit(self, X, y=None, groups=None):
         """Fit the detector on normal images, and set the threshold from held-out ones.
@@ -286,13 +314,15 @@ class ThresholdTuner(
                 "with refit=False, which keeps one for each fold. Set refit=True, or "
                 "rule='conformal'."
             )
-        detectors, scores = self._fit_splits(X, splits)
+        detectors, scores, maxima = self._fit_splits(X, splits)
         order = np.argsort(scores, kind="stable")
         folds = np.repeat(range(len(splits)), [len(part) for _, part in splits])
         fitted = {
             "calibration_scores_": scores[order],
             "calibration_indices_": calibration[order],
         }
+        if maxima is not None:
+            fitted["calibration_map_maxima_"] = maxima[order]
         if keeps_folds:
             rank = conformal_rank(len(scores), self.max_fpr)
             fitted["offset_"] = rank / (len(scores) + 1)
@@ -301,9 +331,12 @@ class ThresholdTuner(
             if self.refit:
                 detectors = [clone(self.estimator).fit(take(X, normal))]
             fitted["estimator_"] = detectors[0]
-            fitted["offset_"] = self._find_offset(X, detectors[0], scores, anomalous)
-        for name in ("estimator_", "estimators_", "calibration_folds_"):
-            vars(self).pop(name, None)  # of an earlier fit with another `refit`
+            offsets = self._find_offsets(X, detectors[0], scores, maxima, anomalous)
+            fitted["offset_"] = offsets[0]
+            if maxima is not None:
+                fitted["pixel_threshold_"] = 0.0 - offsets[1]
+        for name in _NOT_OF_ALL_FITS:
+            vars(self).pop(name, None)  # of an earlier fit with other parameters
         vars(self).update(fitted)
         return self
 
@@ -395,6 +428,36 @@ class ThresholdTuner(
         maps = mean_maps([anomaly_map_of(part, X, **options) for part in self.estimators_])
         return (maps, self.score_samples(X)) if with_scores else maps
 
+    @available_if(gives_maps)
+    def anomaly_mask(self, X, *, threshold=None, **options):
+        """Mark the pixels of the heat maps that are too high for a normal image.
+
+        Parameters
+        ----------
+        X : images or paths
+            As in `fit`. Steps of a pipeline before the detector are applied to them.
+        threshold : float, default=None
+            Value of `anomaly_map` above which a pixel is anomalous. None:
+            `pixel_threshold_`, or p-values of the pixels where there are `estimators_`.
+        **options : keyword arguments
+            Those of `anomaly_map` of the detector: for one of skocc, ``size``.
+
+        Returns
+        -------
+        masks : ndarray of shape (n_samples, H, W) or list of ndarray (H, W), bool
+            True is anomalous. With ``rule="conformal"``, a new normal image has a pixel
+            that is marked with a probability of at most `max_fpr`, see Notes of the class.
+        """
+        check_is_fitted(self)
+        if threshold is not None or not hasattr(self, "estimators_"):
+            threshold = pixel_threshold(self, threshold)
+            return masks_above(self.anomaly_map(X, **options), threshold)
+        maps = [anomaly_map_of(part, X, **options) for part in self.estimators_]
+        n_allowed = conformal_rank(len(self.calibration_scores_), self.max_fpr)
+        return pooled_masks(
+            maps, self.calibration_map_maxima_, self.calibration_folds_, n_allowed
+        )
+
     @property
     def n_features_in_(self):
         """Values per sample of X."""
@@ -420,6 +483,15 @@ class ThresholdTuner(
         if not hasattr(self, "estimator_"):
             raise AttributeError(f"{type(self).__name__} is not fitted and has no {name!r}")
         return self.estimator_
+
+    def _check_maps(self):
+        gives_maps(self)
+        if hasattr(self, "estimators_"):
+            raise AttributeError(
+                "Detectors of several folds have no threshold of heat maps in common. Got "
+                f"cv={self.cv!r} with refit=False. Use anomaly_mask, which compares each "
+                "with its own, or set refit=True."
+            )
 
     def _p_values_of(self, scores):
         """Return the p-values (n_samples,) of what `score_samples` has returned."""
@@ -454,30 +526,42 @@ class ThresholdTuner(
             )
 
     def _fit_splits(self, X, splits):
-        """Return a detector for each split, and the scores of what it holds out."""
+        """Return a detector for each split; scores, maxima of maps of what is held out."""
         if isinstance(self.cv, str) and self.cv == "prefit":
             check_is_fitted(self.estimator)
             detectors = [self.estimator]
         else:
             detectors = [clone(self.estimator).fit(take(X, train)) for train, _ in splits]
         if isinstance(self.cv, str) and self.cv == "loo":
-            return detectors, finite_scores(last_step(detectors[0]).train_scores_)
-        scores = [
-            finite_scores(detector.score_samples(take(X, held_out)))
+            last = last_step(detectors[0])
+            maxima = getattr(last, "train_map_maxima_", None)
+            return detectors, finite_scores(last.train_scores_), maxima
+        scored = [
+            scores_and_map_maxima(detector, take(X, held_out))
             for detector, (_, held_out) in zip(detectors, splits, strict=True)
         ]
-        return detectors, np.concatenate(scores)
+        scores, maxima = zip(*scored, strict=True)
+        scores = np.concatenate([finite_scores(part) for part in scores])
+        return detectors, scores, None if maxima[0] is None else np.concatenate(maxima)
 
-    def _find_offset(self, X, detector, scores, anomalous):
-        """Return the threshold of one detector, from held-out scores and anomalies."""
-        labels = np.ones(len(scores))
+    def _find_offsets(self, X, detector, scores, maxima, anomalous):
+        """Return the thresholds of a detector for scores, and for negative maxima."""
+        held_out, labels = [scores, maxima], np.ones(len(scores))
         if self.rule == "f1":
             anomalies = take(X, np.flatnonzero(anomalous))
-            scores = np.append(scores, finite_scores(detector.score_samples(anomalies)))
+            held_out = [
+                None if values is None else np.append(values, finite_scores(more))
+                for values, more in zip(
+                    held_out, scores_and_map_maxima(detector, anomalies), strict=True
+                )
+            ]
             labels = np.append(labels, -np.ones(anomalous.sum()))
-        return find_threshold(
-            scores, labels, rule=self.rule, max_fpr=self.max_fpr, k=self.k
-        )
+        options = {"rule": self.rule, "max_fpr": self.max_fpr, "k": self.k}
+        scores, maxima = held_out
+        return [
+            None if values is None else find_threshold(values, labels, **options)
+            for values in (scores, None if maxima is None else -maxima)
+        ]
 
 
 def _indexable(X):

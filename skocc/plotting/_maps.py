@@ -5,7 +5,7 @@ import numpy as np
 from skocc._samples.arrays import as_array
 from skocc._samples.sources import ImageFile
 from skocc.metrics._inputs import read_mask
-from skocc.model_selection._maps import anomaly_map_of
+from skocc.model_selection._maps import anomaly_map_of, last_step
 from skocc.plotting._axes import axes_grid
 from skocc.plotting._inputs import inner_detector, read_pictures, show_picture
 
@@ -14,8 +14,9 @@ class AnomalyMapDisplay:
     """Draw images, their heat maps, contours at a threshold, and masks of the defects.
 
     All maps share one color scale, so that normal images look normal beside a defect. With
-    a threshold, the scale reaches at least up to it, so that images without a defect look
-    normal by themselves as well. Read more in the :ref:`User Guide <plots>`.
+    a threshold, the scale is in multiples of it and reaches at least up to it, so that
+    images without a defect look normal by themselves as well. Read more in the :ref:`User
+    Guide <plots>`.
 
     .. versionadded:: 0.1
 
@@ -33,14 +34,16 @@ class AnomalyMapDisplay:
 
     Attributes
     ----------
+    unit_ : float
+        What is 1 in the color scale: the threshold, if it is positive, else 1.
     vmin_, vmax_ : float
-        Ends of the color scale.
+        Ends of the color scale, in its unit.
     images_ : list of matplotlib AxesImage
-        The maps that are drawn.
+        The maps that are drawn, in units of the color scale.
     contours_ : list of matplotlib ContourSet or None
         The contour of each image; None where its map does not cross the threshold.
     colorbar_ : matplotlib Colorbar
-        The color scale, with a line at the threshold.
+        The color scale, with its unit as label, and a line at the threshold.
     axes_ : ndarray of shape (n_images, n_columns), object
         The matplotlib Axes: a row for each image, whose columns are the image, the map, the
         contour and the mask, without the last two where they are not asked for.
@@ -56,8 +59,8 @@ class AnomalyMapDisplay:
     -----
     The scale begins at the lowest of the medians of the maps, since most pixels of most
     images are normal, and ends at the highest value of all maps, or at the threshold if
-    that is higher. The threshold of images, ``offset_``, is no threshold of pixels, except
-    where the score of an image is the negative of the highest value of its map.
+    that is higher. The threshold of images, ``offset_``, is no threshold of pixels: that is
+    ``pixel_threshold_``.
 
     Examples
     --------
@@ -72,7 +75,9 @@ class AnomalyMapDisplay:
     ... ).fit(textures[:10])
     >>> display = AnomalyMapDisplay.from_estimator(detector, stained, masks=masks)
     >>> display.axes_.shape
-    (2, 3)
+    (2, 4)
+    >>> display.unit_ == detector.pixel_threshold_
+    True
     """
 
     def __init__(self, pictures, maps, *, masks=None, threshold=None):
@@ -83,7 +88,7 @@ class AnomalyMapDisplay:
 
     @classmethod
     def from_estimator(
-        cls, estimator, X, *, masks=None, threshold=None, vmin=None, vmax=None, ax=None
+        cls, estimator, X, *, masks=None, threshold="auto", vmin=None, vmax=None, ax=None
     ):
         """Draw the heat maps of a fitted detector.
 
@@ -97,10 +102,12 @@ class AnomalyMapDisplay:
         masks : sequence of arrays (H, W), paths or None, default=None
             True, or other than 0, at the pixels of a defect; None for an image without a
             defect. None: no masks are drawn.
-        threshold : float, default=None
-            What is above it in a map is drawn with a contour. None: no contours.
+        threshold : float, "auto" or None, default="auto"
+            What is above it in a map is drawn with a contour. "auto": ``pixel_threshold_``
+            of the estimator, if it has one. None: no contours.
         vmin, vmax : float, default=None
-            Ends of the color scale. None: from the maps, see Notes of the class.
+            Ends of the color scale, in its unit. None: from the maps, see Notes of the
+            class.
         ax : array-like of matplotlib Axes, default=None
             Axes to draw on, a row for each image. None: a new figure.
 
@@ -124,6 +131,8 @@ class AnomalyMapDisplay:
                 f"{type(detector).__name__}. Pass for example a fitted ResNetKNN, "
                 "PatchSVDD, ConvAE or FeatureCAE."
             )
+        if isinstance(threshold, str) and threshold == "auto":
+            threshold = getattr(last_step(estimator), "pixel_threshold_", None)
         return cls.from_predictions(
             X,
             anomaly_map_of(estimator, X),
@@ -164,7 +173,8 @@ class AnomalyMapDisplay:
         image_shape : tuple (H, W) or (H, W, C), default=None
             Shape of the images if X holds them as rows.
         vmin, vmax : float, default=None
-            Ends of the color scale. None: from the maps, see Notes of the class.
+            Ends of the color scale, in its unit. None: from the maps, see Notes of the
+            class.
         ax : array-like of matplotlib Axes, default=None
             Axes to draw on, a row for each image. None: a new figure.
 
@@ -195,7 +205,8 @@ class AnomalyMapDisplay:
         ax : array-like of matplotlib Axes, default=None
             Axes to draw on, a row for each image. None: a new figure.
         vmin, vmax : float, default=None
-            Ends of the color scale. None: from the maps, see Notes of the class.
+            Ends of the color scale, in its unit. None: from the maps, see Notes of the
+            class.
         cmap : str or matplotlib Colormap, default="inferno"
             Colors of the maps.
 
@@ -209,7 +220,7 @@ class AnomalyMapDisplay:
         columns += ["above threshold"] * (self.threshold is not None)
         columns += ["defect"] * (self.masks is not None)
         axes = axes_grid(self, ax, (len(self.pictures), len(columns)), (2.1, 2.1))
-        low, high = self._scale()
+        self.unit_, low, high = self._scale()
         self.vmin_ = low if vmin is None else float(vmin)
         self.vmax_ = high if vmax is None else float(vmax)
         self.images_, self.contours_ = [], []
@@ -221,7 +232,11 @@ class AnomalyMapDisplay:
             show_picture(cells["image"], picture)
             self.images_.append(
                 cells["map"].imshow(
-                    heat, cmap=cmap, vmin=self.vmin_, vmax=self.vmax_, extent=extent
+                    heat / self.unit_,
+                    cmap=cmap,
+                    vmin=self.vmin_,
+                    vmax=self.vmax_,
+                    extent=extent,
                 )
             )
             if "above threshold" in cells:
@@ -257,14 +272,16 @@ class AnomalyMapDisplay:
                 )
 
     def _scale(self):
-        """Return the ends of a color scale for all maps."""
+        """Return the unit of a color scale for all maps, and its ends in that unit."""
         finite = [heat[np.isfinite(heat)] for heat in self.maps]
         finite = [values for values in finite if len(values)] or [np.zeros(1)]
         low = float(min(np.median(values) for values in finite))
         high = float(max(values.max() for values in finite))
-        if self.threshold is not None:
-            low, high = min(low, self.threshold), max(high, self.threshold)
-        return low, high
+        if self.threshold is None:
+            return 1.0, low, high
+        low, high = min(low, self.threshold), max(high, self.threshold)
+        unit = float(self.threshold) if self.threshold > 0 else 1.0
+        return unit, low / unit, high / unit
 
     def _draw_contour(self, ax, heat, extent):
         """Draw where a map crosses the threshold, if it does."""
@@ -283,9 +300,13 @@ class AnomalyMapDisplay:
         return contour
 
     def _draw_colorbar(self, axes):
-        self.colorbar_ = self.figure_.colorbar(self.images_[0], ax=list(axes[:, -1]))
+        is_unit = self.threshold is not None and self.threshold > 0
+        label = "times the threshold" if is_unit else "value of the heat map"
+        self.colorbar_ = self.figure_.colorbar(
+            self.images_[0], ax=list(axes[:, -1]), label=label
+        )
         if self.threshold is not None:
-            self.colorbar_.ax.axhline(self.threshold, color="red")
+            self.colorbar_.ax.axhline(self.threshold / self.unit_, color="red")
 
 
 def _read_mask(mask, index):

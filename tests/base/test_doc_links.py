@@ -56,7 +56,7 @@ def test_there_are_estimators_to_be_tested():
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_links_lead_to_pages_of_the_reference(name, project_urls):
-    """Sphinx's autosummary writes a page for each name that api.rst lists."""
+    """Sphinx's autosummary writes a page for each name that docs/reference lists."""
     project_urls("Homepage, https://home.invalid", "Documentation, https://docs.invalid/1/")
     module, _, class_name = name.rpartition(".")
     assert class_name in listed_names()[module]

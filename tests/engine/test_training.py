@@ -11,6 +11,7 @@ from skocc._engine.training import (
     train,
     train_by_milestones,
 )
+from skocc._samples import progress
 
 
 class Line(torch.nn.Module):
@@ -221,11 +222,33 @@ def test_gradients_reach_every_parameter():
     assert line.b != 0
 
 
-def test_progress_bar(capsys):
-    fit(Line(), n_epochs=2, verbose=1, stage="line")
-    shown = capsys.readouterr().err
-    assert "line: 100%" in shown
-    assert "loss=" in shown
+def test_progress_bar(monkeypatch):
+    told = []
+    monkeypatch.setattr(progress.Bar, "tell", lambda bar, **values: told.append(values))
+    with progress.shown("Line", 1):
+        history = fit(Line(), n_epochs=2)
+    first, last = history.loss_curve
+    assert told == [
+        {"epochs": "0/2"},
+        {"epochs": "1/2", "loss": f"{first:.4g}"},
+        {"epochs": "2/2", "loss": f"{last:.4g}"},
+    ]
+
+
+def test_progress_bars_of_a_stage_and_of_its_held_out_images(monkeypatch):
+    made = []
+
+    class Noted(progress.Silent):
+        def __init__(self, *args):
+            made.append(args)
+
+    monkeypatch.setattr(progress, "Bar", Noted)
+    validation = EarlyStopping(BATCHES[:2], None)
+    with progress.shown("Line", 1):
+        fit(Line(), n_epochs=3, label="autoencoder", stopping=validation)
+    n = len(BATCHES)
+    assert made[0] == ("Line: autoencoder", 3 * n, "batch", 0)
+    assert made[1:] == [("Line: held-out images", 2, "batch", 0)] * 3
 
 
 def test_step_size_falls_to_a_tenth_at_each_milestone():

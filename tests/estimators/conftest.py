@@ -1,5 +1,3 @@
-import re
-
 import numpy as np
 import pytest
 import torch
@@ -12,9 +10,3 @@ def smooth_images():
     coarse = np.random.default_rng(0).random((12, 1, 10, 9), dtype=np.float32)
     fine = functional.interpolate(torch.from_numpy(coarse), (40, 36), mode="bilinear")
     return fine[:, 0].numpy()
-
-
-@pytest.fixture
-def progress_labels(capsys):
-    """A function that returns the labels of the progress bars shown so far."""
-    return lambda: {*re.findall(r"([\w: ]+?): +\d+%", capsys.readouterr().err)}

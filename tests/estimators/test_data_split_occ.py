@@ -498,11 +498,10 @@ def test_a_map_of_another_number_of_channels_is_loaded(images, tmp_path):
     assert loaded.latent_dim_ == 7
 
 
-def test_progress_names_the_class_and_the_stage(images, capsys):
+def test_progress_names_the_class_and_the_stage(images, progress_labels):
     make(verbose=1, n_epochs=1, pretrain_n_epochs=1).fit(images)
-    shown = capsys.readouterr().err
-    assert "DataSplitOCC: autoencoder" in shown
-    assert "DataSplitOCC:" in shown.replace("DataSplitOCC: autoencoder", "")
+    stages = {"autoencoder", "reconstructions", "training", "scores"}
+    assert progress_labels == {f"DataSplitOCC: {stage}" for stage in stages}
 
 
 def test_old_names_say_what_to_write():

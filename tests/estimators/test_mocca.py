@@ -417,7 +417,8 @@ def test_rows_are_no_images(params, message, rows):
 
 def test_progress_bars_are_called_by_class_and_stage(digits, progress_labels):
     quick(MOCCA, verbose=1).fit(digits[0])
-    assert progress_labels() == {"MOCCA: autoencoder", "MOCCA"}
+    stages = {"contrast", "autoencoder", "centers", "training", "scores"}
+    assert progress_labels == {f"MOCCA: {stage}" for stage in stages}
 
 
 def test_learning_rate_too_high_stops_with_advice(digits):

@@ -292,8 +292,9 @@ def test_what_cannot_be_used(make, images, params, message):
 
 
 def test_progress_bars_are_called_by_class_and_stage(make, images, progress_labels):
-    make(verbose=1).fit(images)
-    assert progress_labels() == {"ResNetKNN: memory bank", "ResNetKNN: scores"}
+    make(verbose=1, subsampling="coreset", bank_fraction=0.5).fit(images)
+    stages = {"memory bank", "coreset", "scores"}
+    assert progress_labels == {f"ResNetKNN: {stage}" for stage in stages}
 
 
 def test_images_too_small_for_the_backbone(images):

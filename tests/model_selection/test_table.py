@@ -187,3 +187,11 @@ def test_errors(detector, image_files, monkeypatch):
     monkeypatch.setattr(builtins, "__import__", without_pandas)
     with pytest.raises(ImportError, match="pip install pandas"):
         predict_table(detector, paths)
+
+
+def test_one_bar_over_all_files(detector, image_files, progress_labels):
+    paths = image_files[1]
+    predict_table(detector, paths)
+    assert not progress_labels
+    predict_table(detector.set_params(verbose=1), paths, verbose=1)
+    assert progress_labels == {"predict_table: files"}

@@ -65,9 +65,9 @@ def test_coreset_of_a_pool(monkeypatch):
     pools = []
     greedy = module.greedy_coreset
 
-    def spy(features, size, generator):
+    def spy(features, size, generator, **options):
         pools.append(len(features))
-        return greedy(features, size, generator)
+        return greedy(features, size, generator, **options)
 
     monkeypatch.setattr(module, "greedy_coreset", spy)
     streams, banks = build("coreset")
@@ -154,7 +154,7 @@ class ExactIndex:
 
     n_made = 0
 
-    def __init__(self, vectors, images, verbose):
+    def __init__(self, vectors, images, waiting):
         type(self).n_made += 1
         self.vectors, self.images = vectors, images
 

@@ -38,14 +38,43 @@ def test_all_maps_have_one_scale():
     assert display.contours_ == []
     # Normal images by themselves: only a threshold tells how much is much.
     alone = AnomalyMapDisplay.from_predictions(IMAGES[:3], MAPS[:3], threshold=3)
-    assert (alone.vmin_, alone.vmax_) == (0, 3)
+    assert (alone.unit_, alone.vmin_, alone.vmax_) == (3, 0, 1)
     assert alone.contours_ == [None] * 3
+    np.testing.assert_array_equal(alone.images_[2].get_array(), MAPS[2] / 3)
     (line,) = [
-        line for line in alone.colorbar_.ax.lines if list(line.get_ydata()) == [3, 3]
+        line for line in alone.colorbar_.ax.lines if list(line.get_ydata()) == [1, 1]
     ]
     assert line.get_color() == "red"
+    assert alone.colorbar_.ax.get_ylabel() == "times the threshold"
+    assert display.colorbar_.ax.get_ylabel() == "value of the heat map"
     given = AnomalyMapDisplay.from_predictions(IMAGES, MAPS, vmin=-1, vmax=2)
     assert given.images_[0].get_clim() == (-1, 2)
+
+
+@pytest.mark.parametrize("threshold", [0, -2])
+def test_a_threshold_that_is_no_unit(threshold):
+    display = AnomalyMapDisplay.from_predictions(IMAGES, MAPS - 1, threshold=threshold)
+    assert (display.unit_, display.vmin_, display.vmax_) == (1, min(-1, threshold), 3)
+    (line,) = display.colorbar_.ax.lines[-1:]
+    assert list(line.get_ydata()) == [threshold] * 2
+    assert display.colorbar_.ax.get_ylabel() == "value of the heat map"
+
+
+def test_threshold_of_the_estimator(folder):
+    paths, detector = folder
+    display = AnomalyMapDisplay.from_estimator(detector, paths)
+    assert titles_of(display) == ["image", "map", "above threshold"]
+    assert display.unit_ == display.threshold == detector.pixel_threshold_
+    for heat, contour in zip(detector.anomaly_map(paths), display.contours_, strict=True):
+        assert (contour is not None) == (heat.max() > detector.pixel_threshold_)
+        if contour is not None:
+            assert contour.levels == [detector.pixel_threshold_]
+    assert any(contour is not None for contour in display.contours_)
+    only = NormalOnly(detector).fit(paths)
+    only.estimator_.pixel_threshold_ = 7.5
+    assert AnomalyMapDisplay.from_estimator(only, paths).unit_ == 7.5
+    without = AnomalyMapDisplay.from_estimator(detector, paths, threshold=None)
+    assert titles_of(without) == ["image", "map"]
 
 
 def test_contour_is_around_what_is_above_the_threshold():
@@ -76,7 +105,7 @@ def test_maps_of_values_that_are_not_finite():
     maps = MAPS.copy()
     maps[3, 0, 0], maps[1] = np.nan, np.inf
     display = AnomalyMapDisplay.from_predictions(IMAGES, maps, threshold=2)
-    assert (display.vmin_, display.vmax_) == (0, 4)
+    assert (display.vmin_, display.vmax_) == (0, 2)  # times the threshold
     display.figure_.canvas.draw()
 
 
@@ -92,7 +121,7 @@ def test_masks_of_any_form(folder):
     maps = detector.anomaly_map(paths)
     for picture, heat, drawn in zip(display.pictures, maps, display.images_, strict=True):
         assert picture.shape == heat.shape
-        np.testing.assert_array_equal(drawn.get_array(), heat)
+        np.testing.assert_allclose(drawn.get_array(), heat / 0.1, rtol=1e-6)
     # What the meta-estimator draws is what its detector draws.
     only = NormalOnly(detector).fit(paths)
     same = AnomalyMapDisplay.from_estimator(only, [Image.open(path) for path in paths])

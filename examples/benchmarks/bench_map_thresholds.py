@@ -1,0 +1,99 @@
+"""What the threshold of heat maps costs a fit: seconds and peak memory, with and without.
+
+``fit`` takes the highest value of the heat map of each training image for
+``pixel_threshold_``, in the pass that gives their scores. "Without", the functions that
+make the maps, and take their maxima, are replaced by ones that do nothing. Of ``PatchSVDD``
+the maps give the scores too, and stay. Seconds are those of the processor on one thread,
+the least of ``--n-runs`` fits, which other processes of the machine change little; MiB are
+what the first fit with maxima adds to the peak memory of the process after one without.
+Images are textures of 224 x 224 pixels, and the networks have random weights.
+
+Run it as ``python examples/benchmarks/bench_map_thresholds.py``.
+"""
+
+import argparse
+import resource
+import sys
+import time
+from contextlib import ExitStack
+from importlib import import_module
+from unittest.mock import patch
+
+import numpy as np
+import torch
+
+import skocc
+from skocc.datasets import make_textures
+
+FEATURES = {"backbone": "resnet18", "weights": None, "image_size": None}
+# Class, and parameters: in short trainings a pass over the images is a large part.
+CASES = {
+    "ResNetKNN": ("ResNetKNN", FEATURES),
+    "ResNetKNN, smoothing=4": ("ResNetKNN", {**FEATURES, "smoothing": 4}),
+    "PatchSVDD": ("PatchSVDD", {"n_epochs": 1, "strides": (16, 32)}),
+    "FeatureCAE": ("FeatureCAE", {**FEATURES, "n_epochs": 5}),
+    "ConvAE": ("ConvAE", {"n_epochs": 1, "augmentation": False}),
+    "ConvAE, ssim": (
+        "ConvAE",
+        {"n_epochs": 1, "augmentation": False, "reconstruction_metric": "ssim"},
+    ),
+    "MOCCA, patch_size=64": (
+        "MOCCA",
+        {"patch_size": 64, "pretrain_n_epochs": 0, "n_epochs": 1, "warm_up_n_epochs": 0},
+    ),
+}
+MAKERS = ("_pixel_scores", "_pixel_errors", "_maps_of")
+
+
+def without_maxima(stack, cls):
+    """Replace what makes maps, and takes their maxima, in a class."""
+    for name in MAKERS:
+        if hasattr(cls, name):
+            patched = patch.object(cls, name, lambda *args: np.zeros(1))
+            stack.enter_context(patched)
+    module = import_module(cls.__module__)
+    patched = patch.object(module, "map_maxima", lambda maps: torch.zeros(1))
+    stack.enter_context(patched)
+
+
+def peak_memory():
+    """Return the peak resident memory of this process in MiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
+
+
+def seconds_of_fit(detector, images):
+    """Return the seconds of the processor that a fit takes."""
+    start = time.process_time()
+    detector.fit(images)
+    return time.process_time() - start
+
+
+def main():
+    """Print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--n-images", type=int, default=48)
+    parser.add_argument("--n-runs", type=int, default=3)
+    options = parser.parse_args()
+    torch.set_num_threads(1)
+    images = make_textures(options.n_images, size=224, random_state=0)
+    print(f"{'':24}{'with':>9}{'without':>9}{'ratio':>9}  (seconds) {'MiB':>7}")
+    for name, (method, params) in CASES.items():
+        cls = getattr(skocc, method)
+        detector = cls(device="cpu", random_state=0, **params)
+        seconds, peaks = {False: [], True: []}, []
+        for _ in range(options.n_runs):
+            with ExitStack() as stack:
+                without_maxima(stack, cls)
+                seconds[False].append(seconds_of_fit(detector, images))
+            peaks.append(peak_memory())
+            seconds[True].append(seconds_of_fit(detector, images))
+            peaks.append(peak_memory())
+        after, before = min(seconds[True]), min(seconds[False])
+        added = peaks[1] - peaks[0]
+        cells = f"{after:9.2f}{before:9.2f}{after / before:9.2f}"
+        print(f"{name:24}{cells} {'':11}{added:8.0f}", flush=True)
+
+
+if __name__ == "__main__":
+    main()
