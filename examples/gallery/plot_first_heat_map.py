@@ -42,9 +42,9 @@ y = ["good"] * len(others) + ["misplaced"] * len(defective)
 display = ScoreHistogramDisplay.from_estimator(tuner, X, y)
 
 # %%
-# Another line draws heat maps, contours and masks. All maps share one color scale, whose unit
-# is the threshold, so that the normal image in the last row looks normal. A contour is drawn
-# where the map is above the threshold.
+# Another line draws heat maps, contours and masks. All maps share one color scale, whose
+# unit is the threshold, so that the normal image in the last row looks normal. A contour is
+# drawn where the map is above the threshold.
 
 shown = np.stack([*defective[:3], others[0]])
 display = AnomalyMapDisplay.from_estimator(tuner, shown, masks=[*masks[:3], None])
