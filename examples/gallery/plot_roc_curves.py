@@ -2,8 +2,8 @@
 ROC curves of five detectors
 ============================
 
-Zeros among the digits of scikit-learn are normal. One figure compares a detector of
-skocc with four of scikit-learn: a line of code for each.
+Zeros among the digits of scikit-learn are normal. One figure compares a detector of skocc
+with four of scikit-learn: a line of code for each.
 """
 
 import numpy as np
