@@ -9,7 +9,8 @@ import pytest
 # Before matplotlib is loaded: figures are drawn without a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-collect_ignore = []
+# Copies of the examples, which building the documentation leaves there.
+collect_ignore = ["docs/gallery"]
 if find_spec("cv2") is None:
     collect_ignore.append("skocc/feature_extraction/_background.py")
 if find_spec("matplotlib") is None:

@@ -40,8 +40,10 @@ detector = MOCCA(
 # knows without anomalies.
 
 layer_scores = detector.layer_scores(images[test])
-scores = {f"layer {layer}": column for layer, column in
-          zip(detector.layers_, layer_scores.T, strict=True)}  # fmt: skip
+scores = {
+    f"layer {layer}": column
+    for layer, column in zip(detector.layers_, layer_scores.T, strict=True)
+}
 scores["mean of all"] = detector.score_samples(images[test])
 print(f"{'':<14}AUROC  AP     best F1")
 for name, column in scores.items():

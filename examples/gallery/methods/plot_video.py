@@ -72,9 +72,15 @@ figure = plt.figure(figsize=(8, 5), layout="constrained")
 axes = figure.subplot_mosaic([["curve"] * 3, [0, 1, 2]], height_ratios=(3, 2))
 axes["curve"].plot(scores)
 axes["curve"].fill_between(
-    np.arange(len(frames)), 0, 1, where=abnormal, alpha=0.2, color="tab:red",
-    transform=axes["curve"].get_xaxis_transform(), label="abnormal",
-)  # fmt: skip
+    np.arange(len(frames)),
+    0,
+    1,
+    where=abnormal,
+    alpha=0.2,
+    color="tab:red",
+    transform=axes["curve"].get_xaxis_transform(),
+    label="abnormal",
+)
 axes["curve"].set(title="Scores of the frames of a video", xlabel="Frame", ylabel="Score")
 axes["curve"].legend(loc="lower right")
 for cell, index in enumerate((highest, lowest, lowest + 3)):
