@@ -14,6 +14,8 @@ if find_spec("cv2") is None:
     collect_ignore.append("skocc/feature_extraction/_background.py")
 if find_spec("matplotlib") is None:
     collect_ignore.append("skocc/plotting")
+if find_spec("latex2mathml") is None:
+    collect_ignore.append("docs/_ext")
 
 
 @pytest.fixture(autouse=True)

@@ -27,12 +27,12 @@ extensions = [
 ]
 templates_path = ["_templates"]
 # The gallery's scripts are shown as pages; what it writes beside them is for downloads.
-exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5"]
+exclude_patterns = ["_build", "gallery/**.ipynb", "gallery/**.py", "gallery/**.md5"]
 
 # References that lead nowhere are errors. Other projects' are not looked up, because their
-# lists of names would have to be downloaded.
+# lists of names would have to be downloaded: what has a dot after another package's name.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!skocc).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!skocc)[a-z]\w*\..*|logging")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skocc {version}"
@@ -77,11 +77,18 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("skocc",),
     "filename_pattern": r"plot_",
+    "subsection_order": [
+        f"../examples/gallery/{name}"
+        for name in ("features", "thresholds", "choosing", "methods")
+    ],
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "show_memory": False,
     "min_reported_time": 5,
     "write_computation_times": False,  # their pages load scripts from the network
+    # Not shown where a block ends in a call: axes, texts, and what load_state_dict returns.
+    "ignore_repr_types": r"matplotlib|_IncompatibleKeys",
+    "remove_config_comments": True,
     "download_all_examples": False,
     "matplotlib_animations": False,
 }

@@ -43,7 +43,7 @@ def listed_names():
     for page in (ROOT / "docs" / "reference").glob("*.rst"):
         module = None  # in the index, whose list is one of pages
         for line in page.read_text().splitlines():
-            if match := re.fullmatch(r"\.\. (?:current)?module:: (\S+)", line):
+            if match := re.fullmatch(r"\.\. currentmodule:: (\S+)", line):
                 module = match[1]
             elif module and (match := re.fullmatch(r"(?: {3}|\.\. data:: )(\w+)", line)):
                 listed.setdefault(module, []).append(match[1])
