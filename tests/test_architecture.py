@@ -71,8 +71,9 @@ ROOMS = {
         {"torch", "torchvision", "PIL"},
     ),
     "model_selection/": (
-        "detectors, splitters and thresholds for scikit-learn's searches; tables of scores",
-        {"_base", "_samples", "feature_extraction"},
+        "detectors, splitters and thresholds for scikit-learn's searches; tables of scores "
+        "and of detectors",
+        {"_base", "_samples", "_engine", "feature_extraction", "datasets", "metrics"},
         {"torch", "torchvision"},
     ),
     "plotting/": (

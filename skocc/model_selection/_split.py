@@ -453,7 +453,7 @@ def add_synthetic_anomalies(
     --------
     See :class:`SyntheticSplit`.
     """
-    X = _as_array(X)
+    X = as_images(X)
     groups = np.arange(len(X)) if groups is None else as_array("groups", groups)
     check_consistent_length(X, groups)
     anomalies = _anomalies_of(X, make_anomalies, random_state)
@@ -586,7 +586,7 @@ def two_protocol_split(
             f"protocol must be 'original' or 'synthetic'. Got {protocol!r}. Set one of "
             "them, or use OneClassKFold or SyntheticSplit for folds of your own."
         )
-    X_train, X_test = _as_array(X_train), _as_array(X_test)
+    X_train, X_test = as_images(X_train), as_images(X_test)
     test_kinds, _ = _encode_labels(X_test, y_test, None)
     _check_one_kind(X_train, X_test)
     n_train, n = len(X_train), len(X_train) + len(X_test)
@@ -736,7 +736,7 @@ def _shown(values):
     return "None" if values is None else f"a {type(values).__name__}"
 
 
-def _as_array(X):
+def as_images(X):
     """Return X as an array, for paths and PIL images one of objects."""
     if isinstance(X, np.ndarray) and X.ndim > 1 and X.dtype != object:
         return X
