@@ -1,6 +1,6 @@
 """The template of a detector of one's own, and what is asked of every detector, on it.
 
-Where the template has to do more than `docs/own_method.rst` says, that page or the base
+Where the template has to do more than `docs/guide/own_method.rst` says, that page or the base
 class is wrong.
 """
 
@@ -50,8 +50,8 @@ def test_it_has_forty_lines(estimator_class):
 
 
 def test_it_is_on_the_page(estimator_class):
-    page = Path(__file__).parent.parent / "docs" / "own_method.rst"
-    assert ".. literalinclude:: ../examples/own_method.py" in page.read_text()
+    page = Path(__file__).parent.parent / "docs" / "guide" / "own_method.rst"
+    assert ".. literalinclude:: ../../examples/own_method.py" in page.read_text()
     tree = ast.parse(Path(own_method.__file__).read_text())
     imported = [n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)]
     assert not [name for name in imported if "._" in name], "the template is public"

@@ -6,7 +6,7 @@ has 64, as published. Both run in turns on the same images; given are the median
 seconds of a step, the pairs of each kind and scale in a second, and their ratio.
 
 More pairs in a second are not learning that much faster: those of one crop have much in
-common. What the two reach on real images is in ``docs/reproduction.rst``.
+common. What the two reach on real images is in ``docs/reproduction``.
 
 Run it as ``python examples/benchmarks/bench_patch_training.py --n-threads 1``.
 """

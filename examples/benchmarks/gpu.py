@@ -4,7 +4,7 @@ In this order: the versions and the card; the tests marked ``gpu``; whether scor
 GPU and on the CPU are equal; whether a fit of the GPU, saved, scores in a process that sees
 none; how long epochs, searches and embeddings take, and what share that is of what the card
 can do; the nearest neighbors of real images; and, for as long as there is time, the open
-rows of docs/reproduction.rst, several classes side by side.
+rows of docs/reproduction, several classes side by side.
 
 Each part is a process of its own, with a share of the time. What is known is written at
 once, to ``results.jsonl`` (a line of JSON each) and ``results.txt`` in ``--output``: a part
@@ -92,7 +92,7 @@ SPLITTING = [
 ]  # fmt: skip
 SEEDS = ["--first-seed", "1", "--seeds", "4"]
 CIFAR = (0, 1, 2, 8, 9)
-# The open rows of docs/reproduction.rst, the most valuable first: data, script, normal
+# The open rows of docs/reproduction, the most valuable first: data, script, normal
 # classes, guessed minutes of a class on a GPU, arguments. ShanghaiTech is open too, and its
 # videos are not at hand.
 ROWS = [

@@ -160,7 +160,7 @@ class BaseDetector(
         This method is optional.
     ``_without_effect``
         Parameters that change nothing beside the values of others, as
-        :class:`~skocc._base.effects.NoEffect`. This attribute is optional.
+        ``skocc._base.effects.NoEffect``. This attribute is optional.
     ``_auto_offset(train_scores)``
         Return the threshold for ``contamination="auto"``. This method is optional.
     ``_fitted_attributes``, ``_empty_network(attribute)``, ``_check_loaded()``

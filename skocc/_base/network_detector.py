@@ -19,8 +19,8 @@ class NetworkDetector(TrainedDetector):
     A subclass implements `build_network`, `loss` and `sample_scores`, and may override
     `make_optimizer` and `prepare`. Everything else is that of all detectors: what X may be,
     thresholds, seeds, devices, held-out images and early stopping, warm starts, callbacks,
-    pickles, and model files after :func:`skocc.register`. See :doc:`/own_method` for a
-    detector in forty lines.
+    pickles, and model files after :func:`skocc.register`. A detector in forty lines is in
+    :doc:`/guide/own_method`.
 
     .. versionadded:: 0.1
 

@@ -206,7 +206,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     same embedding. Local contrast and ``padding_mode="reflect"`` are ours. Pixels at the
     border belong to patches whatever the size of the image. Resizing is bilinear. The code
     searches the bank of small patches approximately, and keeps all vectors; the default
-    here keeps a random part. Numbers are in :doc:`the reproduction tables </reproduction>`.
+    here keeps a random part. Numbers are in the tables of
+    :doc:`reproduction </reproduction/patch_svdd>`.
 
     Time is linear in the images and epochs. Scoring takes time for the search, in
     proportion to patches times bank, and memory for the patches of a batch: some hundred MB

@@ -24,7 +24,7 @@ def conformal_p_values(
     r"""Compute p-values of new images from scores of held-out normal ones.
 
     With weights, the held-out images may come from another distribution than the new ones,
-    such as from a camera before it drifted. Read more in :doc:`/promises`.
+    such as from a camera before it drifted. Read more in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 
@@ -206,7 +206,7 @@ def benjamini_hochberg(p_values, *, rate=0.05):
 def labels_with_rejection(p_values, *, band=(0.01, 0.1)):
     """Label images as normal, anomalous, or undecided.
 
-    An undecided image is one for a person to look at. Read more in :doc:`/promises`.
+    An undecided image is one for a person to look at. Read more in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 
@@ -261,7 +261,7 @@ class OnlineFDR:
 
     Each image is labeled when it comes, before those that follow. It is anomalous if its
     p-value is at most the level of its turn. Levels fall while nothing is found, and rise
-    with each discovery. Read more in :doc:`/promises`.
+    with each discovery. Read more in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 

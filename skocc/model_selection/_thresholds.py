@@ -59,7 +59,7 @@ class ThresholdTuner(
     the scores of the others by `rule`. A conformal threshold bounds the rate of false
     alarms by `max_fpr`. With folds (`cv`) every image is held out once, so that few images
     suffice for a low rate. Read more in the :ref:`User Guide <thresholds>`, and of what is
-    promised in :doc:`/promises`.
+    promised in :doc:`/guide/promises`.
 
     .. versionadded:: 0.1
 

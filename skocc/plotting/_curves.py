@@ -116,7 +116,7 @@ class _CurveDisplay:
 class RocCurveDisplay(_CurveDisplay):
     """Draw the anomalies found against the false alarms, for all thresholds.
 
-    The anomalies are the positive class, as in :mod:`skocc.metrics`. scikit-learn's display
+    The anomalies are the positive class, as in ``skocc.metrics``. scikit-learn's display
     of this name, which draws, takes classifiers only. Read more in the :ref:`User Guide
     <plots>`.
 
@@ -202,7 +202,7 @@ class RocCurveDisplay(_CurveDisplay):
 class PrecisionRecallDisplay(_CurveDisplay):
     """Draw how many alarms are right against the anomalies found, for all thresholds.
 
-    The anomalies are the positive class, as in :mod:`skocc.metrics`. scikit-learn's display
+    The anomalies are the positive class, as in ``skocc.metrics``. scikit-learn's display
     of this name, which draws, takes classifiers only. Read more in the :ref:`User Guide
     <plots>`.
 
