@@ -224,7 +224,10 @@ def as_table(columns):
         import pandas as pd
     except ImportError:
         return Bunch(**arrays)
-    return pd.DataFrame(arrays)
+    # As they are: a column of texts would have NaN in place of None.
+    return pd.DataFrame(
+        {name: pd.Series(array, dtype=array.dtype) for name, array in arrays.items()}
+    )
 
 
 def _as_column(column):
