@@ -148,6 +148,11 @@ def _methods(text):
 def _compare(options):
     # What is missing is said before anything is fitted.
     check_matplotlib()
+    if options.weights not in ("imagenet", "none") and not Path(options.weights).is_file():
+        raise ValueError(
+            f"There is no file of weights. Got --weights {options.weights!r}. Name a file, "
+            "or pass imagenet or none."
+        )
     images = _images_to_compare(options)
     for destination in filter(None, (options.output, options.table)):
         check_destination(destination, *images["X"])
@@ -173,16 +178,20 @@ def _compare(options):
         _write_table(options.table, comparison.table)
     say(
         f"{str(options.output)!r}: {len(detectors)} detectors, {len(content) / 2**20:.1f} "
-        f"MiB; best: {comparison.best or 'none, all failed'}"
+        f"MiB; best: {comparison.best}"
     )
+    if comparison.best is None:
+        raise ValueError(
+            f"All detectors failed. Got of the first: {comparison.table['error'][0]}"
+        )
 
 
 def _images_to_compare(options):
     """Return the arguments of `compare` that are images, labels, masks and a split."""
     folder, rng = options.folder, np.random.default_rng(options.seed)
-    if options.normal is None and all(
-        (folder / part).is_dir() for part in ("train/good", "test")
-    ):
+    named = (options.normal, options.anomalous, options.masks)
+    is_named = any(name is not None for name in named)
+    if not is_named and all((folder / part).is_dir() for part in ("train/good", "test")):
         tiles = load_mvtec_layout(folder)
         train = tiles.train_paths
         train = [train[i] for i in _draw(len(train), options.n_train, rng)]
@@ -193,15 +202,11 @@ def _images_to_compare(options):
             "masks": [None] * n_train + tiles.test_masks if any(tiles.test_masks) else None,
             "cv": [(np.arange(n_train), np.arange(n_train, n))],
         }
-    if options.normal is None:
+    if not is_named:
         X, y, masks = normal_files(folder, None), None, None
     else:
-        found = load_image_folder(
-            folder,
-            normal=options.normal,
-            anomalous=options.anomalous,
-            masks=options.masks,
-        )
+        arguments = dict(zip(("normal", "anomalous", "masks"), named, strict=True))
+        found = load_image_folder(folder, **arguments)
         X, y = found.paths, found.defects
         masks = found.masks if any(found.masks) else None
     ((train, test),) = OneClassSplit(random_state=options.seed).split(X, y)

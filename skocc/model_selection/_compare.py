@@ -126,8 +126,8 @@ def compare(
         examples : dict of str to Bunch
             By detector, of the first split: ``misses`` and ``false_alarms``, rows of ``X``,
             the worst first; ``maps``, a dictionary from row to heat map, of at most 256
-            pixels a side; and ``pixel_threshold``, which 5 % of the held-out normal images
-            exceed at any pixel, or None.
+            pixels a side; and ``pixel_threshold``, that of the detector, or, where it has
+            none, what 5 % of the held-out normal images exceed anywhere; None without maps.
 
     Raises
     ------

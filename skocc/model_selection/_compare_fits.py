@@ -127,7 +127,10 @@ def _map_examples(fitted, problem, test, arrays):
 
 
 def _pixel_threshold(fitted, X, normal):
-    """Return the threshold of heat maps, from images that were held out."""
+    """Return the threshold of heat maps: of the detector, or from images held out."""
+    known = getattr(last_step(fitted), "pixel_threshold_", None)
+    if known is not None:
+        return float(known)
     maps = _maps(fitted, X, normal[:_N_FOR_THRESHOLD])
     return float(np.quantile([np.max(heat) for heat in maps], 1 - _EXCEEDED))
 

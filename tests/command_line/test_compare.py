@@ -91,6 +91,8 @@ def test_errors_of_compare(tiles, tmp_path, capsys, monkeypatch):
         ([tiles, "--n-train", "21"], "a number of the 20 normal images"),
         ([tiles, "--table", tmp_path], "it is a folder or device"),
         ([tmp_path / "nowhere"], "is no folder"),
+        ([tiles, "--masks", "ground_truth"], "Pass normal"),
+        ([tiles, "--weights", tmp_path / "none.pt"], "There is no file of weights"),
     ]:
         assert main(["compare", *map(str, arguments), *output]) == 1
         assert message in capsys.readouterr().err
