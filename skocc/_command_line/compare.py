@@ -243,6 +243,9 @@ def _detectors(options, n_train):
             n_components=max(1, min(32, n_train // 4)),
             random_state=options.seed,
         )
+        # As many as there are at most, of which the detector would warn.
+        n_neighbors = max(1, min(20, n_train - 1))
+        classical["LocalOutlierFactor"][0].set_params(detector__n_neighbors=n_neighbors)
     detectors = {}
     for name in options.methods:
         if name in _CLASSICAL:

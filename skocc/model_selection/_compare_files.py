@@ -49,7 +49,7 @@ class KeptResults:
             ) from error
         self._shared = digest_of(
             problem.X,
-            problem.labels,
+            repr(problem.labels.tolist()),
             problem.units,
             *chain.from_iterable(problem.folds),
             *([] if problem.masks is None else [problem.masks]),

@@ -103,10 +103,10 @@ def _read_folds(cv, X, y, groups, is_anomaly):
         splits = cv.split(X, y, groups) if hasattr(cv, "split") else cv
         folds = [tuple(np.asarray(part) for part in fold) for fold in splits]
         parts = list(chain.from_iterable(folds))
-        is_readable = {len(fold) for fold in folds} == {2} and all(
-            part.ndim == 1 and len(part) and np.arange(len(is_anomaly))[part].size
-            for part in parts
-        )
+        is_readable = {len(fold) for fold in folds} == {2}
+        is_readable &= all(part.ndim == 1 and len(part) for part in parts)
+        # Indices from the end, and masks, become plain indices.
+        folds = [tuple(np.arange(len(is_anomaly))[part] for part in fold) for fold in folds]
     except (TypeError, IndexError):
         is_readable = False
     if not is_readable:
@@ -153,9 +153,11 @@ def _with_synthetic_anomalies(problem, make_anomalies, random_state):
     make, masks = make_anomalies or make_some_defect, []
 
     def note_mask(images, random_state):
-        anomalies, made = make(images, random_state=random_state)
-        masks.append(None if made is None else np.asarray(made)[0])
-        return anomalies, made
+        made = make(images, random_state=random_state)
+        # What is no pair of images and masks is refused where it is used.
+        mask = made[1] if isinstance(made, tuple | list) and len(made) == 2 else None
+        masks.append(None if mask is None else np.asarray(mask)[0])
+        return made
 
     X = as_images(problem.X)
     held_out = np.unique(np.concatenate([test for _, test in problem.folds]))

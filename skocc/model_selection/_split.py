@@ -680,8 +680,9 @@ def encode_groups(groups):
         return np.unique(groups, return_inverse=True)[1]
     except TypeError as error:  # values that have no order
         raise ValueError(
-            "groups must hold numbers, or names, of one type. Got a mixture of types: "
-            f"{error}. Pass for example list(map(str, groups))."
+            "groups must hold numbers, or names, of one type. Got values that cannot be "
+            f"put in order, the first a {type(groups[0]).__name__}. Pass for example "
+            "list(map(str, groups))."
         ) from error
 
 

@@ -187,12 +187,15 @@ def _table(comparison, rows):
         cells = "".join(f"<td>{_cell(row, name)}</td>" for name in names)
         kind = ' class="best"' if row["detector"] == comparison.best else ""
         lines.append(f"<tr{kind}>{name}{cells}</tr>")
+    notes = "Memory: what fitting and scoring added to the process."
+    if "p_value" in metrics:
+        notes = (
+            "In brackets: intervals of a bootstrap over the images. p-values: paired "
+            f"bootstrap of the difference in AUROC, not corrected for their number. {notes}"
+        )
     return (
-        f'<div class="wide"><table><thead>{lines[0]}</thead><tbody>'
-        f'{"".join(lines[1:])}</tbody></table></div><p class="soft">In brackets: intervals '
-        "of a bootstrap over the images. p-values: paired bootstrap of the difference in "
-        "AUROC, not corrected for the number of detectors. Memory: what fitting and "
-        "scoring added to the process.</p>"
+        f'<div class="wide"><table><thead>{lines[0]}</thead><tbody>{"".join(lines[1:])}'
+        f'</tbody></table></div><p class="soft">{notes}</p>'
     )
 
 
