@@ -245,6 +245,15 @@ def test_a_failure_costs_its_row_only(textures, error, when):
     assert alone.table["error"].notna().all()
 
 
+@pytest.fixture
+def ctrl_c():
+    """Ctrl-C raises KeyboardInterrupt, also where tests run in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_ctrl_c_ends_all(textures, tmp_path, fits):
     X, y, _ = textures
     before = signal.getsignal(signal.SIGINT)
