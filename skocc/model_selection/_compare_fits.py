@@ -107,7 +107,10 @@ def example_indices(scores, is_anomaly, n_examples):
 def _rank_pixels(fitted, problem, test, arrays):
     """Return metrics of the pixels, and add the points of the maps to the arrays."""
     # An anomaly without a mask has a defect somewhere.
-    known = np.array([problem.has_mask[i] or not problem.is_anomaly[i] for i in test])
+    has_mask, is_anomaly = problem.has_mask[test], problem.is_anomaly[test]
+    if not (has_mask & is_anomaly).any():
+        return {}
+    known = has_mask | ~is_anomaly
     masks = (problem.masks[i] for i in test[known])
     metrics, points = summarize_pixels(masks, _maps(fitted, problem.X, test[known]))
     # As rows of X, which several splits share.

@@ -80,6 +80,11 @@ def make_problem(X, y, masks, groups, cv, make_anomalies, n_examples, random_sta
     folds = _read_folds(cv, X, None if y is None else labels, groups, kinds > 0)
     problem = Problem(X, labels, kinds > 0, masks, units, folds, n_examples=n_examples)
     if kinds.any():
+        if masks is not None and not (problem.has_mask & problem.is_anomaly).any():
+            raise ValueError(
+                "masks must have those of some anomalies at least. Got None for each of "
+                f"{np.sum(kinds > 0)}. Pass a mask for each anomaly, or masks=None."
+            )
         if make_anomalies is not None:
             raise ValueError(
                 "make_anomalies is for normal samples alone, and y has anomalies. Got "

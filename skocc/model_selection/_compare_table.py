@@ -40,7 +40,8 @@ def make_tables(results, problem, bootstrap):
             rows[name] = {"detector": name, "error": result}
             continue
         by_split += [{"detector": name, "split": i} | row for i, row in enumerate(splits)]
-        row = {key: float(np.mean([split[key] for split in splits])) for key in splits[0]}
+        names = dict.fromkeys(key for split in splits for key in split)
+        row = {key: float(_mean([s.get(key, np.nan) for s in splits])) for key in names}
         row["peak_mib"] = max(split["peak_mib"] for split in splits)
         intervals, distributions[name] = _intervals(result, problem, bootstrap)
         rows[name] = {"detector": name, "error": None} | row | intervals
@@ -51,7 +52,7 @@ def make_tables(results, problem, bootstrap):
             best, other = distributions[fitted[0]][main], distributions[name][main]
             rows[name]["p_value"] = _p_value(best - other)
     order = [*fitted, *(name for name in rows if name not in distributions)]
-    table = _as_columns([rows[name] for name in order], _columns(problem, rows.values()))
+    table = _as_columns([rows[name] for name in order], _columns(problem))
     names = dict.fromkeys(key for row in by_split for key in row)
     splits = _as_columns(by_split, names or ["detector", "split"])
     return table, splits, fitted[0] if fitted else None
@@ -69,7 +70,7 @@ def _prefix(problem):
     return "synthetic_" if problem.criterion == "synthetic anomalies" else ""
 
 
-def _columns(problem, rows):
+def _columns(problem):
     """Return the names of the columns in their order."""
     if problem.uniform is not None:
         metrics = ["mass_volume", "excess_mass"]
@@ -87,9 +88,9 @@ def _columns(problem, rows):
 
 
 def _as_columns(rows, names):
-    missing = {"error": None}
     return {
-        name: [row.get(name, missing.get(name, np.nan)) for row in rows] for name in names
+        name: [row.get(name, None if name == "error" else np.nan) for row in rows]
+        for name in names
     }
 
 

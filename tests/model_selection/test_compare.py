@@ -451,6 +451,13 @@ def test_anomalies_without_a_mask_have_no_normal_pixels(textures):
     maps = Darkness(2.0).fit(X[:30]).anomaly_map(X[30:50])
     expected = pixel_auroc(masks[30:50], maps)
     assert rows_of(found)["square"]["pixel_auroc"] == pytest.approx(expected)
+    # A split without masks has no metrics of pixels, and the others have.
+    folds = [*split, (np.arange(30), np.r_[30:40, 50:60])]
+    found = compare({"square": TWO["square"]}, X, y, masks=kept, cv=folds, **FAST)
+    assert found.by_split["pixel_auroc"].isna().tolist() == [False, True]
+    row = rows_of(found)["square"]
+    assert row["pixel_auroc"] == pytest.approx(expected)
+    assert row["pixel_auroc_low"] <= expected <= row["pixel_auroc_high"]
 
 
 def test_detectors_of_all_kinds_on_files(image_files, tmp_path):
@@ -534,6 +541,7 @@ def test_memory_that_is_added(monkeypatch):
         ({"y": np.repeat([1, -1], [30, 20])}, "inconsistent numbers"),
         ({"masks": [None] * 3}, "inconsistent numbers"),
         ({"y": None, "masks": [None] * 60}, "masks are those of anomalies"),
+        ({"masks": [None] * 60}, "None for each of 20"),
         ({"make_anomalies": stain_defects}, "make_anomalies is for normal samples alone"),
         ({"cv": [(np.arange(50), np.arange(50, 60))]}, "trains on 10 of 20"),
         ({"cv": [(np.arange(30), np.arange(30, 40))]}, "10 normal and 0 anomalous"),
