@@ -45,8 +45,13 @@ html_theme_options = {
     "show_toc_level": 2,
     # The rest of the parts is under "More".
     "header_links_before_dropdown": 6,
+    # An icon, because a field would not fit beside them.
+    "navbar_persistent": ["search-button"],
 }
-html_sidebars = {"index": []}
+# Pages without others beside them have nothing to navigate.
+html_sidebars = {
+    name: [] for name in ("index", "getting_started", "faq", "contributing", "changelog")
+}
 html_show_sourcelink = False
 # "On this page" shows `fit`, not `DeepSVDD.fit`, which is wider than the column.
 toc_object_entries_show_parents = "hide"
