@@ -47,6 +47,7 @@ detectors = [
 # Each display draws on the same axes.
 
 figure, ax = plt.subplots(figsize=(6, 6), layout="constrained")
+ax.set_title("Zeros among digits")
 for detector in detectors:
     detector.fit(X[train])
     RocCurveDisplay.from_estimator(detector, X[test], y[test], ax=ax)

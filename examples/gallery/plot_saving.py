@@ -21,8 +21,9 @@ from skocc.plotting import AnomalyMapDisplay
 
 images = make_objects(50, kind="nut", size=32, random_state=0)
 stained, masks = stain_defects(images[40:], foreground=True, random_state=0)
-detector = PatchSVDD(patch_size=16, strides=(4, 4), n_epochs=1, random_state=0)
-detector.fit(images[:40])
+detector = PatchSVDD(patch_size=16, strides=(4, 4), n_epochs=1, random_state=0).fit(
+    images[:40]
+)
 
 # %%
 # A path in, a path out.

@@ -49,9 +49,11 @@ detectors = {**ensemble.named_estimators_, "ensemble": ensemble}
 print(f"{'':<12}AUROC  recall at 5 % FPR  balanced accuracy")
 for name, detector in detectors.items():
     scores = detector.score_samples(rows[test])
-    print(f"{name:<12}{auroc(y[test], scores):.3f}  "
-          f"{recall_at_fpr(y[test], scores, max_fpr=0.05):<17.3f}  "
-          f"{max_balanced_accuracy(y[test], scores):.3f}")  # fmt: skip
+    print(
+        f"{name:<12}{auroc(y[test], scores):.3f}  "
+        f"{recall_at_fpr(y[test], scores, max_fpr=0.05):<17.3f}  "
+        f"{max_balanced_accuracy(y[test], scores):.3f}"
+    )
 
 # %%
 # Of the images that raise an alarm, the precision is the fraction of anomalies. Gray are

@@ -99,17 +99,17 @@ table.round(2)
 
 # %%
 # Rank correlations of the criteria with the truth. Here, made defects order the detectors
-# much as the truth does, and the volumes do not: they tell who describes normal images
-# most tightly within a few components, which is another question. How this went on three
-# data sets is in :doc:`/reproduction/choosing`, and how to search like this in
+# much as the truth does, and volumes do not: they tell who describes normal images most
+# tightly within a few components, which is another question. How this went on three data
+# sets is in :doc:`/reproduction/choosing`, and how to search like this in
 # :doc:`/guide/choosing`.
 
-figure, axes = plt.subplots(1, 3, figsize=(12, 3.8), layout="constrained", sharey=True)
-for ax, criterion in zip(axes, table.columns[:3], strict=True):
+figure, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained", sharey=True)
+for ax, criterion in zip(axes, table.columns[:2], strict=True):
     for name, row in table.iterrows():
         ax.scatter(row[criterion], row["truth"], label=name)
     correlation = spearmanr(table[criterion], table["truth"]).statistic
     ax.set(xlabel=criterion, title=f"rank correlation {correlation:.2f}")
 axes[0].set_ylabel("AUROC on other digits")
-figure.suptitle("Three criteria without a label, and the truth")
+figure.suptitle("Two criteria without a label, and the truth")
 figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")

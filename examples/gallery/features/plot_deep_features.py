@@ -66,11 +66,12 @@ aurocs = pd.Series({key: metrics.auroc(y_test, score) for key, score in scores.i
 aurocs.unstack(0)[[*tables]].round(2)
 
 # %%
-# The curves of one detector on the three tables. A piece of cloth that is set in changes
-# few pixels by much, and shifts and light change all pixels of normal images: pixels tell
-# nothing. The defects here are large; a small one hardly moves the mean of a feature over
-# the image. Then compare cell by cell, with :class:`~skocc.ResNetKNN`. More on tables is
-# in :doc:`/guide/features`.
+# The curves of one detector on the three tables. Shifts and light change all pixels of
+# normal images, and a piece that is set in makes an image less regular and so closer to
+# the mean of all: by its pixels, it looks more normal than the others. The defects here
+# are large; a small one hardly moves the mean of a feature over the image. Then compare
+# cell by cell, with :class:`~skocc.ResNetKNN`. More on tables is in
+# :doc:`/guide/features`.
 
 figure, ax = plt.subplots(layout="constrained")
 for features in tables:

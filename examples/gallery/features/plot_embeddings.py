@@ -52,7 +52,7 @@ figure.suptitle("Embeddings of four digits, zero being normal")
 # PCA keeps distances as far as a plane can. Here colors are scores, and bright is normal:
 # the score of ``DeepSVDD`` is the distance to its center, from which anomalies lie
 # farther away. Any table can be drawn so, also that of
-# :class:`~skocc.feature_extraction.DeepFeatures`, see :ref:`embeddings`.
+# :class:`~skocc.feature_extraction.DeepFeatures`, see :doc:`/guide/plots`.
 
 figure, ax = plt.subplots(layout="constrained")
 display = EmbeddingDisplay.from_estimator(

@@ -32,8 +32,7 @@ detector = MOCCA(
     batch_size=20,
     warm_up_n_epochs=5,
     random_state=0,
-)
-detector.fit(images[train])
+).fit(images[train])
 
 # %%
 # ``layer_scores`` has a column for each of ``layers_``. The score of an image is their
@@ -41,8 +40,10 @@ detector.fit(images[train])
 # knows without anomalies.
 
 layer_scores = detector.layer_scores(images[test])
-scores = {f"layer {layer}": column for layer, column in
-          zip(detector.layers_, layer_scores.T, strict=True)}  # fmt: skip
+scores = {
+    f"layer {layer}": column
+    for layer, column in zip(detector.layers_, layer_scores.T, strict=True)
+}
 scores["mean of all"] = detector.score_samples(images[test])
 print(f"{'':<14}AUROC  AP     best F1")
 for name, column in scores.items():

@@ -31,8 +31,7 @@ detector = DataSplitOCC(
     learning_rate=1e-3,
     batch_size=20,
     random_state=0,
-)
-detector.fit(images[train])
+).fit(images[train])
 
 # %%
 # ``reconstruction_similarity_`` and ``typical_`` say how the training images were split.
@@ -42,10 +41,14 @@ detector.fit(images[train])
 similarity, typical = detector.reconstruction_similarity_, detector.typical_
 probability = detector.normal_probability(images[train])
 print(f"{np.sum(~typical)} of {len(train)} images are atypical.")
-print(f"Similarity up to {similarity[~typical].max():.3f}; of the others from "
-      f"{similarity[typical].min():.3f} to {similarity.max():.3f}.")  # fmt: skip
-print(f"Mean probability of the typical images {probability[typical].mean():.2f}, "
-      f"of the atypical ones {probability[~typical].mean():.2f}.")  # fmt: skip
+print(
+    f"Similarity up to {similarity[~typical].max():.3f}; of the others from "
+    f"{similarity[typical].min():.3f} to {similarity.max():.3f}."
+)
+print(
+    f"Mean probability of the typical images {probability[typical].mean():.2f}, "
+    f"of the atypical ones {probability[~typical].mean():.2f}."
+)
 
 # %%
 # A hundred images are few for the classifier. The reconstruction is a score as well, and

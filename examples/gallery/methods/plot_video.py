@@ -51,8 +51,7 @@ detector = VideoMOCCA(
     warm_up_n_epochs=2,
     milestones=(),
     random_state=0,
-)
-detector.fit([make_video(seed)[0] for seed in range(8)])
+).fit([make_video(seed)[0] for seed in range(8)])
 
 # %%
 # The AUROC over the frames of several videos together, as it is usually reported.
@@ -73,9 +72,15 @@ figure = plt.figure(figsize=(8, 5), layout="constrained")
 axes = figure.subplot_mosaic([["curve"] * 3, [0, 1, 2]], height_ratios=(3, 2))
 axes["curve"].plot(scores)
 axes["curve"].fill_between(
-    np.arange(len(frames)), 0, 1, where=abnormal, alpha=0.2, color="tab:red",
-    transform=axes["curve"].get_xaxis_transform(), label="abnormal",
-)  # fmt: skip
+    np.arange(len(frames)),
+    0,
+    1,
+    where=abnormal,
+    alpha=0.2,
+    color="tab:red",
+    transform=axes["curve"].get_xaxis_transform(),
+    label="abnormal",
+)
 axes["curve"].set(title="Scores of the frames of a video", xlabel="Frame", ylabel="Score")
 axes["curve"].legend(loc="lower right")
 for cell, index in enumerate((highest, lowest, lowest + 3)):

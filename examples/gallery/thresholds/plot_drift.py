@@ -19,8 +19,10 @@ from skocc.model_selection import ThresholdTuner
 detector = ConvAE(
     base_channels=8, augmentation=False, n_epochs=8, batch_size=16, random_state=0
 )
-tuner = ThresholdTuner(detector, max_fpr=0.05, calibration_size=400, random_state=0)
-tuner.fit(make_objects(500, kind="nut", size=32, random_state=0))
+images = make_objects(500, kind="nut", size=32, random_state=0)
+tuner = ThresholdTuner(detector, max_fpr=0.05, calibration_size=400, random_state=0).fit(
+    images
+)
 
 # %%
 # A week of production, 100 images a day, three of them defective. On Thursday the camera
