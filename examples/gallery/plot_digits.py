@@ -30,9 +30,9 @@ len(threes)
 # here.
 
 detector = DeepSVDD(
-    pretrain_n_epochs=50,
+    pretrain_n_epochs=100,
     pretrain_learning_rate=1e-3,
-    n_epochs=50,
+    n_epochs=100,
     learning_rate=1e-3,
     batch_size=32,
     random_state=0,
