@@ -213,7 +213,7 @@ def _curves(comparison, rows):
                 ax=ax,
                 color=colors(2 * index % 20 + index // 10),
             )
-        ax.legend(fontsize="x-small", loc="lower right")
+        ax.legend(fontsize="small", loc="lower right", labelspacing=0.3)
         return figure
 
     main = _metric_columns(rows[0])[0]
