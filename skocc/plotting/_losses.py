@@ -133,7 +133,7 @@ class LossCurveDisplay:
             if self.best_epoch is not None:
                 self.best_epoch_line_ = axes.axvline(
                     first + self.best_epoch,
-                    color=ax.xaxis.label.get_color(),  # black, unless a style is dark
+                    color=axes.xaxis.label.get_color(),  # black, unless a style is dark
                     linestyle=":",
                     label="kept",
                 )
