@@ -494,7 +494,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return bank
 
     def _score(self, images, device):
-        return Scores(-self._map_cells(images, device, self._image_scores))
+        # A median needs all cells.
+        only_farthest = self.score_normalization is None
+        return Scores(-self._map_cells(images, device, self._image_scores, only_farthest))
 
     def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(cells, *found):
@@ -503,7 +505,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         return self._map_cells(images, device, maps_and_scores)
 
-    def _map_cells(self, images, device, reduce):
+    def _map_cells(self, images, device, reduce, only_farthest=False):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""
         network, features_of = self._features_on(device)
         bank = self.bank_.on(device, self.search, waiting)
@@ -511,11 +513,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         def reduced(batch):
             numbers, rows = self.bank_.numbers_of(batch), to_rows(features_of(batch))
-            distances, neighbors = bank.nearest(
-                rows, numbers.repeat_interleave(n_cells), self._n_neighbors()
+            cells, neighbors = bank.nearest_of_cells(
+                rows.unflatten(0, (-1, n_cells)),
+                numbers,
+                self._n_neighbors(),
+                only_farthest=only_farthest,
             )
-            cells = distances.mean(dim=1).view(len(batch), n_cells)
-            return reduce(cells, rows, neighbors[:, 0], numbers, bank)
+            return reduce(cells, rows, neighbors.flatten(), numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, reduced)
