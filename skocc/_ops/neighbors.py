@@ -18,7 +18,8 @@ _N_SPARE = 8
 # Distances that differ by half a unit in the last place of float32 count as equal.
 # Otherwise a bank with many copies of one vector could never be separated.
 _TOLERANCE = torch.finfo(torch.float32).eps
-# Largest feature of queries that a prepared bank has room for, in that of the bank.
+# How many times the largest feature of a prepared bank those of queries may be. Larger ones
+# take a frame of their own, for which the bank is prepared again.
 _HEADROOM = 8
 # Number of values in a block of a prepared bank, 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23
@@ -118,11 +119,13 @@ class PreparedBank:
         The center and scale in which products compare vectors.
     factor : Tensor of shape (m, d + 2), float32
         The bank's factor of the products, little larger than the bank.
+    group_counts : tuple of Tensor, or None
+        The groups of the bank, and how many vectors each has.
 
     Raises
     ------
     ValueError
-        The bank is empty or not finite.
+        The bank is not finite.
     """
 
     def __init__(self, vectors: torch.Tensor, groups: torch.Tensor | None = None):
@@ -136,7 +139,7 @@ class PreparedBank:
         )
         for rows in _blocks(len(vectors), self.bank_block):
             self.factor[rows] = self.frame.bank_factor(vectors[rows], torch.float32)
-        self._counts = None if groups is None else groups.unique(return_counts=True)
+        self.group_counts = None if groups is None else groups.unique(return_counts=True)
 
     def nearest(
         self,
@@ -167,10 +170,6 @@ class PreparedBank:
         )  # fmt: skip
         query.check(n_neighbors)
         return _search(query, n_neighbors)
-
-    def group_counts(self) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return the groups of the bank, and how many vectors each has."""
-        return self._counts
 
 
 @dataclass(frozen=True)
@@ -310,7 +309,7 @@ class _Query:
         if self.prepared is None:
             groups, counts = self.bank_groups.unique(return_counts=True)
         else:
-            groups, counts = self.prepared.group_counts()
+            groups, counts = self.prepared.group_counts
         own = counts * torch.isin(groups, self.query_groups)
         return len(self.bank) - int(own.max())
 

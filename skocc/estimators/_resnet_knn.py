@@ -88,7 +88,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         Fraction of the vectors that is kept, in (0, 1].
     max_bank_bytes : int or None, default=2147483648
         Bytes that the bank takes at most; fewer vectors are kept where it would take more.
-        None: no limit. See :meth:`bank_bytes`.
+        None: no limit. See :meth:`bank_bytes`. An exact search takes as much once more.
     reweighting : int or None, default=None
         Number of bank vectors, at least 2, that the score of an image is weighted by: those
         around the nearest neighbor of its worst cell tell how usual that neighbor is. The
@@ -208,9 +208,14 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     pooling="locally_aware", subsampling="coreset", bank_fraction=0.1, smoothing=4``, on
     images of which the center has been cut out.
 
-    Scoring takes one pass of the network, and a search in proportion to the bank: a cell of
-    ResNet50 has 1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over
-    the images, for the bank and for the scores, unless `memory` keeps the features.
+    Scoring takes one pass of the network, and a search. `score_samples`, `predict` and
+    `decision_function` search exactly, but only the cells that may be the farthest of their
+    image: the distances to a small part of the bank, which are upper bounds of those to all
+    of it, rule out most of the others. That takes less time than the network unless the
+    bank is very large. `anomaly_map`, ``score_normalization="median"`` and the threshold of
+    maps in `fit` need all cells, and time in proportion to the bank: a cell of ResNet50 has
+    1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over the images,
+    for the bank and for the scores, unless `memory` keeps the features.
 
     References
     ----------
