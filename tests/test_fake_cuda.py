@@ -51,7 +51,7 @@ from skocc._nets import (
     residual_encoder,
     video_encoder,
 )
-from skocc._ops import coreset, losses, maps, neighbors, scores, tensors
+from skocc._ops import coreset, farthest_cells, losses, maps, neighbors, scores, tensors
 from skocc._ops import memory_bank as banks
 from skocc._samples.sources import ArrayImages
 from skocc.estimators import _augmentation as augmentation
@@ -121,6 +121,9 @@ WITHOUT_TENSORS = {
     mlp.dense_layers,
     mlp.initialize_glorot,
     neighbors.bank_bytes,
+    neighbors.error_of_products,
+    neighbors.products_are_full_precision,
+    neighbors.underflow_of_products,
     coreset.random_subset,
     tensors.relative_spread,
     tensors.tensor_view,
@@ -414,6 +417,16 @@ def searches(tmp_path):
     ]
 
 
+def searches_of_farthest_cells(tmp_path):
+    """Plain, and with groups and more neighbors than one, in a bank that has parts."""
+    queries, bank = rand(3, 50, 4), rand(3300, 4)
+    grouped = neighbors.PreparedBank(bank, torch.arange(3300, device=CUDA))
+    return [
+        *farthest_cells.search_farthest(queries, neighbors.PreparedBank(bank)),
+        *farthest_cells.search_farthest(queries, grouped, 2, query_groups=ints(0, 1, 2)),
+    ]
+
+
 def bank_of_a_stream(tmp_path):
     """Both ways to choose, then a search in what was chosen, on the device."""
     results = []
@@ -429,7 +442,12 @@ def bank_of_a_stream(tmp_path):
         images, digests = bank.rows.int().numpy(), np.zeros((18, 16), np.uint8)
         memory_bank = banks.MemoryBank(bank.vectors.numpy(), images, digests)
         search = memory_bank.on(CUDA, "exact")
-        results += search.nearest(rand(4, 3), ints(0, 1, -1, 2).int(), 1)
+        images_of = ints(0, 1, -1, 2).int()
+        results += search.nearest(rand(4, 3), images_of, 1)
+        for only_farthest in (False, True):
+            results += search.nearest_of_cells(
+                rand(4, 5, 3), images_of, 2, only_farthest=only_farthest
+            )
         results.append(memory_bank.numbers_of(rand(3, 2, 4, 4)))
     return results
 
@@ -614,7 +632,8 @@ SEVERAL = {
     ],
     patches_of_images: [patches.PatchGrid, patches.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
-    searches: [neighbors.nearest],
+    searches: [neighbors.Frame, neighbors.nearest, neighbors.row_smallest],
+    searches_of_farthest_cells: [farthest_cells.search_farthest, neighbors.PreparedBank],
     sources: [batches.ResidentMaps, batches.hold_maps, batches.keep_on_device],
 }
 CASES = {

@@ -16,15 +16,10 @@ import numpy as np
 import torch
 
 from skocc._ops.coreset import greedy_coreset, random_subset
-from skocc._ops.neighbors import (
-    ApproximateIndex,
-    bank_bytes,
-    nearest,
-)
+from skocc._ops.farthest_cells import search_farthest
+from skocc._ops.neighbors import ApproximateIndex, PreparedBank, bank_bytes
 from skocc._ops.tensors import relative_spread, tensor_view
 
-# Number of values in a block of the bank during a search, 64 MiB in float64.
-_BLOCK_NUMBERS = 2**23
 # A coreset is chosen from a random pool, which may exceed the bank by this many bytes.
 _POOL_BYTES = 2**28
 # Number of vectors from which the spread of the features is estimated.
@@ -167,6 +162,7 @@ class MemoryBank:
         self.vectors, self.images, self.digests = vectors, images, digests
         self._numbers: dict[bytes, int] | None = None
         self._index: ApproximateIndex | None = None
+        self._prepared: PreparedBank | None = None
         self._lock = threading.Lock()
 
     @classmethod
@@ -217,7 +213,7 @@ class MemoryBank:
         return len(self.vectors)
 
     def __getstate__(self):
-        # The neighbor graph is built again when it is needed.
+        # What a search needs beside these is made again when it is needed.
         return {"vectors": self.vectors, "images": self.images, "digests": self.digests}
 
     def __setstate__(self, state):
@@ -260,20 +256,27 @@ class MemoryBank:
         Parameters
         ----------
         device : torch.device
-            Device of an exact search. An approximate search runs on the CPU.
+            Device of an exact search. An approximate search runs on the CPU, and so does an
+            exact one for MPS, which does not support float64.
         search : {"exact", "approximate"}
             Search algorithm.
         waiting : callable, default=nullcontext
             As in :class:`~skocc._ops.neighbors.ApproximateIndex`, whose graph is built
-            once.
+            once. The bank is prepared once for exact searches on the CPU, which takes as
+            much memory as the bank, and at each call for those on another device.
         """
         vectors, images = tensor_view(self.vectors), tensor_view(self.images)
-        if search == "exact":
-            return BankSearch(vectors.to(device), images.to(device))
-        with self._lock:  # only one of several threads builds the graph
+        if search == "exact" and device.type not in ("cpu", "mps"):
+            return BankSearch(PreparedBank(vectors.to(device), images.to(device)))
+        with self._lock:  # only one of several threads prepares the bank
+            if search == "exact":
+                if self._prepared is None:
+                    with waiting("memory bank"):
+                        self._prepared = PreparedBank(vectors, images)
+                return BankSearch(self._prepared)
             if self._index is None:
                 self._index = ApproximateIndex(vectors, images, waiting=waiting)
-        return BankSearch(vectors, images, self._index)
+            return BankSearch(self._index)
 
     def _numbers_of_digests(self):
         if self._numbers is None:
@@ -288,16 +291,11 @@ class BankSearch:
 
     Attributes
     ----------
-    vectors : Tensor of shape (m, d)
-    images : Tensor of shape (m,)
-        Index of the image that contains each vector.
-    index : ApproximateIndex or None
-        Index of an approximate search. None means an exact search of the vectors.
+    index : PreparedBank or ApproximateIndex
+        What is searched, exactly or approximately.
     """
 
-    vectors: torch.Tensor
-    images: torch.Tensor
-    index: ApproximateIndex | None = None
+    index: PreparedBank | ApproximateIndex
 
     def nearest(
         self, queries: torch.Tensor, image_of_query: torch.Tensor, n_neighbors: int
@@ -317,20 +315,60 @@ class BankSearch:
         distances, indices : Tensor of shape (n, n_neighbors)
             As :func:`~skocc._ops.neighbors.nearest` returns them.
         """
-        # If no query is from a training image, groups would only cost time.
-        is_known = bool((image_of_query >= 0).any())
-        query_groups = image_of_query if is_known else None
-        if self.index is not None:
-            return self.index.nearest(queries, n_neighbors, query_groups=query_groups)
-        return nearest(
-            queries,
-            self.vectors,
-            n_neighbors,
-            query_groups=query_groups,
-            bank_groups=self.images if is_known else None,
-            # Fewer vectors per block if they are long, to limit memory.
-            bank_block=min(16384, max(1024, _BLOCK_NUMBERS // self.vectors.shape[1])),
+        queries, groups = _where_float64_is(queries), _groups_of(image_of_query)
+        return self.index.nearest(queries, n_neighbors, query_groups=groups)
+
+    def nearest_of_cells(
+        self,
+        queries: torch.Tensor,
+        image_of_query: torch.Tensor,
+        n_neighbors: int,
+        *,
+        only_farthest: bool = False,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search for the nearest vectors of other images, for all cells of images.
+
+        Parameters
+        ----------
+        queries : Tensor of shape (b, c, d)
+            Vectors of the c cells of b images.
+        image_of_query : Tensor of shape (b,)
+            Index of each image, as in :meth:`nearest`.
+        n_neighbors : int
+        only_farthest : bool, default=False
+            Whether only the cell of each image is wanted that is farthest from the bank. An
+            exact search then leaves out most of the others.
+
+        Returns
+        -------
+        distances : Tensor of shape (b, c), float64
+            Mean distance of each cell to its nearest vectors. Minus infinity for a cell
+            that was left out.
+        indices : Tensor of shape (b, c), int64
+            Row of the bank that is nearest to each cell.
+        """
+        if only_farthest and isinstance(self.index, PreparedBank):
+            return search_farthest(
+                _where_float64_is(queries),
+                self.index,
+                n_neighbors,
+                query_groups=_groups_of(image_of_query),
+            )
+        shape = queries.shape[:2]
+        distances, indices = self.nearest(
+            queries.flatten(0, 1), image_of_query.repeat_interleave(shape[1]), n_neighbors
         )
+        return distances.mean(dim=1).view(shape), indices[:, 0].view(shape)
+
+
+def _groups_of(image_of_query):
+    """Return groups of queries, or None if no query is from a training image."""
+    image_of_query = _where_float64_is(image_of_query)
+    return image_of_query if bool((image_of_query >= 0).any()) else None
+
+
+def _where_float64_is(values):
+    return values.cpu() if values.device.type == "mps" else values
 
 
 def to_rows(maps: torch.Tensor) -> torch.Tensor:

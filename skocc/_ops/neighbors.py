@@ -18,6 +18,11 @@ _N_SPARE = 8
 # Distances that differ by half a unit in the last place of float32 count as equal.
 # Otherwise a bank with many copies of one vector could never be separated.
 _TOLERANCE = torch.finfo(torch.float32).eps
+# How many times the largest feature of a prepared bank those of queries may be. Larger ones
+# take a frame of their own, for which the bank is prepared again.
+_HEADROOM = 8
+# Number of values in a block of a prepared bank, 64 MiB in float64.
+_BLOCK_NUMBERS = 2**23
 # Number of values of which a minimum is taken before the candidates are selected.
 _N_FOLDS = 32
 
@@ -93,13 +98,153 @@ def nearest(
     query.check(n_neighbors)
     if queries.device.type == "mps":
         query = query.on_cpu()
-    broken = ~query.queries.isfinite().all(dim=1)
-    query = replace(query, queries=query.queries.masked_fill(broken[:, None], 0))
-    # Autocast would compute the products in half precision, outside the error bound.
-    with torch.no_grad(), torch.autocast(query.queries.device.type, enabled=False):
-        distances, indices = _nearest(query, n_neighbors)
-    distances[broken] = torch.nan
-    return distances, indices
+    return _search(query, n_neighbors)
+
+
+class PreparedBank:
+    """A bank with all that :func:`nearest` computes of it, for many searches.
+
+    Parameters
+    ----------
+    vectors : Tensor of shape (m, d)
+        Finite vectors, on any device but MPS, which does not support float64.
+    groups : Tensor of shape (m,), default=None
+        Image that contains each vector.
+
+    Attributes
+    ----------
+    vectors, groups : Tensor
+        As given.
+    frame : Frame
+        The center and scale in which products compare vectors.
+    factor : Tensor of shape (m, d + 2), float32
+        The bank's factor of the products, little larger than the bank.
+    group_counts : tuple of Tensor, or None
+        The groups of the bank, and how many vectors each has.
+
+    Raises
+    ------
+    ValueError
+        The bank is not finite.
+    """
+
+    def __init__(self, vectors: torch.Tensor, groups: torch.Tensor | None = None):
+        self.vectors, self.groups = vectors, groups
+        self.bank_block = min(16384, max(1024, _BLOCK_NUMBERS // vectors.shape[1]))
+        _check_bank(vectors)
+        # Room for new images, whose features may be larger.
+        self.frame = Frame.of(vectors, _HEADROOM * _largest(vectors))
+        self.factor = vectors.new_empty(
+            (len(vectors), vectors.shape[1] + 2), dtype=torch.float32
+        )
+        for rows in _blocks(len(vectors), self.bank_block):
+            self.factor[rows] = self.frame.bank_factor(vectors[rows], torch.float32)
+        self.group_counts = None if groups is None else groups.unique(return_counts=True)
+
+    def nearest(
+        self,
+        queries: torch.Tensor,
+        n_neighbors: int = 1,
+        *,
+        query_groups: torch.Tensor | None = None,
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Search the bank as the function :func:`nearest` does.
+
+        Parameters
+        ----------
+        queries : Tensor of shape (n, d)
+            Vectors on the device of the bank.
+        n_neighbors : int, default=1
+        query_groups : Tensor of shape (n,), default=None
+            Image that contains each query. Bank vectors of the same group are excluded.
+
+        Returns
+        -------
+        distances, indices : Tensor of shape (n, n_neighbors)
+            As the function returns them.
+        """
+        groups = None if query_groups is None else self.groups
+        query = _Query(
+            queries, self.vectors, query_groups, groups,
+            bank_block=self.bank_block, prepared=self,
+        )  # fmt: skip
+        query.check(n_neighbors)
+        return _search(query, n_neighbors)
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A center and a scale, in which a matrix product compares queries with a bank.
+
+    Attributes
+    ----------
+    center : Tensor of shape (d,), float64
+    scale : float
+        Power of two, by which centered features are divided to lie in [-1, 1].
+    """
+
+    center: torch.Tensor
+    scale: float
+
+    @classmethod
+    def of(cls, bank: torch.Tensor, largest: float) -> "Frame":
+        """Return the frame of a bank, for features of at most a magnitude."""
+        # The median of about a thousand rows, because outliers would dominate a mean.
+        step = max(1, len(bank) // 1000)
+        center = bank[::step].double().median(dim=0).values
+        # A division by a power of two does not round. The squares then do not overflow in
+        # float32, and those of the spread of collapsed features do not underflow.
+        return cls(center, math.ldexp(1.0, math.frexp(largest)[1] + 1))
+
+    def covers(self, queries: torch.Tensor) -> bool:
+        """Return whether finite queries lie in [-1, 1] when centered and scaled."""
+        return 2 * _largest(queries) <= self.scale
+
+    def bank_factor(self, vectors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+        """Return ``(-b, |b|, |b|^2 / 2)`` of each vector, a Tensor (m, d + 2)."""
+        vectors, norms = self._scaled(vectors)
+        return torch.cat([-vectors, norms, norms.square() / 2], dim=1).to(dtype)
+
+    def query_factor(
+        self, vectors: torch.Tensor, dtype: torch.dtype, sign: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return ``(q, s g |q|, 1 + s g)`` of each vector, and the norms (n,) in float64.
+
+        With the sign s = -1, products with a bank's factor are bounds from below of half
+        the squared distances, less ``|q|^2 / 2``; with s = 1 they are bounds from above.
+        """
+        error = sign * error_of_products(vectors.shape[1], dtype)
+        vectors, norms = self._scaled(vectors)
+        ones = torch.full_like(norms, 1 + error)
+        factor = torch.cat([vectors, error * norms, ones], dim=1).to(dtype)
+        return factor, norms[:, 0]
+
+    def _scaled(self, vectors):
+        vectors = (vectors.double() - self.center) / self.scale
+        return vectors, vectors.norm(dim=1, keepdim=True)
+
+
+def error_of_products(n_features: int, dtype: torch.dtype) -> float:
+    """Return ``g = 2 (d + 8) u`` of the Notes of :func:`nearest`."""
+    return (n_features + 8) * torch.finfo(dtype).eps  # eps is 2 u
+
+
+def underflow_of_products(n_features: int, dtype: torch.dtype) -> float:
+    """Return what a product may lose to values that are too small for the dtype."""
+    return 8 * (n_features + 8) * torch.finfo(dtype).tiny
+
+
+def _largest(vectors):
+    return max(abs(float(extreme)) for extreme in vectors.aminmax())
+
+
+def _check_bank(bank):
+    """Raise a ValueError for a bank that is not finite."""
+    if not all(torch.isfinite(value) for value in bank.aminmax()):
+        raise ValueError(
+            "The bank must be finite: it contains NaN or infinite features. Check the "
+            "training images, and whether training has diverged."
+        )
 
 
 @dataclass(frozen=True)
@@ -112,6 +257,7 @@ class _Query:
     bank_groups: torch.Tensor | None
     query_block: int = 1024
     bank_block: int = 16384
+    prepared: PreparedBank | None = None
 
     def check(self, n_neighbors):
         """Raise a ValueError for invalid arguments."""
@@ -129,11 +275,8 @@ class _Query:
                 f"Queries and bank must not be empty: {shapes}. "
                 "Pass at least one vector each."
             )
-        if not all(torch.isfinite(value) for value in self.bank.aminmax()):
-            raise ValueError(
-                "The bank must be finite: it contains NaN or infinite features. Check the "
-                "training images, and whether training has diverged."
-            )
+        if self.prepared is None:
+            _check_bank(self.bank)
         groups = (self.query_groups, self.bank_groups)
         given = [None if x is None else len(x) for x in groups]
         if given not in ([None, None], [len(self.queries), len(self.bank)]):
@@ -163,25 +306,38 @@ class _Query:
         """Return the minimum number of bank vectors outside the group of a query."""
         if self.query_groups is None:
             return len(self.bank)
-        groups, counts = self.bank_groups.unique(return_counts=True)
+        if self.prepared is None:
+            groups, counts = self.bank_groups.unique(return_counts=True)
+        else:
+            groups, counts = self.prepared.group_counts
         own = counts * torch.isin(groups, self.query_groups)
         return len(self.bank) - int(own.max())
 
 
+def _search(query, n_neighbors):
+    """Return distances and indices, for queries that may not be finite."""
+    broken = ~query.queries.isfinite().all(dim=1)
+    query = replace(query, queries=query.queries.masked_fill(broken[:, None], 0))
+    # Autocast would compute the products in half precision, outside the error bound.
+    with torch.no_grad(), torch.autocast(query.queries.device.type, enabled=False):
+        distances, indices = _nearest(query, n_neighbors)
+    distances[broken] = torch.nan
+    return distances, indices
+
+
 def _nearest(query, n_neighbors):
     """Search the fast way first; go on with the queries it leaves uncertain."""
-    frame = _frame(query.queries, query.bank)
+    if query.prepared is not None and not query.prepared.frame.covers(query.queries):
+        query = replace(query, prepared=None)
     shape = (len(query.queries), n_neighbors)
     distances = query.queries.new_empty(shape, dtype=torch.float64)
     indices = query.queries.new_empty(shape, dtype=torch.int64)
     left = torch.arange(len(query.queries), device=distances.device)
     for dtype in (torch.float32, torch.float64):
-        if dtype == torch.float32 and not _products_are_full_precision():
+        if dtype == torch.float32 and not products_are_full_precision():
             continue
         part = query.only(left)
-        distances[left], indices[left], certain = _by_products(
-            part, n_neighbors, dtype, *frame
-        )
+        distances[left], indices[left], certain = _by_products(part, n_neighbors, dtype)
         left = left[~certain]
         if not len(left):
             return distances, indices
@@ -189,7 +345,7 @@ def _nearest(query, n_neighbors):
     return distances, indices
 
 
-def _products_are_full_precision():
+def products_are_full_precision() -> bool:
     """Return whether float32 matrix products are computed in full float32 precision."""
     try:
         return torch.get_float32_matmul_precision() == "highest"
@@ -197,45 +353,17 @@ def _products_are_full_precision():
         return False
 
 
-def _frame(queries, bank):
-    """Return a center (d,), and a divisor that scales all centered features to [-1, 1]."""
-    # The median of about a thousand rows, because outliers would dominate a mean.
-    step = max(1, len(bank) // 1000)
-    center = bank[::step].double().median(dim=0).values
-    extremes = (*queries.aminmax(), *bank.aminmax())
-    largest = max(abs(float(extreme)) for extreme in extremes)
-    # A division by a power of two does not round. The squares then do not overflow in
-    # float32, and those of the spread of collapsed features do not underflow.
-    return center, math.ldexp(1.0, math.frexp(largest)[1] + 1)
-
-
-def _by_products(query, n_neighbors, dtype, center, scale):
+def _by_products(query, n_neighbors, dtype):
     """Return distances, indices, and for which queries they are certain."""
-    n_features = query.bank.shape[1]
-    error = (n_features + 8) * torch.finfo(dtype).eps  # eps is 2 u
-
-    def prepare(vectors):
-        vectors = (vectors.double() - center) / scale
-        return vectors, vectors.norm(dim=1, keepdim=True)
-
-    def bank_factor(block):
-        vectors, norms = prepare(block)
-        half_squares = (1 - error) / 2 * norms.square()
-        return torch.cat([-vectors, -error * norms, half_squares], dim=1).to(dtype)
-
-    def query_factor(block):
-        vectors, norms = prepare(block)
-        factor = torch.cat([vectors, norms, torch.ones_like(norms)], dim=1).to(dtype)
-        return factor, norms[:, 0]
-
+    frame, bank_factor = _bank_side(query, dtype)
     # In blocks, or the float64 copies would take several times the queries' memory.
     blocks = query.queries.split(query.query_block)
-    factors, norms = zip(*map(query_factor, blocks), strict=True)
-    norms = torch.cat(norms)
+    parts = [frame.query_factor(block, dtype, -1) for block in blocks]
+    factors, norms = map(torch.cat, zip(*parts, strict=True))
     bounds, candidates = _smallest(
         query,
         min(n_neighbors + _N_SPARE, len(query.bank)),
-        torch.cat(factors),
+        factors,
         bank_factor,
         lambda left, right: left @ right.T,
     )
@@ -245,46 +373,60 @@ def _by_products(query, n_neighbors, dtype, center, scale):
     indices = candidates.gather(1, order)
 
     # Convert bounds on half the squares, without the queries' part, to squared distances.
-    underflow = 8 * (n_features + 8) * torch.finfo(dtype).tiny
+    n_features = query.bank.shape[1]
+    underflow = underflow_of_products(n_features, dtype)
     own = norms.square() * (1 - (n_features + 8) * torch.finfo(torch.float64).eps)
     others = 2 * (bounds[:, -1].double() - underflow) + own
     last = distances[:, -1]
-    certain = (last / scale).square() * (1 - _TOLERANCE) <= others
+    certain = (last / frame.scale).square() * (1 - _TOLERANCE) <= others
     return distances, indices, certain | (last == 0)
+
+
+def _bank_side(query, dtype):
+    """Return the frame of a search, and a function from columns to the bank's factor."""
+    if query.prepared is not None:
+        frame = query.prepared.frame
+        if dtype == torch.float32:
+            return frame, lambda columns: query.prepared.factor[columns]
+    else:
+        largest = max(_largest(query.queries), _largest(query.bank))
+        frame = Frame.of(query.bank, largest)
+    return frame, lambda columns: frame.bank_factor(query.bank[columns], dtype)
 
 
 def _by_differences(query, n_neighbors):
     def distances(left, right):
         return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
 
-    return _smallest(
-        query, n_neighbors, query.queries.double(), torch.Tensor.double, distances
-    )
+    def bank(columns):
+        return query.bank[columns].double()
+
+    return _smallest(query, n_neighbors, query.queries.double(), bank, distances)
 
 
 def _smallest(
     query: _Query,
     n_smallest: int,
     left: torch.Tensor,
-    prepare: Callable,
+    right: Callable,
     compare: Callable,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smallest values of each query in ascending order, and their bank rows.
 
-    The values are ``compare(left, prepare(bank))``, computed block by block. They are
-    infinite for vectors in the group of the query.
+    The values are ``compare(left, right(columns))``, computed for blocks of columns, which
+    are rows of the bank. They are infinite for vectors in the group of the query.
     """
     shape = (len(left), n_smallest)
     smallest = left.new_full(shape, torch.inf)
     indices = torch.zeros(shape, dtype=torch.int64, device=left.device)
     for columns in _blocks(len(query.bank), query.bank_block):
-        right = prepare(query.bank[columns])
+        block = right(columns)
         for rows in _blocks(len(left), query.query_block):
-            values = compare(left[rows], right)
+            values = compare(left[rows], block)
             if query.query_groups is not None and query.bank_groups is not None:
                 own = query.query_groups[rows, None] == query.bank_groups[None, columns]
                 values.masked_fill_(own, torch.inf)
-            found, where = _row_smallest(values, n_smallest)
+            found, where = row_smallest(values, n_smallest)
             found = torch.cat([smallest[rows], found], dim=1)
             where = torch.cat([indices[rows], where + columns.start], dim=1)
             smallest[rows], order = found.topk(n_smallest, largest=False)
@@ -296,7 +438,7 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def _row_smallest(values, n_smallest):
+def row_smallest(values, n_smallest):
     """Return the smallest values of each row and their columns, faster than topk."""
     width = values.shape[1]
     n_short = width // _N_FOLDS

@@ -95,7 +95,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         `verbose` says so.
     max_bank_bytes : int or None, default=16777216
         Bytes that the vectors of both banks take at most. None: all patches are kept. See
-        :meth:`bank_bytes`.
+        :meth:`bank_bytes`. An exact search takes as much once more.
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
         k-center, which leaves no vector far from all kept ones and takes much longer.

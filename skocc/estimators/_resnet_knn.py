@@ -88,7 +88,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         Fraction of the vectors that is kept, in (0, 1].
     max_bank_bytes : int or None, default=2147483648
         Bytes that the bank takes at most; fewer vectors are kept where it would take more.
-        None: no limit. See :meth:`bank_bytes`.
+        None: no limit. See :meth:`bank_bytes`. An exact search takes as much once more.
     reweighting : int or None, default=None
         Number of bank vectors, at least 2, that the score of an image is weighted by: those
         around the nearest neighbor of its worst cell tell how usual that neighbor is. The
@@ -208,9 +208,14 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     pooling="locally_aware", subsampling="coreset", bank_fraction=0.1, smoothing=4``, on
     images of which the center has been cut out.
 
-    Scoring takes one pass of the network, and a search in proportion to the bank: a cell of
-    ResNet50 has 1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over
-    the images, for the bank and for the scores, unless `memory` keeps the features.
+    Scoring takes one pass of the network, and a search. `score_samples`, `predict` and
+    `decision_function` search exactly, but only the cells that may be the farthest of their
+    image: the distances to a small part of the bank, which are upper bounds of those to all
+    of it, rule out most of the others. That takes less time than the network unless the
+    bank is very large. `anomaly_map`, ``score_normalization="median"`` and the threshold of
+    maps in `fit` need all cells, and time in proportion to the bank: a cell of ResNet50 has
+    1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over the images,
+    for the bank and for the scores, unless `memory` keeps the features.
 
     References
     ----------
@@ -494,7 +499,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return bank
 
     def _score(self, images, device):
-        return Scores(-self._map_cells(images, device, self._image_scores))
+        # A median needs all cells.
+        only_farthest = self.score_normalization is None
+        return Scores(-self._map_cells(images, device, self._image_scores, only_farthest))
 
     def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(cells, *found):
@@ -503,7 +510,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         return self._map_cells(images, device, maps_and_scores)
 
-    def _map_cells(self, images, device, reduce):
+    def _map_cells(self, images, device, reduce, only_farthest=False):
         """Search the bank for the cells of each batch, and join what `reduce` returns."""
         network, features_of = self._features_on(device)
         bank = self.bank_.on(device, self.search, waiting)
@@ -511,11 +518,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
         def reduced(batch):
             numbers, rows = self.bank_.numbers_of(batch), to_rows(features_of(batch))
-            distances, neighbors = bank.nearest(
-                rows, numbers.repeat_interleave(n_cells), self._n_neighbors()
+            cells, neighbors = bank.nearest_of_cells(
+                rows.unflatten(0, (-1, n_cells)),
+                numbers,
+                self._n_neighbors(),
+                only_farthest=only_farthest,
             )
-            cells = distances.mean(dim=1).view(len(batch), n_cells)
-            return reduce(cells, rows, neighbors[:, 0], numbers, bank)
+            return reduce(cells, rows, neighbors.flatten(), numbers, bank)
 
         batches = ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, reduced)

@@ -12,6 +12,7 @@ from torch.nn import functional
 from skocc import ResNetKNN
 from skocc._nets.backbones import FeatureMaps
 from skocc._ops.memory_bank import MemoryBank
+from skocc._ops.neighbors import PreparedBank
 from skocc.estimators._resnet_knn import _reweighting
 from tests.nets.test_layouts import FAMILIES, QUICK
 
@@ -98,6 +99,39 @@ def test_training_images_are_scored_against_the_others(make, fitted, images):
     bank = stranger.bank_
     stranger.bank_ = MemoryBank(bank.vectors, bank.images, np.zeros_like(bank.digests))
     np.testing.assert_allclose(stranger.score_samples(images[3:4]), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"neighbor_aggregation": "mean", "n_neighbors": 3},
+        {"reweighting": 3},
+        {"score_normalization": "median"},
+    ],
+    ids=str,
+)
+def test_scores_search_few_cells_and_equal_those_of_a_full_search(
+    make, images, params, monkeypatch
+):
+    detector = make(**params).fit(images[:8])
+    searched = []
+    search = PreparedBank.nearest
+
+    def record(self, queries, *args, **options):
+        searched.append(len(queries))
+        return search(self, queries, *args, **options)
+
+    monkeypatch.setattr(PreparedBank, "nearest", record)
+    for X in (images, images[9:]):  # with training images, and without
+        _, expected = detector.anomaly_map(X, return_scores=True)
+        n_full = sum(searched)
+        searched.clear()
+        scores = detector.score_samples(X)
+        np.testing.assert_array_equal(scores, expected)
+        if "score_normalization" not in params:
+            assert sum(searched) < 0.7 * n_full
+        searched.clear()
 
 
 def test_copies_of_a_training_image_are_normal(make, images):

@@ -7,6 +7,7 @@ import torch
 
 from skocc._ops import memory_bank as module
 from skocc._ops.memory_bank import MemoryBank, build_banks, image_digests, kept_under_budget
+from skocc._ops.neighbors import PreparedBank, nearest
 
 N_FEATURES = 3
 
@@ -149,6 +150,24 @@ def test_an_image_of_the_bank_is_compared_with_the_others(bank, search, monkeypa
     assert bank.n_others() == 4
 
 
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_cells_of_images_of_the_bank(bank, search, monkeypatch):
+    """Two cells an image; the farthest alone has the same distance and neighbor."""
+    bank, images = bank
+    monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
+    found = bank.on(torch.device("cpu"), search)
+    queries = torch.tensor([[[1.0], [2.0]], [[10.0], [14.0]], [[9.0], [8.0]]])
+    for only_farthest in (False, True):
+        distances, rows = found.nearest_of_cells(
+            queries, bank.numbers_of(images), 2, only_farthest=only_farthest
+        )
+        worst = distances.argmax(dim=1)
+        # Images 0 and 2 are copies, and both leave out the vectors of the first.
+        assert worst.tolist() == [0, 0, 1]
+        assert distances.amax(dim=1).tolist() == [9.5, 9.5, 2.5]
+        assert rows[torch.arange(3), worst].tolist() == [2, 1, 2]
+
+
 class ExactIndex:
     """Stands in for the graph of neighbors, and counts how often it is made."""
 
@@ -160,7 +179,7 @@ class ExactIndex:
 
     def nearest(self, queries, n_neighbors, query_groups=None):
         groups = None if query_groups is None else self.images
-        return module.nearest(
+        return nearest(
             queries,
             self.vectors,
             n_neighbors,
@@ -169,19 +188,30 @@ class ExactIndex:
         )
 
 
-def test_the_graph_is_made_once_and_never_pickled(bank, monkeypatch):
+class CountedBank(PreparedBank):
+    n_made = 0
+
+    def __init__(self, *args):
+        type(self).n_made += 1
+        super().__init__(*args)
+
+
+@pytest.mark.parametrize("search", ["exact", "approximate"])
+def test_what_is_searched_is_made_once_and_never_pickled(bank, search, monkeypatch):
     bank, _ = bank
+    made = CountedBank if search == "exact" else ExactIndex
     monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
-    monkeypatch.setattr(ExactIndex, "n_made", 0)
+    monkeypatch.setattr(module, "PreparedBank", CountedBank)
+    monkeypatch.setattr(made, "n_made", 0)
     with ThreadPoolExecutor(4) as pool:
-        for _ in pool.map(lambda _: bank.on(torch.device("cpu"), "approximate"), range(8)):
+        for _ in pool.map(lambda _: bank.on(torch.device("cpu"), search), range(8)):
             pass
-    assert ExactIndex.n_made == 1
+    assert made.n_made == 1
     again = pickle.loads(pickle.dumps(bank))
     for name in ("vectors", "images", "digests"):
         np.testing.assert_array_equal(getattr(again, name), getattr(bank, name))
-    again.on(torch.device("cpu"), "approximate")
-    assert ExactIndex.n_made == 2
+    again.on(torch.device("cpu"), search)
+    assert made.n_made == 2
 
 
 def test_spread_is_relative_to_the_size_of_the_features(bank):

@@ -1,9 +1,17 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 
 from skocc._ops import neighbors
-from skocc._ops.neighbors import ApproximateIndex, bank_bytes, exact_distances, nearest
+from skocc._ops.neighbors import (
+    ApproximateIndex,
+    PreparedBank,
+    bank_bytes,
+    exact_distances,
+    nearest,
+)
 
 
 def brute_force(queries, bank, n_neighbors, query_groups=None, bank_groups=None):
@@ -63,23 +71,28 @@ def test_distances_are_exact(kind, n_neighbors, device):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_bound_is_below_the_distance(kind, monkeypatch):
+@pytest.mark.parametrize("is_prepared", [False, True])
+def test_bound_is_below_the_distance(kind, is_prepared, monkeypatch):
     """What makes a search exact: no product says more than half the squared distance."""
     bank, queries = features(kind, 300, 0, 200), features(kind, 40, 1, 200)
-    center, scale = neighbors._frame(queries, bank)
     matrices = []
 
-    def record(search, n_smallest, left, prepare, compare):
-        matrices.append(compare(left, prepare(bank)))
-        return search_all(search, n_smallest, left, prepare, compare)
+    def record(search, n_smallest, left, right, compare):
+        matrices.append(compare(left, right(slice(None))))
+        return search_all(search, n_smallest, left, right, compare)
 
     search_all = neighbors._smallest
     monkeypatch.setattr(neighbors, "_smallest", record)
     searched = neighbors._Query(queries, bank, None, None)
+    if is_prepared:
+        searched = replace(searched, prepared=PreparedBank(bank))
     true = torch.stack([(bank.double() - query.double()).norm(dim=1) for query in queries])
-    own = ((queries.double() - center) / scale).square().sum(dim=1, keepdim=True)
     for dtype in (torch.float32, torch.float64):
-        neighbors._by_products(searched, 1, dtype, center, scale)
+        frame, _ = neighbors._bank_side(searched, dtype)
+        assert frame.covers(queries)
+        scale = frame.scale
+        own = ((queries.double() - frame.center) / scale).square().sum(dim=1, keepdim=True)
+        neighbors._by_products(searched, 1, dtype)
         bounds = 2 * matrices.pop().double() + own
         slack = 1e4 * torch.finfo(dtype).tiny + 1e-13 * own
         assert (bounds <= (true / scale).square() + slack).all()
@@ -121,9 +134,9 @@ def test_plain_features_need_one_stage(monkeypatch):
     dtypes = []
     by_products = neighbors._by_products
 
-    def record(search, n_neighbors, dtype, *frame):
+    def record(search, n_neighbors, dtype):
         dtypes.append(dtype)
-        return by_products(search, n_neighbors, dtype, *frame)
+        return by_products(search, n_neighbors, dtype)
 
     monkeypatch.setattr(neighbors, "_by_products", record)
     nearest(features("collapsed", 60, 1), features("collapsed", 700, 0))
@@ -135,13 +148,38 @@ def test_reduced_precision_is_not_trusted():
     precision = torch.get_float32_matmul_precision()
     try:
         torch.set_float32_matmul_precision("medium")
-        assert not neighbors._products_are_full_precision()
+        assert not neighbors.products_are_full_precision()
     finally:
         torch.set_float32_matmul_precision(precision)
     bank, queries = features("plain", 300, 0), features("plain", 30, 1)
     with torch.autocast("cpu", torch.bfloat16):
         distances, _ = nearest(queries, bank)
     torch.testing.assert_close(distances, brute_force(queries, bank, 1), rtol=1e-7, atol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_prepared_bank_finds_the_same(kind, device):
+    """Also for queries that are larger than it has room for, of which one is enough."""
+    bank, queries = features(kind, 700, 0).to(device), features(kind, 60, 1).to(device)
+    groups = torch.arange(700, device=device) % 7
+    prepared = PreparedBank(bank, groups)
+    for has_larger in (False, True):
+        if has_larger:
+            queries[7] = 1e3 * bank.abs().max()
+        assert prepared.frame.covers(queries) != has_larger
+        distances, indices = prepared.nearest(queries, 3)
+        expected, rows = nearest(queries, bank, 3)
+        assert torch.equal(distances, expected)
+        if kind not in ("duplicates", "constant"):  # any of several copies
+            assert torch.equal(indices, rows)
+        own = groups[:60]
+        distances, _ = prepared.nearest(queries, 3, query_groups=own)
+        expected, _ = nearest(queries, bank, 3, query_groups=own, bank_groups=groups)
+        assert torch.equal(distances, expected)
+    with pytest.raises(ValueError, match=r"n_neighbors=601 and 600 .* Set a"):
+        prepared.nearest(queries, 601, query_groups=own)
+    with pytest.raises(ValueError, match=r"contains NaN .* Check the training"):
+        PreparedBank(torch.where(bank == bank[3, 3], torch.nan, bank))
 
 
 @pytest.mark.parametrize("blocks", [(1, 1), (7, 13), (60, 399), (64, 700)])
@@ -160,7 +198,7 @@ def test_blocks(blocks):
 def test_row_smallest(width):
     values = torch.randn(20, width, generator=torch.Generator().manual_seed(0))
     values[:, : width // 3] = torch.inf
-    smallest, columns = neighbors._row_smallest(values, 8)
+    smallest, columns = neighbors.row_smallest(values, 8)
     expected = values.topk(min(8, width), largest=False).values
     assert torch.equal(smallest, expected)
     assert torch.equal(values.gather(1, columns), expected)
