@@ -9,11 +9,14 @@ import pytest
 # Before matplotlib is loaded: figures are drawn without a window.
 os.environ.setdefault("MPLBACKEND", "Agg")
 
-collect_ignore = []
+# Copies of the examples, which building the documentation leaves there.
+collect_ignore = ["docs/gallery"]
 if find_spec("cv2") is None:
     collect_ignore.append("skocc/feature_extraction/_background.py")
 if find_spec("matplotlib") is None:
     collect_ignore.append("skocc/plotting")
+if find_spec("latex2mathml") is None:
+    collect_ignore.append("docs/_ext")
 
 
 @pytest.fixture(autouse=True)

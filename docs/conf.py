@@ -27,12 +27,12 @@ extensions = [
 ]
 templates_path = ["_templates"]
 # The gallery's scripts are shown as pages; what it writes beside them is for downloads.
-exclude_patterns = ["_build", "gallery/*.ipynb", "gallery/*.py", "gallery/*.md5"]
+exclude_patterns = ["_build", "gallery/**.ipynb", "gallery/**.py", "gallery/**.md5"]
 
 # References that lead nowhere are errors. Other projects' are not looked up, because their
-# lists of names would have to be downloaded.
+# lists of names would have to be downloaded: what has a dot after another package's name.
 nitpicky = True
-nitpick_ignore_regex = [(r"py:.*", r"(?!skocc).*")]
+nitpick_ignore_regex = [(r"py:.*", r"(?!skocc)[a-z]\w*\..*|logging")]
 
 html_theme = "pydata_sphinx_theme"
 html_title = f"skocc {version}"
@@ -43,8 +43,15 @@ html_theme_options = {
     "secondary_sidebar_items": ["page-toc"],
     "navigation_with_keys": False,
     "show_toc_level": 2,
+    # The rest of the parts is under "More".
+    "header_links_before_dropdown": 6,
+    # An icon, because a field would not fit beside them.
+    "navbar_persistent": ["search-button"],
 }
-html_sidebars = {"index": []}
+# Pages without others beside them have nothing to navigate.
+html_sidebars = {
+    name: [] for name in ("index", "getting_started", "faq", "contributing", "changelog")
+}
 html_show_sourcelink = False
 # "On this page" shows `fit`, not `DeepSVDD.fit`, which is wider than the column.
 toc_object_entries_show_parents = "hide"
@@ -75,11 +82,18 @@ sphinx_gallery_conf = {
     "backreferences_dir": "generated/backreferences",
     "doc_module": ("skocc",),
     "filename_pattern": r"plot_",
+    "subsection_order": [
+        f"../examples/gallery/{name}"
+        for name in ("features", "thresholds", "choosing", "methods")
+    ],
     "within_subsection_order": "FileNameSortKey",
     "abort_on_example_error": True,
     "show_memory": False,
     "min_reported_time": 5,
     "write_computation_times": False,  # their pages load scripts from the network
+    # Not shown where a block ends in a call: axes, texts, and what load_state_dict returns.
+    "ignore_repr_types": r"matplotlib|_IncompatibleKeys",
+    "remove_config_comments": True,
     "download_all_examples": False,
     "matplotlib_animations": False,
 }

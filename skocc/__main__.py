@@ -1,28 +1,26 @@
-"""The command line: ``python -m skocc fit`` and ``python -m skocc score``."""
+"""The command line: ``python -m skocc fit``, ``score`` and ``compare``."""
 
 import argparse
 import ast
 import csv
 import os
 import sys
-import tempfile
 from contextlib import nullcontext
-from pathlib import Path
 
 import skocc
 from skocc._base.renamed import RENAMED
-from skocc._samples.files import IMAGE_SUFFIXES, list_images
+from skocc._command_line.compare import add_compare
+from skocc._command_line.folders import (
+    check_destination,
+    files_in,
+    normal_files,
+    path_argument,
+    say,
+)
 from skocc._samples.progress import clear_bars, shown
 from skocc.model_selection import ThresholdTuner
 from skocc.model_selection._table import score_files
 
-# Names of folders, in small letters, by which data sets say what is in them.
-_NORMAL = {"good", "normal", "nominal", "ok"}
-_OTHERS = {
-    "abnormal", "anomalies", "anomalous", "anomaly", "bad", "defect", "defective",
-    "defects", "faulty", "ground_truth", "mask", "masks", "ng", "nok", "not_good",
-    "outlier", "outliers", "test",
-}  # fmt: skip
 # Files after which rows are written: few enough to look on, many enough to be fast.
 _BATCH_SIZE = 64
 # As a shell reports a process that was ended by SIGINT and by SIGPIPE.
@@ -60,7 +58,7 @@ def main(arguments=None):
     except KeyboardInterrupt:
         return _INTERRUPTED
     except (ArithmeticError, ImportError, MemoryError, OSError, ValueError) as error:
-        _say(f"skocc {options.command}: {str(error) or type(error).__name__}")
+        say(f"skocc {options.command}: {str(error) or type(error).__name__}")
         return 1
     return 0
 
@@ -73,6 +71,7 @@ def _parser():
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
     _add_score(commands)
+    add_compare(commands)
     return parser
 
 
@@ -80,7 +79,7 @@ def _add_fit(commands):
     fit = commands.add_parser("fit", help="train a detector on a folder of normal images")
     fit.add_argument(
         "folder",
-        type=_path,
+        type=path_argument,
         help="normal images, also in folders within it; of a folder in the layout of MVTec "
         "AD, those in train/good",
     )
@@ -106,7 +105,7 @@ def _add_fit(commands):
         "layers=layer2,layer3; may be repeated",
     )
     fit.add_argument(
-        "--output", type=_path, required=True, help="safetensors file to write"
+        "--output", type=path_argument, required=True, help="safetensors file to write"
     )
     _add_threshold(fit)
     fit.add_argument(
@@ -156,10 +155,14 @@ def _add_score(commands):
         "score", help="score a folder of images", description=_ESCAPES
     )
     score.add_argument(
-        "model", type=_path, help="file that fit, or skocc.save, has written"
+        "model", type=path_argument, help="file that fit, or skocc.save, has written"
     )
-    score.add_argument("folder", type=_path, help="images, also in folders within it")
-    score.add_argument("--output", type=_path, help="CSV file to write (default: print it)")
+    score.add_argument(
+        "folder", type=path_argument, help="images, also in folders within it"
+    )
+    score.add_argument(
+        "--output", type=path_argument, help="CSV file to write (default: print it)"
+    )
     _add_verbose(score)
     score.set_defaults(run=_score)
 
@@ -171,8 +174,8 @@ def _add_verbose(command):
 
 
 def _fit(options):
-    files = _normal_files(options.folder, options.normal)
-    _check_destination(options.output)
+    files = normal_files(options.folder, options.normal)
+    check_destination(options.output)
     detector = getattr(skocc, options.method)().set_params(random_state=options.seed)
     for name, value in options.param:
         # One word or number stands for a list where nothing but a list is taken.
@@ -200,7 +203,7 @@ def _fit(options):
     fitted.set_params(verbose=0)  # those who score say for themselves what they see
     skocc.save(fitted, options.output)
     how = ("at most", "from training") if options.cv is None else ("about", "in turn")
-    _say(
+    say(
         f"{str(options.output)!r}: {options.method} of {len(files)} images with seed "
         f"{detector.random_state}; threshold {tuner.offset_:.6g}, a false-alarm "
         f"rate of {how[0]} {options.max_fpr:g} by "
@@ -209,11 +212,11 @@ def _fit(options):
 
 
 def _score(options):
-    detector, files = skocc.load(options.model), _files(options.folder)
+    detector, files = skocc.load(options.model), files_in(options.folder)
     if options.output is None:
         destination = nullcontext(sys.stdout)
     else:
-        _check_destination(options.output, options.model, *files)
+        check_destination(options.output, options.model, *files)
         destination = options.output.open("w", encoding="utf-8", newline="")
     n_anomalous, first_error, n_errors = 0, None, 0
     verbose = shown("score", options.verbose, inner=False)
@@ -232,87 +235,11 @@ def _score(options):
                 n_errors += error is not None
                 first_error = first_error or error
             file.flush()
-    _say(f"{len(files)} images: {n_anomalous} anomalous, {n_errors} that cannot be scored")
+    say(f"{len(files)} images: {n_anomalous} anomalous, {n_errors} that cannot be scored")
     if n_errors == len(files):
         raise ValueError(
             f"None of the files can be scored. Got of the first: {first_error}"
         )
-
-
-def _normal_files(folder, normal):
-    """Return the files to train on, if it is known that all of them are normal."""
-    if normal is not None:
-        if not normal.strip():
-            raise ValueError("--normal names no folder. Got ''. Leave it out, or name one.")
-        return _files(folder / normal)
-    if (folder / "train" / "good").is_dir():
-        files = _files(folder / "train" / "good")
-        _say(
-            f"{str(folder)!r} is laid out like MVTec AD: fitting on the {len(files)} "
-            "images in its train/good"
-        )
-        return files
-    files = _files(folder)
-    homes = sorted({path.parent.relative_to(folder).parts for path in files})
-    # A folder says what else there is if it is called so, or if one beside it is good.
-    is_other = any(part.lower() in _OTHERS for home in homes for part in home)
-    goods = {
-        home[: depth + 1]
-        for home in homes
-        for depth, part in enumerate(home)
-        if part.lower() in _NORMAL
-    }
-    if is_other or any(home[: len(good)] != good for home in homes for good in goods):
-        names = [str(Path(*home)) for home in homes]
-        shown = ", ".join(map(repr, names[:8])) + (" and more" if len(names) > 8 else "")
-        raise ValueError(
-            f"It is not said which images in {str(folder)!r} are normal, and all that are "
-            f"fitted on are learned as normal. Got images in its folders {shown}. Name the "
-            "one with normal images, as in --normal good, or pass that folder."
-        )
-    return files
-
-
-def _files(folder):
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is no folder. Pass a folder of images.")
-    files = list_images(folder, recursive=True)
-    if not files:
-        raise ValueError(
-            f"There are no images in {str(folder)!r}. Got no file that ends in one of "
-            f"{sorted(IMAGE_SUFFIXES)}. Pass a folder of images."
-        )
-    return files
-
-
-def _check_destination(path, *sources):
-    """Refuse what cannot be written, or is read, before there is work to lose."""
-    if path.exists() and not path.is_file():
-        raise ValueError(
-            f"{str(path)!r} cannot be written: it is a folder or device. Pass the name of "
-            "a file as --output."
-        )
-    if any(path.exists() and path.samefile(s) for s in sources if s.exists()):
-        raise ValueError(
-            f"{str(path)!r} cannot be written: it is one of the files that are read. Pass "
-            "another name as --output."
-        )
-    try:
-        with tempfile.TemporaryFile(dir=path.resolve().parent):
-            pass
-    except OSError as error:
-        raise ValueError(
-            f"{str(path)!r} cannot be written: {error.strerror}. Make its folder "
-            f"{str(path.resolve().parent)!r} first, one that may be written to, or pass "
-            "another name as --output."
-        ) from error
-
-
-def _path(text):
-    """Return a path; an empty name, as of an unset variable, is not the folder here."""
-    if not text.strip():
-        raise argparse.ArgumentTypeError("a name expected, got ''; the folder here is .")
-    return Path(text)
 
 
 def _renamed_to(option):
@@ -360,12 +287,6 @@ def _escaped(text, encoding):
             errors = "surrogateescape" if is_byte else "surrogatepass"
             cell += "".join(f"%{byte:02X}" for byte in character.encode("utf-8", errors))
     return cell
-
-
-def _say(text):
-    """Write a line for the user; names in it must not command the terminal."""
-    shown = (c if c.isprintable() or c == "\n" else repr(c)[1:-1] for c in text)
-    sys.stderr.write("".join(shown) + "\n")
 
 
 if __name__ == "__main__":

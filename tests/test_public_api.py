@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.pipeline import make_pipeline
+from sklearn.svm import OneClassSVM
 
 import skocc
 import skocc.base
@@ -18,6 +20,7 @@ import skocc.feature_extraction
 import skocc.metrics
 import skocc.model_selection
 import skocc.plotting
+from skocc.feature_extraction import Pixels
 
 ROOT = Path(__file__).parent.parent
 MODULES = [
@@ -43,7 +46,7 @@ def listed_names():
     for page in (ROOT / "docs" / "reference").glob("*.rst"):
         module = None  # in the index, whose list is one of pages
         for line in page.read_text().splitlines():
-            if match := re.fullmatch(r"\.\. (?:current)?module:: (\S+)", line):
+            if match := re.fullmatch(r"\.\. currentmodule:: (\S+)", line):
                 module = match[1]
             elif module and (match := re.fullmatch(r"(?: {3}|\.\. data:: )(\w+)", line)):
                 listed.setdefault(module, []).append(match[1])
@@ -155,6 +158,7 @@ GOOD = {
     "masks": MASKS, "labels": LABELS, "normal": 1, "name": "auroc", "n_images": 2,
     "folder": "nowhere", "root": "nowhere", "layout": "ucsd",
     "make_anomalies": lambda images, random_state: (1 - images, None),
+    "detectors": {"svm": make_pipeline(Pixels(image_size=8), OneClassSVM())},
 }  # fmt: skip
 ODD = [
     None, -1, 2.5, np.nan, np.inf, 1e308, "x", "", b"x", [], (), {}, [[1, 2], [3]], True,

@@ -1,5 +1,6 @@
 """The check of the built documentation, and what can be checked before it is built."""
 
+import math
 import re
 import runpy
 from pathlib import Path
@@ -129,3 +130,42 @@ def test_pictures_have_an_alternative_text_in_their_source():
             if ":alt: " not in block[1]:
                 lacking.append(page.name)
     assert not lacking, "pictures without :alt:"
+
+
+PLOTS = runpy.run_path(str(DOCS / "_ext" / "result_plots.py"))
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers"),
+    [
+        ("61.2 (-61.9)", [61.2, -61.9, None]),
+        ("88 ± 0.4", [88, 0.4]),
+        ("-", [None]),
+        ("", [None]),
+    ],
+)
+def test_numbers_of_tables_are_read(text, numbers):
+    for place, expected in enumerate(numbers):
+        number = PLOTS["read_number"](text, place)
+        assert math.isnan(number) if expected is None else number == expected
+
+
+def test_results_are_drawn_where_they_belong():
+    rows = PLOTS["read_rows"]("deep_svdd_mnist")
+    paper = (PLOTS["column"](rows, "paper mean"), PLOTS["column"](rows, "paper std"))
+    labels = [row["class"] for row in rows]
+    series = {"paper": paper, "skocc": PLOTS["column"](rows, "skocc mean")}
+    ax = PLOTS["dots"](labels, series, xlabel="AUROC")
+    assert [label.get_text() for label in ax.get_yticklabels()] == labels
+    (first, _, _), (second, _, _) = ax.containers
+    assert list(first.get_xdata()) == paper[0]
+    assert list(second.get_xdata()) == series["skocc"]
+    # Both stand in the line of their label, the first above.
+    gap = second.get_ydata() - first.get_ydata()
+    assert (gap > 0).all()
+    assert (
+        abs((first.get_ydata() + second.get_ydata()) / 2 - range(len(rows))) < 1e-9
+    ).all()
+    assert ax.yaxis_inverted()
+    (legend,) = ax.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["paper", "skocc"]

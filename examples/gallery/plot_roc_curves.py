@@ -2,8 +2,8 @@
 ROC curves of five detectors
 ============================
 
-Zeros among the digits of scikit-learn are normal. One figure compares a detector of
-skocc with four of scikit-learn: a line of code for each.
+Zeros among the digits of scikit-learn are normal. One figure compares a detector of skocc
+with four of scikit-learn: a line of code for each.
 """
 
 import numpy as np
@@ -47,6 +47,7 @@ detectors = [
 # Each display draws on the same axes.
 
 figure, ax = plt.subplots(figsize=(6, 6), layout="constrained")
+ax.set_title("Zeros among digits")
 for detector in detectors:
     detector.fit(X[train])
     RocCurveDisplay.from_estimator(detector, X[test], y[test], ax=ax)

@@ -24,7 +24,8 @@ _LINE = (
     "{desc}: {percentage:.0f}% ({n_fmt} of {total_fmt}), {elapsed} passed, {remaining} left"
     "{postfix}"
 )
-_LINE_OF_TIME = "{desc}: {elapsed} passed"
+# Of a step that cannot say how far it is: nothing would update a time.
+_NO_TOTAL = "{desc} ..."
 # Of a terminal that does not say how large it is.
 _DEFAULT_SIZE = {"ncols": 80, "nrows": 20}
 _Function = TypeVar("_Function", bound=Callable)
@@ -120,7 +121,7 @@ class Bar(Silent):
     label : str
         Name of the estimator, then that of the stage.
     total : int or None
-        Number of steps. None: unknown, so that only the time is shown.
+        Number of steps. None: unknown, so that only the stage is shown.
     unit : str
         Name of a step.
     n_done : int
@@ -167,11 +168,12 @@ class Bar(Silent):
         """Return a bar of tqdm, or None where there is no place for a second one."""
         tqdm, is_widget = _tqdm()
         self._is_redrawn = is_widget or _is_terminal(sys.stderr)
-        options = {"bar_format": None if self._total is not None else "{desc}: {elapsed}"}
+        is_known = self._total is not None
+        options = {"bar_format": None if is_known else _NO_TOTAL}
         if not self._is_redrawn:
             if is_inner:
                 return None
-            options["bar_format"] = _LINE if self._total is not None else _LINE_OF_TIME
+            options["bar_format"] = _LINE if is_known else _NO_TOTAL
             options["file"] = _Lines(sys.stderr)
         elif not is_widget:
             options.update(_width(sys.stderr), file=sys.stderr)
@@ -180,9 +182,8 @@ class Bar(Silent):
             total=self._total,
             unit=self._unit,
             initial=self._n_done,
-            leave=self._total is not None and not is_inner,
-            # A step that cannot say how far it is has no other moment to be drawn.
-            delay=0 if self._total is None else _DELAY,
+            leave=is_known and not is_inner,
+            delay=_DELAY if is_known else 0,
             miniters=1,
             smoothing=0,  # the mean rate of all steps
             **options,
@@ -237,7 +238,7 @@ def track(items: Iterable, stage: str, *, unit: str = "batch") -> Iterator:
     Parameters
     ----------
     items : iterable
-        If it has no length, only the time is shown.
+        If it has no length, only the stage is shown.
     stage, unit
         As in :func:`progress_bar`.
     """
@@ -249,7 +250,7 @@ def track(items: Iterable, stage: str, *, unit: str = "batch") -> Iterator:
 
 
 def waiting(stage: str) -> Silent:
-    """Return a context that shows the time of a step that cannot say how far it is.
+    """Return a context that shows a step that cannot say how far it is.
 
     Parameters
     ----------

@@ -173,9 +173,9 @@ class VideoMOCCA(LayerSpheres):
     The code of the paper [2]_ can have selectors before the LSTMs, and its published
     command does; here, as in the paper, the LSTMs take their place. A frame's score becomes
     ``(x - min) / (max - min)``, as in the code (the paper has ``x - max`` there), and a
-    constant one to 0 in both curves. On the synthetic videos of ``examples/video.py``, with
-    an AUROC over the frames of 0.98 for ``normalize="video"`` or None, the paper's
-    normalization within clips has 0.68.
+    constant one to 0 in both curves. On the synthetic videos of
+    ``examples/reproduction/sprite_videos.py``, with an AUROC over the frames of 0.98 for
+    ``normalize="video"`` or None, the paper's normalization within clips has 0.68.
     The last clip of a video ends with its last frame whatever `clip_stride` is. For the
     published setting pass frames of 256 x 512 pixels without their background (see
     :class:`~skocc.feature_extraction.BackgroundRemoval`) and ``clip_length=16,

@@ -341,23 +341,51 @@ def aupro(
             f"max_fpr must be a rate in (0, 1]. Got {max_fpr!r}. Pass for example "
             "max_fpr=0.3."
         )
-    normal, values, sizes, n_regions = _Values(), [], [], 0
+    normal, regions = Values(), Regions()
     for mask, heat in read_masks_and_maps(masks, maps):
         normal.add(heat[~mask])
-        if not mask.any():
-            continue
+        regions.add(mask, heat)
+    check_both_kinds(regions.n_regions, len(normal))
+    return regions.aupro(normal, float(max_fpr))  # of a float32, it would be one as well
+
+
+class Regions:
+    """Values of the pixels of defects, and the size of the region that each belongs to."""
+
+    def __init__(self):
+        self.n_regions = 0
+        self._values, self._sizes = [], []
+
+    def add(self, mask, heat):
+        """Add the defects of an image.
+
+        Parameters
+        ----------
+        mask : ndarray of shape (H, W), bool
+        heat : ndarray of shape (H, W), float32
+
+        Returns
+        -------
+        values : ndarray of shape (n_pixels,), float32
+            Values of the pixels of all defects.
+        regions : ndarray of shape (n_pixels,), int
+            The defect, 1, 2, ..., that each belongs to.
+        """
         regions, n_found = ndimage.label(mask, structure=np.ones((3, 3)))
-        regions = regions[mask]
-        values.append(heat[mask])
-        sizes.append(np.bincount(regions)[regions].astype(np.uint32))
-        n_regions += n_found
-    check_both_kinds(len(values), len(normal))
-    thresholds, overlaps = _overlaps(values, sizes, n_regions)
-    max_fpr = float(max_fpr)  # of a float32, the quotient would be one as well
-    return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
+        regions, values = regions[mask], heat[mask]
+        if n_found:
+            self._values.append(values)
+            self._sizes.append(np.bincount(regions)[regions].astype(np.uint32))
+            self.n_regions += n_found
+        return values, regions
+
+    def aupro(self, normal, max_fpr):
+        """Return the area up to a false-positive rate; the values are gone afterwards."""
+        thresholds, overlaps = _overlaps(self._values, self._sizes, self.n_regions)
+        return _area(normal, thresholds, overlaps, max_fpr) / max_fpr
 
 
-class _Values:
+class Values:
     """Sample of the float32 values of many pixels, which is thinned if it is too large.
 
     Each kept value represents `weight` values. Each waiting value represents itself.
@@ -444,7 +472,7 @@ class _Values:
 
 def _read(masks, maps):
     """Return the values of normal pixels and of those of defects."""
-    normal, defect = _Values(), _Values()
+    normal, defect = Values(), Values()
     for mask, heat in read_masks_and_maps(masks, maps):
         normal.add(heat[~mask])
         defect.add(heat[mask])
@@ -496,16 +524,16 @@ def _area(normal, thresholds, overlaps, max_fpr):
         overlap = np.stack([before, after], axis=1).ravel()
         fpr = np.concatenate([[last_fpr], fpr])
         overlap = np.concatenate([[last_overlap], overlap])
-        area += _trapezoids(fpr, overlap, max_fpr)
+        area += float(trapezoids(fpr, overlap, max_fpr))
         last_fpr, last_overlap = fpr[-1], overlap[-1]
         if last_fpr >= max_fpr:
             return float(area)
-    return float(area + _trapezoids(np.array([last_fpr, 1.0]), np.ones(2), max_fpr))
+    return float(area + trapezoids(np.array([last_fpr, 1.0]), np.ones(2), max_fpr))
 
 
-def _trapezoids(x, y, limit):
-    """Return the area under a piecewise linear curve, up to a limit of x."""
+def trapezoids(x, y, limit):
+    """Return areas under piecewise linear curves (..., n_points), up to a limit of x."""
     width = np.diff(x)
-    cut = np.clip(limit - x[:-1], 0, width)
+    cut = np.clip(limit - x[..., :-1], 0, width)
     rise = np.divide(np.diff(y), width, out=np.zeros_like(width), where=width > 0)
-    return float(np.sum(cut * (y[:-1] + rise * cut / 2)))
+    return np.sum(cut * (y[..., :-1] + rise * cut / 2), axis=-1)

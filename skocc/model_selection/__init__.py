@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from skocc._base.renamed import missing_name
 from skocc.model_selection._classical import classical_detectors
+from skocc.model_selection._compare import compare
 from skocc.model_selection._conformal import (
     OnlineFDR,
     benjamini_hochberg,
@@ -33,6 +34,7 @@ __all__ = [
     "add_synthetic_anomalies",
     "benjamini_hochberg",
     "classical_detectors",
+    "compare",
     "conformal_p_values",
     "find_threshold",
     "labels_with_rejection",

@@ -458,7 +458,7 @@ def add_synthetic_anomalies(
     >>> X.shape, y, groups
     ((6, 32, 32), array([ 1,  1,  1, -1, -1, -1]), array([0, 1, 2, 0, 1, 2]))
     """
-    X = _as_array(X)
+    X = as_images(X)
     groups = np.arange(len(X)) if groups is None else as_array("groups", groups)
     check_consistent_length(X, groups)
     anomalies = _anomalies_of(X, make_anomalies, random_state)
@@ -591,7 +591,7 @@ def two_protocol_split(
             f"protocol must be 'original' or 'synthetic'. Got {protocol!r}. Set one of "
             "them, or use OneClassKFold or SyntheticSplit for folds of your own."
         )
-    X_train, X_test = _as_array(X_train), _as_array(X_test)
+    X_train, X_test = as_images(X_train), as_images(X_test)
     test_kinds, _ = _encode_labels(X_test, y_test, None)
     _check_one_kind(X_train, X_test)
     n_train, n = len(X_train), len(X_train) + len(X_test)
@@ -685,8 +685,9 @@ def encode_groups(groups):
         return np.unique(groups, return_inverse=True)[1]
     except TypeError as error:  # values that have no order
         raise ValueError(
-            "groups must hold numbers, or names, of one type. Got a mixture of types: "
-            f"{error}. Pass for example list(map(str, groups))."
+            "groups must hold numbers, or names, of one type. Got values that cannot be "
+            f"put in order, the first a {type(groups[0]).__name__}. Pass for example "
+            "list(map(str, groups))."
         ) from error
 
 
@@ -741,7 +742,7 @@ def _shown(values):
     return "None" if values is None else f"a {type(values).__name__}"
 
 
-def _as_array(X):
+def as_images(X):
     """Return X as an array, for paths and PIL images one of objects."""
     if isinstance(X, np.ndarray) and X.ndim > 1 and X.dtype != object:
         return X

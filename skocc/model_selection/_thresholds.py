@@ -453,7 +453,8 @@ class ThresholdTuner(
             threshold = pixel_threshold(self, threshold)
             return masks_above(self.anomaly_map(X, **options), threshold)
         maps = [anomaly_map_of(part, X, **options) for part in self.estimators_]
-        n_allowed = conformal_rank(len(self.calibration_scores_), self.max_fpr)
+        # The rate that images are labeled by.
+        n_allowed = round(self.offset_ * (len(self.calibration_scores_) + 1))
         return pooled_masks(
             maps, self.calibration_map_maxima_, self.calibration_folds_, n_allowed
         )
@@ -542,7 +543,8 @@ class ThresholdTuner(
         ]
         scores, maxima = zip(*scored, strict=True)
         scores = np.concatenate([finite_scores(part) for part in scores])
-        return detectors, scores, None if maxima[0] is None else np.concatenate(maxima)
+        has_all = all(part is not None for part in maxima)
+        return detectors, scores, np.concatenate(maxima) if has_all else None
 
     def _find_offsets(self, X, detector, scores, maxima, anomalous):
         """Return the thresholds of a detector for scores, and for negative maxima."""

@@ -8,8 +8,8 @@ def load_pyplot(display):
 
     Parameters
     ----------
-    display : object
-        What is drawn, for the message.
+    display : object or str
+        What is drawn, or its name, for the message.
 
     Raises
     ------
@@ -19,8 +19,9 @@ def load_pyplot(display):
     try:
         from matplotlib import pyplot
     except ImportError as error:
+        name = display if isinstance(display, str) else type(display).__name__
         raise ImportError(
-            f"{type(display).__name__} needs matplotlib, which cannot be imported: "
+            f"{name} needs matplotlib, which cannot be imported: "
             f'{error}. Install it with pip install "skocc[plot]".'
         ) from error
     return pyplot

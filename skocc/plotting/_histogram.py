@@ -194,7 +194,10 @@ class ScoreHistogramDisplay:
         self.threshold_line_ = None
         if self.threshold is not None:
             self.threshold_line_ = ax.axvline(
-                self.threshold, color="black", linestyle="--", label=self.threshold_label
+                self.threshold,
+                color=ax.xaxis.label.get_color(),  # black, unless a style is dark
+                linestyle="--",
+                label=self.threshold_label,
             )
         ax.set(
             xlabel="Score (higher is more normal)",

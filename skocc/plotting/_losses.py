@@ -132,7 +132,10 @@ class LossCurveDisplay:
             self._draw(axes, "validation_loss_curve", "held-out images", first)
             if self.best_epoch is not None:
                 self.best_epoch_line_ = axes.axvline(
-                    first + self.best_epoch, color="black", linestyle=":", label="kept"
+                    first + self.best_epoch,
+                    color=axes.xaxis.label.get_color(),  # black, unless a style is dark
+                    linestyle=":",
+                    label="kept",
                 )
         axes.set_title("training")
         for ax in self.axes_.flat:

@@ -1,6 +1,5 @@
 """scikit-learn's callbacks, where it has them."""
 
-import csv
 import pickle
 
 import numpy as np
@@ -151,16 +150,3 @@ def test_progress_bar(digits, capsys):
     pytest.importorskip("rich")
     quick(skocc.DeepSVDD).set_callbacks(callback.ProgressBar()).fit(digits[0])
     assert "DeepSVDD: autoencoder" in capsys.readouterr().out
-
-
-def test_the_example(tmp_path, capsys):
-    from examples import callbacks
-
-    callbacks.main(tmp_path / "losses.csv", n_epochs=2, folder=None)
-    with (tmp_path / "losses.csv").open() as file:
-        rows = [*csv.DictReader(file)]
-    stages = ["DeepSVDD: autoencoder"] * 2 + ["DeepSVDD"] * 2
-    assert [row["stage"] for row in rows] == stages
-    assert all(float(row["loss"]) > 0 for row in rows)
-    assert [row["held_out_loss"] != "" for row in rows] == [False, False, True, True]
-    assert capsys.readouterr().out.count("AUROC") == 3

@@ -9,7 +9,12 @@ from sklearn.model_selection import GridSearchCV
 from torch import nn
 
 import skocc
-from examples.video import frame_auroc, make_detector, make_test_videos, make_video
+from examples.reproduction.sprite_videos import (
+    frame_auroc,
+    make_detector,
+    make_test_videos,
+    make_video,
+)
 from skocc import DeepSVDD, VideoMOCCA
 from skocc._ops.losses import hard_boundary_loss, reconstruction_loss, squared_distance
 from skocc._samples.clips import average_over_frames, min_max_normalize

@@ -82,7 +82,7 @@ def test_thinned_values_stay_within_the_bound(n_levels, monkeypatch):
 
 
 def test_thinned_values_count_all_and_rank_within_the_bound():
-    values = _pixels._Values(max_kept=256, n_waiting=64)
+    values = _pixels.Values(max_kept=256, n_waiting=64)
     given = np.random.default_rng(0).normal(size=5000).astype(np.float32)
     for start in range(0, 5000, 37):
         values.add(given[start : start + 37])
@@ -98,7 +98,7 @@ def test_thinned_values_count_all_and_rank_within_the_bound():
 
 
 def test_few_values_are_kept_as_they_are():
-    values = _pixels._Values(max_kept=256, n_waiting=64)
+    values = _pixels.Values(max_kept=256, n_waiting=64)
     given = np.random.default_rng(0).integers(0, 9, size=250).astype(np.float32)
     values.add(given)
     above, at_least = values.counts(np.arange(9.0))

@@ -127,8 +127,8 @@ def test_pixels_of_photographs_of_several_sizes_and_nan():
     assert [mask.tolist() for mask in masks] == [[[False, True]], [[True], [False]]]
 
 
-def test_rate_of_folds_is_about_the_promised_one():
-    """Over 60 sets: 0.104 +- 0.006 for kept folds, 0.100 +- 0.006 with a refit."""
+def test_rate_of_folds_is_at_most_the_promised_one():
+    """Over 60 sets: 0.014 +- 0.004 for kept folds, 0.103 +- 0.008 with a refit."""
     rates = {True: [], False: []}
     for seed in range(60):
         images = np.random.default_rng(seed).random((90, 4, 4), dtype=np.float32)

@@ -173,3 +173,10 @@ def test_histogram_of_scores():
     assert single.ax_.get_ylabel() == "Density"
     with pytest.raises(ValueError, match="scores that are finite"):
         ScoreHistogramDisplay.from_predictions([np.nan, np.inf])
+
+
+def test_thresholds_are_seen_in_dark_styles_too():
+    for style, color in [("default", "black"), ("dark_background", "white")]:
+        with plt.style.context(style):
+            display = ScoreHistogramDisplay.from_predictions([1.0, 2.0], threshold=1.5)
+            assert same_color(display.threshold_line_.get_color(), color)

@@ -96,9 +96,9 @@ def test_lines_become_rare(monkeypatch):
     assert shares == ["2%", "32%", "62%", "92%", "100%"]
 
 
-def test_a_step_without_length_shows_its_time(terminal):
+def test_a_step_without_length_shows_its_name(terminal):
     with shown("Net", 1), waiting("graph"):
-        assert "Net: graph: 00:00" in terminal.getvalue()
+        assert "Net: graph ..." in terminal.getvalue()
     assert terminal.getvalue().count("\n") == 0  # nothing remains of it
 
 
@@ -106,7 +106,7 @@ def test_a_line_without_length(file):
     with shown("Net", 1):
         assert [*track(iter("ab"), "letters")] == ["a", "b"]
         with waiting("graph"):
-            assert "Net: graph: 00:00 passed\n" in file.getvalue()
+            assert file.getvalue().endswith("Net: graph ...\n")
 
 
 def test_one_level_within_another(terminal):

@@ -10,7 +10,6 @@ import argparse
 import time
 
 import numpy as np
-from PIL import Image, ImageDraw
 from sklearn.metrics import roc_auc_score
 
 from skocc import VideoMOCCA
@@ -113,29 +112,9 @@ def frame_auroc(detector, videos):
     return roc_auc_score(labels, -scores)
 
 
-def draw(videos, detector):
-    """Return a picture of a curve for each video, high where it is anomalous."""
-    width, height, margin = 600, 90, 10
-    picture = Image.new("RGB", (width, len(videos) * height), "white")
-    pen = ImageDraw.Draw(picture)
-    for index, (frames, is_anomaly) in enumerate(videos):
-        scores = detector.score_frames(frames, normalize="video")
-        x = np.linspace(margin, width - margin, len(scores))
-        bottom = (index + 1) * height - margin
-        y = bottom - scores / scores.min() * (height - 2 * margin)
-        for left in x[is_anomaly]:
-            pen.rectangle(
-                [left - 3, bottom - height + 2 * margin, left + 3, bottom], "pink"
-            )
-        pen.line([*zip(x, bottom + 0 * y, strict=True)], "gray")
-        pen.line([*zip(x, y, strict=True)], "black", 2)
-    return picture
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random-state", type=int, default=0, help="seed; default 0")
-    parser.add_argument("--picture", metavar="PATH", help="save the curves here")
     options = parser.parse_args()
     start = time.perf_counter()
     detector = make_detector(options.random_state)
@@ -146,9 +125,6 @@ def main():
         print(f"Frame AUROC, {event:>8}: {frame_auroc(detector, videos):.3f}")
     videos = [video for group in tests.values() for video in group]
     print(f"Frame AUROC, together: {frame_auroc(detector, videos):.3f}")
-    if options.picture is not None:
-        draw(videos, detector).save(options.picture)
-        print(f"The curves are in {options.picture}; the events have a color.")
 
 
 if __name__ == "__main__":
