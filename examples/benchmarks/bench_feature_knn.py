@@ -4,10 +4,11 @@
 with the full bank and with a tenth of it as a coreset. It prints the AUROC of both, and the
 time that a test image takes with either, in the same run.
 
-``speed`` times a few test images against the features of all 400, and against a random
-tenth of them: how long a search takes does not depend on which vectors are kept. It fits on
-two images only, which leaves out the scores of the other training images, and fills the
-bank by hand.
+``speed`` times the heat maps of a few test images, for which all cells are searched,
+against the features of all 400, and against a random tenth of them: how long a search takes
+does not depend on which vectors are kept. It fits on two images only, which leaves out the
+scores of the other training images, and fills the bank by hand. For scores see
+``bench_refined.py``.
 
 ``memory`` fits once, on ResNet50 with random weights and 400 images of noise at 224 pixels,
 and prints the peak of resident memory of the process before and after, beside the bytes
@@ -84,9 +85,9 @@ def measure_speed(options):
     for name, bank in [("all", vectors), ("a tenth", vectors[tenth])]:
         images = np.zeros(len(bank), dtype=np.int32)
         detector.bank_ = MemoryBank(bank, images, detector.bank_.digests)
-        detector.score_samples(paths[:2])
+        detector.anomaly_map(paths[:2], size="model")
         start = time.perf_counter()
-        detector.score_samples(paths)
+        detector.anomaly_map(paths, size="model")
         times[name] = (time.perf_counter() - start) / len(paths)
         print(
             f"{name:<10}{len(bank):>8} vectors {1000 * times[name]:>7.0f} ms an image",
