@@ -107,7 +107,7 @@ plot_formats = [("png", 110)]
 # Notebooks are run at every build, and an error in one ends it.
 nb_execution_mode = "force"
 nb_execution_raise_on_error = True
-nb_execution_timeout = 300
+nb_execution_timeout = 1200  # seconds a cell; a busy machine takes long
 nb_merge_streams = True
 myst_enable_extensions = ["dollarmath"]
 

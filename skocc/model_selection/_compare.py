@@ -99,6 +99,8 @@ def compare(
     Returns
     -------
     comparison : Bunch
+        The tables, and what they were computed from:
+
         table : pandas.DataFrame, or Bunch of ndarray
             A row for each detector, the best first, those that failed last. A DataFrame if
             pandas is installed, else its columns as arrays. See Notes for the columns.
@@ -118,7 +120,7 @@ def compare(
             By split, +1 or -1 for each of these rows.
         scores : dict of str to list of ndarray of float64
             By detector and split, the scores of these rows, for the metrics and for
-            ``from_predictions`` of :mod:`skocc.plotting`. Those that failed are missing.
+            ``from_predictions`` of ``skocc.plotting``. Those that failed are missing.
         thresholds : dict of str to list of float or None
             By detector and split, ``offset_`` of the fitted detector.
         warnings : dict of str to list of str
