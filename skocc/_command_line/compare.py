@@ -32,7 +32,11 @@ _ON_FEATURES = {
 }
 _FROM_THE_START = {
     "PatchSVDD": (
-        2, {"patch_size": 32, "n_epochs": 2, "n_pairs": 64, "max_bank_bytes": 2**22},
+        2,
+        {
+            "patch_size": 32, "strides": (8, 8), "normalization": "local_contrast",
+            "n_epochs": 4, "n_pairs": 64, "max_bank_bytes": 2**22,
+        },
     ),
     "MOCCA": (
         2,
