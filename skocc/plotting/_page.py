@@ -71,8 +71,9 @@ th, td { padding: .35rem .6rem; border-bottom: 1px solid var(--line); text-align
 th { font-size: .85rem; }
 th:first-child { text-align: left; position: sticky; left: 0; background: var(--back);
   min-width: 7rem; max-width: 11rem; overflow-wrap: break-word; }
-td small { display: block; white-space: nowrap; }
-td.error { text-align: left; }
+td, td small { white-space: nowrap; }
+td small { display: block; }
+td.error { text-align: left; white-space: normal; }
 tr.best td, tr.best th:first-child { background: var(--mark); }
 img { max-width: 100%; height: auto; display: block; }
 figure { margin: 0; }
@@ -234,6 +235,7 @@ def _histograms(comparison):
                 scores, y, threshold=threshold, density=True, ax=ax
             )
             ax.legend(fontsize="x-small")
+            ax.locator_params(axis="x", nbins=5)  # long numbers would meet
             return figure
 
         if not np.isfinite(scores[0]).any():
