@@ -107,7 +107,7 @@ def test_a_row_has_intervals_costs_and_a_link():
         "peak_mib": "12", "error": "",
     }  # fmt: skip
     expected = [":class:`~skocc.ConvAE`", "81.2 (75 to 86)", "", "50.0"]
-    assert cells(row) == [*expected, "1.23e+03", "0.124", "12"]
+    assert cells(row) == [*expected, "1230", "0.124", "12.0"]
     assert cells(row | {"detector": "OneClassSVM"})[0] == "OneClassSVM"
     failed = cells(row | {"error": "ValueError: no"})
     assert failed[1] == "failed"
