@@ -48,3 +48,4 @@ display = ScoreHistogramDisplay.from_estimator(tuner, X, y)
 
 shown = np.stack([*defective[:3], others[0]])
 display = AnomalyMapDisplay.from_estimator(tuner, shown, masks=[*masks[:3], None])
+display.figure_.suptitle("Three walls with a piece out of place, and one without")
