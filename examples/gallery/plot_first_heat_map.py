@@ -40,6 +40,7 @@ tuner.fit(normal)
 X = np.concatenate([others, defective])
 y = ["good"] * len(others) + ["misplaced"] * len(defective)
 display = ScoreHistogramDisplay.from_estimator(tuner, X, y)
+display.ax_.set_title("Scores of new walls")
 
 # %%
 # Another line draws heat maps, contours and masks. All maps share one color scale, whose
