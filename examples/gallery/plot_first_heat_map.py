@@ -6,6 +6,7 @@ Images of tiled walls are made; in some of them, a piece of the wall is out of p
 detector learns from images without a defect only, and shows where new ones differ.
 """
 
+# sphinx_gallery_thumbnail_number = 2
 import numpy as np
 
 from skocc import PatchSVDD
