@@ -85,9 +85,9 @@ def test_the_quick_start_finds_what_pixels_do_not_show(
     rows = re.findall(r"^(\w+) +(\d\.\d+) ", printed, re.MULTILINE)
     aurocs = {name: float(value) for name, value in rows}
     assert list(aurocs) == ["PatchSVDD", "OneClassSVM", "IsolationForest"]
-    # Over seeds 0 to 3: 0.961 +- 0.010. Those of scikit-learn over 0 to 4: 0.501 +- 0.072
-    # and 0.472 +- 0.055.
-    assert aurocs["PatchSVDD"] > 0.93
+    # Over seeds 0 to 4: 0.968 +- 0.018, and those of scikit-learn 0.501 +- 0.072 and
+    # 0.472 +- 0.055.
+    assert aurocs["PatchSVDD"] > 0.91
     assert max(aurocs["OneClassSVM"], aurocs["IsolationForest"]) < 0.72
     with Image.open(picture) as image:
         assert image.size == (800, 820)
