@@ -25,7 +25,7 @@ train on and 414 to test, one run of :ref:`compare_command` with its small budge
 ResNetKNN, FeatureCAE and scikit-learn's four, on features, have one MobileNetV2 with
 ImageNet weights; the others are trained from the start, on smaller images, for a minute
 or two. In brackets is the 95 % interval of a bootstrap over images. Times are of two
-cores that other work shared:
+cores, with other work beside them; the whole run took 15 minutes:
 
 .. csv-table::
    :header-rows: 1
