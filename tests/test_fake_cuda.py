@@ -51,7 +51,16 @@ from skocc._nets import (
     residual_encoder,
     video_encoder,
 )
-from skocc._ops import coreset, farthest_cells, losses, maps, neighbors, scores, tensors
+from skocc._ops import (
+    clusters,
+    coreset,
+    losses,
+    maps,
+    neighbors,
+    refined_search,
+    scores,
+    tensors,
+)
 from skocc._ops import memory_bank as banks
 from skocc._samples.sources import ArrayImages
 from skocc.estimators import _augmentation as augmentation
@@ -127,6 +136,8 @@ WITHOUT_TENSORS = {
     coreset.random_subset,
     tensors.relative_spread,
     tensors.tensor_view,
+    maps.changed_pixels,
+    maps.covering_weights,
     maps.patch_scores_to_map,
     whole_files.read_tensors,
     whole_files.replacing,
@@ -418,13 +429,23 @@ def searches(tmp_path):
 
 
 def searches_of_farthest_cells(tmp_path):
-    """Plain, and with groups and more neighbors than one, in a bank that has parts."""
+    """Plain, and with groups and more neighbors than one, in a bank that has clusters."""
     queries, bank = rand(3, 50, 4), rand(3300, 4)
     grouped = neighbors.PreparedBank(bank, torch.arange(3300, device=CUDA))
-    return [
-        *farthest_cells.search_farthest(queries, neighbors.PreparedBank(bank)),
-        *farthest_cells.search_farthest(queries, grouped, 2, query_groups=ints(0, 1, 2)),
-    ]
+    pixels, columns = torch.eye(5, device=CUDA), torch.eye(10, device=CUDA)
+    results = []
+    for index, options in [
+        (neighbors.PreparedBank(bank), {}),
+        (grouped, {"n_neighbors": 2, "query_groups": ints(0, 1, 2)}),
+    ]:
+        cells = refined_search.Cells(queries, index, **options)
+        refined_search.search_farthest(cells)
+        results += [cells.distances, cells.indices]
+        cells = refined_search.Cells(queries, index, **options)
+        scale = refined_search.Scale(cells, pixels, columns)
+        maps = refined_search.search_highest([scale], lambda x: x.view(3, 5, 10))
+        results.append(maps.amax(dim=(1, 2)))
+    return results
 
 
 def bank_of_a_stream(tmp_path):
@@ -444,11 +465,14 @@ def bank_of_a_stream(tmp_path):
         search = memory_bank.on(CUDA, "exact")
         images_of = ints(0, 1, -1, 2).int()
         results += search.nearest(rand(4, 3), images_of, 1)
-        for only_farthest in (False, True):
-            results += search.nearest_of_cells(
-                rand(4, 5, 3), images_of, 2, only_farthest=only_farthest
-            )
+        cells = search.cells(rand(4, 5, 3), images_of, 2)
+        cells.search_all()
+        results += [cells.distances, cells.indices]
         results.append(memory_bank.numbers_of(rand(3, 2, 4, 4)))
+    held = banks.TrainingVectors([18], [7], 3)
+    results += held.add(rand(3, 2, 4, 4), [rand(18, 3)])
+    ((numbers, (vectors,)),) = held.batches([memory_bank])
+    results += [numbers.to(CUDA), vectors.to(CUDA)]
     return results
 
 
@@ -599,7 +623,7 @@ SEVERAL = {
         training.milestone_schedule,
         training.train_by_milestones,
     ],
-    bank_of_a_stream: [banks.build_banks, banks.MemoryBank],
+    bank_of_a_stream: [banks.TrainingVectors, banks.build_banks, banks.MemoryBank],
     checkpoint: [checkpoints.Checkpoint, seeding.seeded],
     contrast: [pretraining.contrast_extremes, pretraining.contrast_normalization],
     cut_and_dense: [
@@ -633,7 +657,15 @@ SEVERAL = {
     patches_of_images: [patches.PatchGrid, patches.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
     searches: [neighbors.Frame, neighbors.nearest, neighbors.row_smallest],
-    searches_of_farthest_cells: [farthest_cells.search_farthest, neighbors.PreparedBank],
+    searches_of_farthest_cells: [
+        refined_search.search_farthest,
+        refined_search.search_highest,
+        refined_search.Cells,
+        refined_search.Scale,
+        neighbors.PreparedBank,
+        clusters.Clusters,
+        clusters.count,
+    ],
     sources: [batches.ResidentMaps, batches.hold_maps, batches.keep_on_device],
 }
 CASES = {
@@ -645,6 +677,7 @@ CASES = {
     ),
     banks.image_digests: lambda: rand(len(banks.image_digests(rand(3, 2, 4, 4)))),
     banks.to_rows: lambda: banks.to_rows(rand(2, 3, 4, 4)),
+    maps.cell_scores_to_map: lambda: maps.cell_scores_to_map(rand(2, 3, 4), (6, 8)),
     layouts.as_map: lambda: layouts.as_map(rand(2, 5, 3), "tokens"),
     own.in_channels: lambda: own.in_channels(rand(2, 1, 4, 4), 3),
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),

@@ -1,9 +1,9 @@
-"""Scores of ResNetKNN, which search few cells, against a full search and the network alone.
+"""What is searched for scores and for the thresholds of `fit`, against a full search.
 
-The features are those of MobileNetV2 with its ImageNet weights, of magnetic tiles at 224
-pixels: 784 cells an image, 128 features. The bank has a random tenth of the cells of
-``--n-images`` training images, and then all. In each of ``--n-pairs`` rounds, one batch of
-16 test images goes through
+``scores``: `score_samples` of ResNetKNN. The features are those of MobileNetV2 with its
+ImageNet weights, of magnetic tiles at 224 pixels: 784 cells an image, 128 features. The
+bank has a random tenth of the cells of ``--n-images`` training images, and then all. In
+each of ``--n-pairs`` rounds, one batch of 16 test images goes through
 
 - the network alone, on a ready batch,
 - ``score_samples``, on the same images as arrays,
@@ -12,11 +12,20 @@ pixels: 784 cells an image, 128 features. The bank has a random tenth of the cel
 and ``--n-full`` of its images through a search of all cells. The table has the medians in
 milliseconds an image; the ratio of ``score_samples`` to the network, median and range over
 the rounds; the share of all distances that are computed; and whether the scores are equal
-to the last bit. On one thread, times are those of the processor, which other processes of
-the machine change little. The detector is fitted on two images, and its bank is filled by
-hand.
+to the last bit. The detector is fitted on two images, and its bank is filled by hand.
 
-Run it as ``python examples/benchmarks/bench_refined.py``; ``--n-threads 2`` for wall times.
+``fit``: a fit on ``--n-images`` tiles with the full bank, which searches the bank for each
+of them, for the thresholds of scores and of maps; against the same with a search of all
+cells and features that are computed again, which is measured on ``--n-full`` images.
+
+``patch_svdd``: `score_samples` of PatchSVDD in the setting that docs/reproduction has for
+magnetic tiles, trained for one epoch, against the maxima of its maps.
+
+On one thread, times are those of the processor, which other processes of the machine change
+little.
+
+Run it as ``python examples/benchmarks/bench_refined.py scores``; ``--n-threads 2`` for wall
+times.
 """
 
 import argparse
@@ -29,9 +38,10 @@ import numpy as np
 import torch
 from PIL import Image
 
-from skocc import ResNetKNN
-from skocc._ops import farthest_cells
+from skocc import PatchSVDD, ResNetKNN
+from skocc._ops import refined_search
 from skocc._ops.memory_bank import MemoryBank, to_rows
+from skocc._ops.refined_search import Cells
 from skocc.datasets import load_mvtec_layout
 
 N_SCORED = 16
@@ -50,25 +60,63 @@ def cells_of(network, images):
     return torch.cat([to_rows(network(batch)) for batch in batches])
 
 
-def count_distances(search):
-    """Return how many distances a search computes."""
-    counts, cells = [], farthest_cells._Cells
-    bound, exact = cells.bound, cells.search
+def count_distances(step):
+    """Return how many distances a step computes, and how many a full search would."""
+    counts, full, init = [], [], Cells.__init__
+    bound, search, smallest = Cells.bound, Cells.search, Cells._smallest_in_clusters
 
-    def bounding(self, chosen, stride):
-        counts.append(len(chosen) * len(self.bank.vectors[::stride]))
-        return bound(self, chosen, stride)
+    def beginning(self, queries, bank, *args, **kwargs):
+        full.append(queries[..., 0].numel() * len(bank.vectors))
+        init(self, queries, bank, *args, **kwargs)
+
+    def bounding(self, chosen, level):
+        centers = int(chosen.sum()) * len(self.bank.clusters.centers)
+        counts.append(centers)
+        bound(self, chosen, level)
+
+    def in_clusters(self, cells, found):
+        starts = torch.tensor(self.bank.clusters.starts)
+        counts.append(int((starts[found + 1] - starts[found]).sum()))
+        return smallest(self, cells, found)
 
     def searching(self, chosen):
-        counts.append(len(chosen) * len(self.bank.vectors))
-        return exact(self, chosen)
+        counts.append(int(chosen.sum()) * len(self.bank.vectors))
+        search(self, chosen)
 
-    with patch.multiple(cells, bound=bounding, search=searching):
-        search()
-    return sum(counts)
+    methods = {"bound": bounding, "search": searching, "__init__": beginning}
+    methods["_smallest_in_clusters"] = in_clusters
+    with patch.multiple(Cells, **methods):
+        step()
+    return sum(counts), sum(full)
 
 
-def measure(detector, bank, images, options):
+def farthest(queries, index):
+    """Return the cells of images, searched for the farthest."""
+    cells = Cells(queries, index)
+    refined_search.search_farthest(cells)
+    return cells.distances
+
+
+def clock(options):
+    return time.process_time() if options.n_threads == 1 else time.perf_counter()
+
+
+def rounds(steps, n_rounds, options):
+    """Return the seconds of each step, an array (n_rounds,), and what it returned last."""
+    times, results = {name: [] for name in steps}, {}
+    for _ in range(n_rounds):
+        for name, step in steps.items():
+            start = clock(options)
+            results[name] = step()
+            times[name].append(clock(options) - start)
+    return {name: np.array(found) for name, found in times.items()}, results
+
+
+def spread(ratios):
+    return f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+
+
+def measure_scores(detector, bank, images, options):
     """Print the line of a bank."""
     groups = np.zeros(len(bank), dtype=np.int32)
     detector.bank_ = MemoryBank(bank, groups, detector.bank_.digests)
@@ -82,29 +130,102 @@ def measure(detector, bank, images, options):
         steps = {
             "network": lambda: detector.network_(batch),
             "scores": lambda: detector.score_samples(images),
-            "refined": lambda: farthest_cells.search_farthest(queries, index),
+            "refined": lambda: farthest(queries, index),
             "full": lambda: index.nearest(few.flatten(0, 1)),
         }
-        clock = time.process_time if options.n_threads == 1 else time.perf_counter
-        times = {name: [] for name in steps}
         steps["network"](), steps["scores"]()
-        for _ in range(options.n_pairs):
-            for name, step in steps.items():
-                start = clock()
-                found = step()
-                n_images = len(few) if name == "full" else len(images)
-                times[name].append(1000 * (clock() - start) / n_images)
-                if name == "refined":
-                    scores = found[0].amax(dim=1)[: len(few)]
-        is_equal = torch.equal(scores, found[0].view(few.shape[:2]).amax(dim=1))
-        share = count_distances(steps["refined"]) / (queries[..., 0].numel() * len(bank))
-    ratios = np.array(times["scores"]) / times["network"]
-    medians = "".join(f"{np.median(times[name]):>10.1f}" for name in steps)
+        times, results = rounds(steps, options.n_pairs, options)
+        scores = results["refined"].amax(dim=1)[: len(few)]
+        expected = results["full"][0].view(few.shape[:2]).amax(dim=1)
+        n_computed, n_full = count_distances(steps["refined"])
+    n_images = {name: len(few) if name == "full" else len(images) for name in steps}
+    medians = "".join(
+        f"{1000 * np.median(times[name]) / n_images[name]:>10.1f}" for name in steps
+    )
     print(
-        f"{len(bank):>8}{medians}   {np.median(ratios):.2f} "
-        f"({ratios.min():.2f} to {ratios.max():.2f}) {100 * share:>6.2f} %"
-        f"   {'equal' if is_equal else 'NOT EQUAL'}",
+        f"{len(bank):>8}{medians}   {spread(times['scores'] / times['network'])} "
+        f"{100 * n_computed / n_full:>6.2f} %"
+        f"   {'equal' if torch.equal(scores, expected) else 'NOT EQUAL'}",
         flush=True,
+    )
+
+
+def make_detector(options):
+    return ResNetKNN(
+        backbone="mobilenet_v2",
+        weights=options.data / "mobilenet_v2_imagenet.pt",
+        normalization="imagenet",
+        layers=("features.6", "features.13"),
+        image_size=None,
+        device="cpu",
+        random_state=0,
+    )
+
+
+def scores(tiles, options):
+    """Print a table: a random tenth of the bank, and all of it."""
+    train = read(tiles.train_paths[: options.n_images], 224)
+    step = max(1, len(tiles.test_paths) // N_SCORED)
+    test = read(tiles.test_paths[::step][:N_SCORED], 224)
+    detector = make_detector(options).fit(train[:2])
+    bank = cells_of(detector.network_, train).numpy()
+    tenth = np.sort(np.random.default_rng(0).permutation(len(bank))[: len(bank) // 10])
+    print(f"{'bank':>8}{'network':>10}{'scores':>10}{'refined':>10}{'full':>10}   ratio")
+    for vectors in (bank[tenth], bank):
+        measure_scores(detector, vectors, test, options)
+
+
+def fit(tiles, options):
+    """Print the seconds of a fit, and those of one that searches all cells."""
+    train = read(tiles.train_paths[: options.n_images], 224)
+    detector = make_detector(options)
+    counts = []
+    start = clock(options)
+    counts = count_distances(lambda: detector.fit(train))
+    seconds = clock(options) - start
+    few = train[: options.n_full]
+    # Features of all images again, and all cells of the few in the whole bank.
+    steps = {
+        "network": lambda: cells_of(detector.network_, few),
+        "maps": lambda: detector.anomaly_map(few, size="model", return_scores=True),
+    }
+    steps["network"]()
+    times, results = rounds(steps, options.n_pairs, options)
+    network, maps = (np.median(times[name]) / len(few) for name in steps)
+    full = (network + maps) * len(train)
+    found, scored = results["maps"]
+    maxima = found.reshape(len(few), -1).max(axis=1)
+    is_equal = np.array_equal(maxima, detector.train_map_maxima_[: len(few)])
+    is_equal &= np.array_equal(scored, detector.train_scores_[: len(few)])
+    print(
+        f"{len(train)} images, bank of {len(detector.bank_)}: fit {seconds:.1f} s; network "
+        f"{1000 * network:.1f} ms an image, maps {1000 * maps:.0f}, full search "
+        f"{full:.0f} s: {full / seconds:.1f} times; {100 * counts[0] / counts[1]:.2f} % of "
+        f"the distances; thresholds {'equal' if is_equal else 'NOT EQUAL'}"
+    )
+
+
+def patch_svdd(tiles, options):
+    """Print milliseconds of `score_samples` an image, and of maps."""
+    train = read(tiles.train_paths[: options.n_images], 256)
+    step = max(1, len(tiles.test_paths) // N_SCORED)
+    test = read(tiles.test_paths[::step][:N_SCORED], 256)[: options.n_full]
+    detector = PatchSVDD(
+        normalization="local_contrast", padding_mode="reflect", n_epochs=1, random_state=0
+    ).fit(train)
+    steps = {
+        "scores": lambda: detector.score_samples(test),
+        "maps": lambda: detector.anomaly_map(test, size="model", return_scores=True),
+    }
+    times, results = rounds(steps, options.n_pairs, options)
+    n_computed, n_full = count_distances(steps["scores"])
+    is_equal = np.array_equal(results["maps"][1], results["scores"])
+    ms = {name: 1000 * np.median(found) / len(test) for name, found in times.items()}
+    print(
+        f"banks of {len(detector.bank_small_)} and {len(detector.bank_big_)}: scores "
+        f"{ms['scores']:.0f} ms an image, maps {ms['maps']:.0f}, ratio "
+        f"{spread(times['maps'] / times['scores'])}; {100 * n_computed / n_full:.1f} % of "
+        f"the distances; {'equal' if is_equal else 'NOT EQUAL'}"
     )
 
 
@@ -112,6 +233,7 @@ def main():
     """Read the command line, and print a table."""
     folder = os.environ.get("SKOCC_DATA")
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("what", choices=["scores", "fit", "patch_svdd"])
     parser.add_argument("--data", type=Path, default=folder and Path(folder))
     parser.add_argument("--n-images", type=int, default=100, help="in the bank")
     parser.add_argument("--n-pairs", type=int, default=5)
@@ -122,25 +244,9 @@ def main():
         parser.error("pass --data, or set the environment variable SKOCC_DATA")
     torch.set_num_threads(options.n_threads)
     tiles = load_mvtec_layout(options.data / "magnetic_tile")
-    train = read(tiles.train_paths[: options.n_images], 224)
-    step = max(1, len(tiles.test_paths) // N_SCORED)
-    test = read(tiles.test_paths[::step][:N_SCORED], 224)
-    detector = ResNetKNN(
-        backbone="mobilenet_v2",
-        weights=options.data / "mobilenet_v2_imagenet.pt",
-        normalization="imagenet",
-        layers=("features.6", "features.13"),
-        image_size=None,
-        device="cpu",
-        random_state=0,
-    ).fit(train[:2])
-    bank = cells_of(detector.network_, train).numpy()
-    tenth = np.sort(np.random.default_rng(0).permutation(len(bank))[: len(bank) // 10])
     threads = f"{options.n_threads} thread(s), {torch.backends.cpu.get_cpu_capability()}"
     print(f"torch {torch.__version__}, {threads}")
-    print(f"{'bank':>8}{'network':>10}{'scores':>10}{'refined':>10}{'full':>10}   ratio")
-    for vectors in (bank[tenth], bank):
-        measure(detector, vectors, test, options)
+    {"scores": scores, "fit": fit, "patch_svdd": patch_svdd}[options.what](tiles, options)
 
 
 if __name__ == "__main__":

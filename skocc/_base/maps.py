@@ -26,7 +26,8 @@ class AnomalyMapMixin(PixelThresholdMixin):
     The detector implements ``_maps_and_scores(images, device, of_maps)``: for each batch of
     an image source, it gives the maps (b, H, W), a float32 Tensor at the size in
     ``image_shape_``, to the function `of_maps`. It returns what the function has returned,
-    joined, and the scores (n,), from one pass over the images.
+    joined, and the scores (n,), from one pass over the images. Where the highest value of a
+    map takes less work than the map, it overrides ``_maxima_and_scores`` as well.
     """
 
     _read: Callable
@@ -153,16 +154,20 @@ class AnomalyMapMixin(PixelThresholdMixin):
         if hasattr(self, "anomaly_map"):
             maxima = result.map_maxima
             if maxima is None:
-                maxima, _ = self._maps_and_scores(images, run.device, map_maxima)
+                maxima, _ = self._maxima_and_scores(images, run.device)
             self.train_map_maxima_ = maxima
         return result
+
+    def _maxima_and_scores(self, images, device):
+        """Return the highest value of each map, and the scores, both (n,)."""
+        return self._maps_and_scores(images, device, map_maxima)
 
     @isolated
     def _scores_and_map_maxima(self, X):
         """Return scores and the maxima of maps, both (n,), without keeping the maps."""
         check_is_fitted(self)
         images = self._read(X, reset=False)
-        maxima, scores = self._maps_and_scores(images, self._scoring_device(), map_maxima)
+        maxima, scores = self._maxima_and_scores(images, self._scoring_device())
         return np.asarray(scores, dtype=np.float64) + 0.0, maxima
 
 

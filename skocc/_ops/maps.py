@@ -1,6 +1,9 @@
-"""Pixel maps of anomaly scores, from the scores of patches."""
+"""Pixel maps of anomaly scores, from the scores of patches or of the cells of a grid."""
 
 import numpy as np
+import torch
+from scipy.ndimage import gaussian_filter1d, maximum_filter1d
+from torch.nn import functional
 
 
 def patch_scores_to_map(
@@ -32,16 +35,33 @@ def patch_scores_to_map(
     maps : ndarray of shape (n, H, W)
         Maps in the dtype of the scores.
     """
-    rows = _covering(row_starts, patch_size, image_size[0], padding_mode)
-    columns = _covering(column_starts, patch_size, image_size[1], padding_mode)
+    rows = covering_weights(row_starts, patch_size, image_size[0], padding_mode)
+    columns = covering_weights(column_starts, patch_size, image_size[1], padding_mode)
     # The patches that cover a pixel are all pairs of the grid rows and grid columns that
     # cover it, so the mean over patches is a mean over rows of means over columns.
     maps = rows @ scores @ columns.T
     return maps.astype(scores.dtype, copy=False)
 
 
-def _covering(starts, patch_size, size, padding_mode):
-    """Return weights (size, windows), which are equal for all windows of a pixel."""
+def covering_weights(starts, patch_size, size, padding_mode="mean"):
+    """Return how much each window of a row of pixels counts in the mean at each pixel.
+
+    Parameters
+    ----------
+    starts : sequence of int
+        First pixels of the windows, which cover all pixels.
+    patch_size : int
+        Length of a window.
+    size : int
+        Number of pixels.
+    padding_mode : {"mean", "reflect"}, default="mean"
+        As in :func:`patch_scores_to_map`.
+
+    Returns
+    -------
+    weights : ndarray of shape (size, windows), float64
+        Each row sums to one.
+    """
     starts = np.asarray(starts)
     windows = np.arange(len(starts))
     weights = np.zeros((size, len(starts)))
@@ -56,3 +76,61 @@ def _covering(starts, patch_size, size, padding_mode):
     covers = (offsets >= 0) & (offsets < patch_size)
     np.add.at(weights, (slice(None), windows), covers)
     return weights / weights.sum(axis=1, keepdims=True)
+
+
+def cell_scores_to_map(
+    scores: torch.Tensor, image_size: tuple[int, int], smoothing: float = 0.0
+) -> torch.Tensor:
+    """Bring the scores of a grid of cells to the size of the images.
+
+    Parameters
+    ----------
+    scores : Tensor of shape (n, rows, columns)
+    image_size : tuple (H, W)
+        Size of the images in pixels.
+    smoothing : float, default=0.0
+        Standard deviation in pixels of a Gaussian that smooths the maps.
+
+    Returns
+    -------
+    maps : Tensor of shape (n, H, W), float32
+        Interpolated bilinearly. No value falls where a score rises.
+    """
+    maps = functional.interpolate(
+        scores[:, None], image_size, mode="bilinear", align_corners=False
+    )
+    maps = maps[:, 0].float()
+    if smoothing == 0:
+        return maps
+    values = maps.cpu().numpy()
+    for axis, side in enumerate(image_size, start=1):
+        if smoothing < 2 * side:
+            values = gaussian_filter1d(values, smoothing, axis)
+        else:
+            # A wider kernel takes its time, and is flat to 1e-8 anyway.
+            values = np.repeat(values.mean(axis, keepdims=True), side, axis)
+    return torch.from_numpy(values)
+
+
+def changed_pixels(n_cells: int, n_pixels: int, smoothing: float = 0.0) -> torch.Tensor:
+    """Return which pixels each cell changes in :func:`cell_scores_to_map`, along one side.
+
+    Parameters
+    ----------
+    n_cells, n_pixels : int
+        Length of one side of the grid and of the map.
+    smoothing : float, default=0.0
+
+    Returns
+    -------
+    changed : Tensor of shape (n_pixels, n_cells), float32
+        1 where a cell changes a pixel, else 0.
+    """
+    weights = functional.interpolate(torch.eye(n_cells)[None], n_pixels, mode="linear")[0]
+    changed = weights.numpy() > 0  # (n_cells, n_pixels)
+    if smoothing >= 2 * n_pixels:
+        changed = np.ones_like(changed)
+    elif smoothing > 0:
+        # SciPy's Gaussian ends after four standard deviations.
+        changed = maximum_filter1d(changed, 2 * int(4 * smoothing + 0.5) + 1)
+    return torch.from_numpy(changed.T.astype(np.float32))

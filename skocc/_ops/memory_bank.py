@@ -16,12 +16,14 @@ import numpy as np
 import torch
 
 from skocc._ops.coreset import greedy_coreset, random_subset
-from skocc._ops.farthest_cells import search_farthest
 from skocc._ops.neighbors import ApproximateIndex, PreparedBank, bank_bytes
+from skocc._ops.refined_search import Cells
 from skocc._ops.tensors import relative_spread, tensor_view
 
 # A coreset is chosen from a random pool, which may exceed the bank by this many bytes.
 _POOL_BYTES = 2**28
+# Bytes that the vectors of all training images may take to be held for their scores.
+_HELD_BYTES = 2**29
 # Number of vectors from which the spread of the features is estimated.
 _N_SHOWN = 10_000
 
@@ -142,6 +144,68 @@ def image_digests(batch: torch.Tensor) -> list[bytes]:
     ]
 
 
+class TrainingVectors:
+    """Vectors of the training images, for their own scores, where memory has room.
+
+    Parameters
+    ----------
+    n_vectors, n_kept : sequence of int
+        Total number of vectors in each stream, and how many its bank keeps. A bank that
+        keeps all has them already. Otherwise they are held unless they take more than
+        512 MiB.
+    n_features : int
+
+    Attributes
+    ----------
+    digests : list of bytes
+        Digests of all images that were added.
+    """
+
+    def __init__(self, n_vectors: Sequence[int], n_kept: Sequence[int], n_features: int):
+        self.digests: list[bytes] = []
+        self._n_images: list[int] = []
+        self._held: list[Sequence[torch.Tensor]] = []
+        self._are_in_banks = list(n_vectors) == list(n_kept)
+        fit = bank_bytes(sum(n_vectors), n_features) <= _HELD_BYTES
+        self._are_held = fit and not self._are_in_banks
+
+    def add(self, batch: torch.Tensor, vectors: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Add a batch of images, and its vectors in each stream, which are returned."""
+        digests = image_digests(batch)
+        self.digests += digests
+        self._n_images.append(len(digests))
+        if self._are_held:
+            self._held.append([part.cpu() for part in vectors])
+        return vectors
+
+    def batches(self, banks: Sequence["MemoryBank"]) -> list[tuple] | None:
+        """Return the batches that were added, or None if they are not in memory.
+
+        Parameters
+        ----------
+        banks : sequence of MemoryBank
+            The banks of all streams.
+
+        Returns
+        -------
+        batches : list of (numbers, vectors), or None
+            `numbers`, of shape (b,), are those of :meth:`MemoryBank.numbers_of`; `vectors`
+            is a list of Tensor (m, d), one for each stream, on the CPU.
+        """
+        held = self._held
+        if self._are_in_banks:
+            streams = []
+            for bank in banks:
+                n_each = len(bank) // len(self.digests)
+                vectors = tensor_view(bank.vectors)
+                streams.append(vectors.split([n * n_each for n in self._n_images]))
+            held = [*zip(*streams, strict=True)]
+        elif not self._are_held:
+            return None
+        numbers = banks[0].numbers_of_digests(self.digests).split(self._n_images)
+        return [*zip(numbers, held, strict=True)]
+
+
 class MemoryBank:
     """Embeddings of training images, and the image that contains each embedding.
 
@@ -241,9 +305,15 @@ class MemoryBank:
             image. Equal images have the index of the first, so that the others still find a
             copy of themselves.
         """
-        known = self._numbers_of_digests()
-        found = [known.get(digest, -1) for digest in image_digests(batch)]
-        return torch.tensor(found, dtype=torch.int32, device=batch.device)
+        return self.numbers_of_digests(image_digests(batch)).to(batch.device)
+
+    def numbers_of_digests(self, digests: list[bytes]) -> torch.Tensor:
+        """Return the index (b,) of each image of which a digest is given, on the CPU."""
+        if self._numbers is None:
+            known = [digest.tobytes() for digest in self.digests]
+            self._numbers = {d: number for number, d in reversed([*enumerate(known)])}
+        found = [self._numbers.get(digest, -1) for digest in digests]
+        return torch.tensor(found, dtype=torch.int32)
 
     def on(
         self,
@@ -277,12 +347,6 @@ class MemoryBank:
             if self._index is None:
                 self._index = ApproximateIndex(vectors, images, waiting=waiting)
             return BankSearch(self._index)
-
-    def _numbers_of_digests(self):
-        if self._numbers is None:
-            digests = [digest.tobytes() for digest in self.digests]
-            self._numbers = {d: number for number, d in reversed([*enumerate(digests)])}
-        return self._numbers
 
 
 @dataclass(frozen=True)
@@ -318,15 +382,10 @@ class BankSearch:
         queries, groups = _where_float64_is(queries), _groups_of(image_of_query)
         return self.index.nearest(queries, n_neighbors, query_groups=groups)
 
-    def nearest_of_cells(
-        self,
-        queries: torch.Tensor,
-        image_of_query: torch.Tensor,
-        n_neighbors: int,
-        *,
-        only_farthest: bool = False,
-    ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Search for the nearest vectors of other images, for all cells of images.
+    def cells(
+        self, queries: torch.Tensor, image_of_query: torch.Tensor, n_neighbors: int
+    ) -> Cells:
+        """Return all cells of images, of which none is searched yet.
 
         Parameters
         ----------
@@ -335,30 +394,11 @@ class BankSearch:
         image_of_query : Tensor of shape (b,)
             Index of each image, as in :meth:`nearest`.
         n_neighbors : int
-        only_farthest : bool, default=False
-            Whether only the cell of each image is wanted that is farthest from the bank. An
-            exact search then leaves out most of the others.
-
-        Returns
-        -------
-        distances : Tensor of shape (b, c), float64
-            Mean distance of each cell to its nearest vectors. Minus infinity for a cell
-            that was left out.
-        indices : Tensor of shape (b, c), int64
-            Row of the bank that is nearest to each cell.
         """
-        if only_farthest and isinstance(self.index, PreparedBank):
-            return search_farthest(
-                _where_float64_is(queries),
-                self.index,
-                n_neighbors,
-                query_groups=_groups_of(image_of_query),
-            )
-        shape = queries.shape[:2]
-        distances, indices = self.nearest(
-            queries.flatten(0, 1), image_of_query.repeat_interleave(shape[1]), n_neighbors
-        )
-        return distances.mean(dim=1).view(shape), indices[:, 0].view(shape)
+        if isinstance(self.index, ApproximateIndex):
+            queries, image_of_query = queries.cpu(), image_of_query.cpu()
+        queries, groups = _where_float64_is(queries), _groups_of(image_of_query)
+        return Cells(queries, self.index, n_neighbors, query_groups=groups)
 
 
 def _groups_of(image_of_query):

@@ -9,8 +9,11 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
+
+from skocc._ops.clusters import Clusters
 
 # Number of candidates in addition to the requested neighbors. More candidates are separated
 # from the rest of the bank by the error bound more often; each costs one exact distance.
@@ -117,8 +120,13 @@ class PreparedBank:
         As given.
     frame : Frame
         The center and scale in which products compare vectors.
+    clusters : Clusters or None
+        Vectors that are near each other, if there are enough.
     factor : Tensor of shape (m, d + 2), float32
-        The bank's factor of the products, little larger than the bank.
+        The bank's factor of the products, in the order of the clusters, little larger than
+        the bank.
+    groups_in_order : Tensor of shape (m,), or None
+        The groups in the order of the factor.
     group_counts : tuple of Tensor, or None
         The groups of the bank, and how many vectors each has.
 
@@ -134,12 +142,20 @@ class PreparedBank:
         _check_bank(vectors)
         # Room for new images, whose features may be larger.
         self.frame = Frame.of(vectors, _HEADROOM * _largest(vectors))
+        with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
+            self.clusters = Clusters.of(vectors, self.frame.scaled)
         self.factor = vectors.new_empty(
             (len(vectors), vectors.shape[1] + 2), dtype=torch.float32
         )
         for rows in _blocks(len(vectors), self.bank_block):
-            self.factor[rows] = self.frame.bank_factor(vectors[rows], torch.float32)
+            part = vectors[self.rows(rows)]
+            self.factor[rows] = self.frame.bank_factor(part, torch.float32)
+        self.groups_in_order = None if groups is None else groups[self.rows(slice(None))]
         self.group_counts = None if groups is None else groups.unique(return_counts=True)
+
+    def rows(self, places: slice | torch.Tensor) -> slice | torch.Tensor:
+        """Return the rows of the bank at places of the factor."""
+        return places if self.clusters is None else self.clusters.order[places]
 
     def nearest(
         self,
@@ -202,7 +218,8 @@ class Frame:
 
     def bank_factor(self, vectors: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
         """Return ``(-b, |b|, |b|^2 / 2)`` of each vector, a Tensor (m, d + 2)."""
-        vectors, norms = self._scaled(vectors)
+        vectors = self.scaled(vectors)
+        norms = vectors.norm(dim=1, keepdim=True)
         return torch.cat([-vectors, norms, norms.square() / 2], dim=1).to(dtype)
 
     def query_factor(
@@ -214,14 +231,15 @@ class Frame:
         the squared distances, less ``|q|^2 / 2``; with s = 1 they are bounds from above.
         """
         error = sign * error_of_products(vectors.shape[1], dtype)
-        vectors, norms = self._scaled(vectors)
+        vectors = self.scaled(vectors)
+        norms = vectors.norm(dim=1, keepdim=True)
         ones = torch.full_like(norms, 1 + error)
         factor = torch.cat([vectors, error * norms, ones], dim=1).to(dtype)
         return factor, norms[:, 0]
 
-    def _scaled(self, vectors):
-        vectors = (vectors.double() - self.center) / self.scale
-        return vectors, vectors.norm(dim=1, keepdim=True)
+    def scaled(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return vectors (n, d) as they are compared, in float64."""
+        return (vectors.double() - self.center) / self.scale
 
 
 def error_of_products(n_features: int, dtype: torch.dtype) -> float:
@@ -355,18 +373,20 @@ def products_are_full_precision() -> bool:
 
 def _by_products(query, n_neighbors, dtype):
     """Return distances, indices, and for which queries they are certain."""
-    frame, bank_factor = _bank_side(query, dtype)
+    side = _BankSide.of(query, dtype)
+    frame = side.frame
     # In blocks, or the float64 copies would take several times the queries' memory.
     blocks = query.queries.split(query.query_block)
     parts = [frame.query_factor(block, dtype, -1) for block in blocks]
     factors, norms = map(torch.cat, zip(*parts, strict=True))
-    bounds, candidates = _smallest(
-        query,
+    bounds, places = _smallest(
+        replace(query, bank_groups=side.groups),
         min(n_neighbors + _N_SPARE, len(query.bank)),
         factors,
-        bank_factor,
+        side.factor,
         lambda left, right: left @ right.T,
     )
+    candidates = side.rows(places)
     distances = exact_distances(query.queries, query.bank, candidates)
     distances.masked_fill_(bounds.isinf(), torch.inf)  # the query's own group
     distances, order = distances.topk(n_neighbors, largest=False)
@@ -382,16 +402,42 @@ def _by_products(query, n_neighbors, dtype):
     return distances, indices, certain | (last == 0)
 
 
-def _bank_side(query, dtype):
-    """Return the frame of a search, and a function from columns to the bank's factor."""
-    if query.prepared is not None:
-        frame = query.prepared.frame
-        if dtype == torch.float32:
-            return frame, lambda columns: query.prepared.factor[columns]
-    else:
-        largest = max(_largest(query.queries), _largest(query.bank))
-        frame = Frame.of(query.bank, largest)
-    return frame, lambda columns: frame.bank_factor(query.bank[columns], dtype)
+class _BankSide(NamedTuple):
+    """The bank in the products of a search.
+
+    Attributes
+    ----------
+    frame : Frame
+    factor : callable
+        Function from a slice of places to the bank's factor there.
+    groups : Tensor of shape (m,), or None
+        Group of the vector at each place.
+    rows : callable
+        Function from places to rows of the bank.
+    """
+
+    frame: Frame
+    factor: Callable
+    groups: torch.Tensor | None
+    rows: Callable
+
+    @classmethod
+    def of(cls, query, dtype):
+        prepared = query.prepared
+        if prepared is None:
+            largest = max(_largest(query.queries), _largest(query.bank))
+            frame = Frame.of(query.bank, largest)
+        elif dtype == torch.float32:
+            groups = None if query.bank_groups is None else prepared.groups_in_order
+            factor = prepared.factor.__getitem__
+            return cls(prepared.frame, factor, groups, prepared.rows)
+        else:
+            frame = prepared.frame
+
+        def factor(places):
+            return frame.bank_factor(query.bank[places], dtype)
+
+        return cls(frame, factor, query.bank_groups, lambda places: places)
 
 
 def _by_differences(query, n_neighbors):

@@ -18,12 +18,13 @@ from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.patch_encoder import load_encoder_weights
-from skocc._ops.maps import patch_scores_to_map
-from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
+from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
+from skocc._ops.refined_search import search_highest
 from skocc._samples.log import logger
 from skocc._samples.progress import track, waiting
 from skocc._samples.warnings import warn
+from skocc.estimators._patch_maps import PatchMaps
 from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
 from skocc.estimators._patch_pairs import pair_loss
 from skocc.estimators._patches import check_patch_scales
@@ -159,8 +160,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
         `anomaly_mask` marks what is above it.
     train_map_maxima_ : ndarray of shape (n_samples,), float64
-        Highest value of the heat map of each training image, compared so
-        as well.
+        Highest value of the heat map of each training image, compared so as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all patches the same
         embedding.
@@ -213,12 +213,11 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     same embedding. Local contrast and ``padding_mode="reflect"`` are ours. Pixels at the
     border belong to patches whatever the size of the image. Resizing is bilinear. The code
     searches the bank of small patches approximately, and keeps all vectors; the default
-    here keeps a random part. Numbers are in the tables of
-    :doc:`reproduction </reproduction/patch_svdd>`.
+    here keeps a random part. See :doc:`reproduction </reproduction/patch_svdd>`.
 
-    Time is linear in the images and epochs. Scoring takes time for the search, in
-    proportion to patches times bank, and memory for the patches of a batch: some hundred MB
-    for eight images of 256 pixels, in training as well.
+    Time is linear in the images and epochs. An exact search for scores leaves out patches
+    that cannot change the maximum of the map; maps need all, and time by patches times
+    bank. Patches of a batch take some hundred MB for eight images of 256 pixels.
 
     References
     ----------
@@ -425,8 +424,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
 
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        self.bank_small_, self.bank_big_ = self._make_banks(images, run)
-        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        (self.bank_small_, self.bank_big_), vectors = self._make_banks(images, run)
+        maxima, scores = self._maxima_and_scores(images, run.device, vectors)
         run.scores = Scores(scores, self.bank_small_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
@@ -533,26 +532,26 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         return pair_loss(network, generator, crop_size=crop_size, **options)
 
     def _embed(self, network, batch):
-        """Return the embeddings (b, D, rows, columns) of small and of big patches."""
+        """Return the embeddings (b * patches, d) of small and of big patches."""
         images = network.normalize(batch.to(next(network.parameters()).dtype))
-        return embed_patches(network.encoder, images, self._scales())
+        return [to_rows(z) for z in embed_patches(network.encoder, images, self._scales())]
 
     def _make_banks(self, images, run):
-        """Return the embeddings of small and of big patches."""
+        """Return the banks of small and of big patches, and all embeddings if they fit."""
         dim = self.network_.encoder.embedding_dim
         n_vectors, n_kept = self._bank_sizes(len(images), dim)
-        network, digests = self._on_device(self.network_, run.device), []
+        network = self._on_device(self.network_, run.device)
+        all_vectors = TrainingVectors(n_vectors, n_kept, dim)
 
         def embed(batch):
-            digests.extend(image_digests(batch))
-            return [to_rows(z) for z in self._embed(network, batch)]
+            return all_vectors.add(batch, self._embed(network, batch))
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         name = type(self).__name__
         logger.info("%s: memory bank keeps %s of %s vectors", name, n_kept, n_vectors)
-        return MemoryBank.of_streams(
+        banks = MemoryBank.of_streams(
             stream_batches(network, batches, embed, stage="memory bank"),
-            digests,
+            all_vectors.digests,
             n_vectors,
             n_kept,
             dim,
@@ -560,35 +559,42 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             generator=run.generator,
             track=partial(track, stage="coreset", unit="vector"),
         )
+        return banks, all_vectors.batches(banks)
 
     def _score(self, images, device):
-        # In double precision: the product of two small distances keeps its digits.
-        return Scores(-self._map(images, device, lambda maps: maps.amax((1, 2))))
+        return Scores(self._maxima_and_scores(images, device)[1])
+
+    def _maxima_and_scores(self, images, device, vectors=None):
+        def maxima_and_scores(cells, maps):
+            found = search_highest(maps.scales_of(cells), maps.of)
+            return map_maxima(found.float()), -found.amax((1, 2))
+
+        return self._map_patches(images, device, maxima_and_scores, vectors)
 
     def _maps_and_scores(self, images, device, of_maps):
-        return self._map(
-            images, device, lambda maps: (of_maps(maps.float()), -maps.amax((1, 2)))
-        )
+        def maps_and_scores(cells, maps):
+            for part in cells:
+                part.search_all()
+            found = maps.of(*(part.distances for part in cells))
+            return of_maps(found.float()), -found.amax((1, 2))
 
-    def _map(self, images, device, reduce):
-        """Apply a function to the maps (b, H, W) of each batch and join the results."""
-        network, size = self._on_device(self.network_, device), self.image_shape_[:2]
-        scales, grids = self._scales(), self._scales().grids(size)
+        return self._map_patches(images, device, maps_and_scores)
+
+    def _map_patches(self, images, device, reduce, vectors=None):
+        """Join a function of the patches of each batch; `vectors` are all, if kept."""
+        network = self._on_device(self.network_, device)
+        maps = PatchMaps(self._scales(), self.image_shape_[:2], self.padding_mode)
         banks = (self.bank_small_, self.bank_big_)
         searches = [bank.on(device, self.search, waiting) for bank in banks]
-        scales = [*zip(grids, scales.sides, searches, strict=True)]
 
         def reduced(batch):
-            numbers, product = self.bank_small_.numbers_of(batch), 1.0
-            embeddings = self._embed(network, batch)
-            for z, (grid, side, bank) in zip(embeddings, scales, strict=True):
-                groups = numbers.repeat_interleave(z[0, 0].numel())
-                distances, _ = bank.nearest(to_rows(z), groups, int(self.n_neighbors))
-                scores = distances.cpu().numpy().mean(axis=1).reshape(len(z), *z.shape[2:])
-                product = product * patch_scores_to_map(
-                    scores, *grid, side, size, self.padding_mode
-                )
-            return reduce(torch.from_numpy(product))
+            if vectors is None:
+                batch = self.bank_small_.numbers_of(batch), self._embed(network, batch)
+            cells, (numbers, embeddings) = [], batch
+            for rows, bank in zip(embeddings, searches, strict=True):
+                queries = rows.to(device).unflatten(0, (len(numbers), -1))
+                cells.append(bank.cells(queries, numbers.to(device), int(self.n_neighbors)))
+            return reduce(cells, maps)
 
-        batches = ImageBatches(images, self.batch_size, device=device)
+        batches = vectors or ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, reduced)

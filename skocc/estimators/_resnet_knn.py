@@ -7,8 +7,6 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter1d
-from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
@@ -21,8 +19,10 @@ from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
-from skocc._ops.memory_bank import MemoryBank, image_digests, kept_under_budget, to_rows
+from skocc._ops.maps import cell_scores_to_map, changed_pixels
+from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
+from skocc._ops.refined_search import Scale, search_farthest, search_highest
 from skocc._ops.scores import divided_by_median
 from skocc._ops.tensors import tensor_view
 from skocc._samples.log import logger
@@ -142,8 +142,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
         `anomaly_mask` marks what is above it.
     train_map_maxima_ : ndarray of shape (n_samples,), float64
-        Highest value of the heat map of each training image, compared so
-        as well.
+        Highest value of the heat map of each training image, compared so as well.
     collapsed_ : bool
         Whether all training images have nearly the same score, or all cells the same
         features.
@@ -212,10 +211,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     `decision_function` search exactly, but only the cells that may be the farthest of their
     image: the distances to a small part of the bank, which are upper bounds of those to all
     of it, rule out most of the others. That takes less time than the network unless the
-    bank is very large. `anomaly_map`, ``score_normalization="median"`` and the threshold of
-    maps in `fit` need all cells, and time in proportion to the bank: a cell of ResNet50 has
-    1536 features, and 400 images a bank of 1.9 GB. Fitting passes twice over the images,
-    for the bank and for the scores, unless `memory` keeps the features.
+    bank is very large. The thresholds of `fit` are found so as well. `anomaly_map` and
+    ``score_normalization="median"`` need all cells, and time in proportion to the bank: a
+    cell of ResNet50 has 1536 features, and 400 images a bank of 1.9 GB. `fit` computes
+    features once if the bank keeps all of them, or they take at most 512 MiB, and else
+    twice, unless `memory` keeps them.
 
     References
     ----------
@@ -416,9 +416,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.network_ = self._build_network(self.weights, self.image_shape_)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
-        self.bank_ = self._make_bank(images, n_features, run)
+        self.bank_, vectors = self._make_bank(images, n_features, run)
         self._check_neighbors()
-        maxima, scores = self._maps_and_scores(images, run.device, map_maxima)
+        maxima, scores = self._maxima_and_scores(images, run.device, vectors)
         run.scores = Scores(scores, self.bank_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
@@ -473,22 +473,22 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return network, lambda batch: network.join(extract(batch.to(dtype))).float()
 
     def _make_bank(self, images, n_features, run):
-        """Return the features of cells, and which image each of them is from."""
+        """Return the bank, and the features of all cells if they are in memory."""
         n_vectors = len(images) * math.prod(self.grid_shape_)
         (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
         n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
-        digests, name = [], type(self).__name__
+        all_vectors = TrainingVectors([n_vectors], [n_kept], n_features)
+        name = type(self).__name__
         logger.info("%s: memory bank keeps %d of %d vectors", name, n_kept, n_vectors)
 
         def embed(batch):
-            digests.extend(image_digests(batch))
-            return [to_rows(features_of(batch))]
+            return all_vectors.add(batch, [to_rows(features_of(batch))])
 
         batches = ImageBatches(images, self.batch_size, device=run.device)
         (bank,) = MemoryBank.of_streams(
             stream_batches(network, batches, embed, stage="memory bank"),
-            digests,
+            all_vectors.digests,
             [n_vectors],
             [n_kept],
             n_features,
@@ -496,49 +496,76 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             generator=run.generator,
             track=partial(track, stage="coreset", unit="vector"),
         )
-        return bank
+        return bank, all_vectors.batches([bank])
 
     def _score(self, images, device):
-        # A median needs all cells.
-        only_farthest = self.score_normalization is None
-        return Scores(-self._map_cells(images, device, self._image_scores, only_farthest))
+        def scores(cells, *rest):
+            self._search_farthest(cells)
+            return -self._image_scores(cells, *rest)
+
+        return Scores(self._map_cells(images, device, scores))
 
     def _maps_and_scores(self, images, device, of_maps):
-        def maps_and_scores(cells, *found):
-            scores = -self._image_scores(cells, *found)
-            return of_maps(self._pixel_scores(cells)), scores
+        def maps_and_scores(cells, *rest):
+            cells.search_all()
+            maps = of_maps(self._pixel_scores(cells.distances))
+            return maps, -self._image_scores(cells, *rest)
 
         return self._map_cells(images, device, maps_and_scores)
 
-    def _map_cells(self, images, device, reduce, only_farthest=False):
-        """Search the bank for the cells of each batch, and join what `reduce` returns."""
+    def _maxima_and_scores(self, images, device, vectors=None):
+        rows, columns = (
+            changed_pixels(*sides, self.smoothing)
+            for sides in zip(self.grid_shape_, self.image_shape_[:2], strict=True)
+        )
+
+        def maxima_and_scores(cells, *rest):
+            self._search_farthest(cells)
+            where = cells.bounds.device
+            scales = [Scale(cells, rows.to(where), columns.to(where))]
+            maps = search_highest(scales, self._pixel_scores)
+            return map_maxima(maps), -self._image_scores(cells, *rest)
+
+        return self._map_cells(images, device, maxima_and_scores, vectors)
+
+    def _search_farthest(self, cells):
+        """Search for the cells that are needed for the scores of images."""
+        if self.score_normalization is None:
+            search_farthest(cells)
+        else:  # a median needs all cells
+            cells.search_all()
+
+    def _map_cells(self, images, device, reduce, vectors=None):
+        """Apply a function to the cells of each batch, and join what it returns.
+
+        `vectors` are the batches of the images as `_make_bank` returns them, if it does.
+        """
         network, features_of = self._features_on(device)
         bank = self.bank_.on(device, self.search, waiting)
         n_cells = math.prod(self.grid_shape_)
 
         def reduced(batch):
-            numbers, rows = self.bank_.numbers_of(batch), to_rows(features_of(batch))
-            cells, neighbors = bank.nearest_of_cells(
-                rows.unflatten(0, (-1, n_cells)),
-                numbers,
-                self._n_neighbors(),
-                only_farthest=only_farthest,
+            if vectors is None:
+                batch = self.bank_.numbers_of(batch), [to_rows(features_of(batch))]
+            numbers, rows = batch[0].to(device), batch[1][0].to(device)
+            cells = bank.cells(
+                rows.unflatten(0, (-1, n_cells)), numbers, self._n_neighbors()
             )
-            return reduce(cells, rows, neighbors.flatten(), numbers, bank)
+            return reduce(cells, rows, numbers, bank)
 
-        batches = ImageBatches(images, self.batch_size, device=device)
+        batches = vectors or ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, reduced)
 
-    def _image_scores(self, cells, rows, nearest, numbers, bank):
+    def _image_scores(self, cells, rows, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""
         # s* of PatchCore (Eq. 6), the distance of the cell that is farthest from the bank.
-        s_star, worst = self._normalized(cells).max(dim=1)
+        s_star, worst = self._normalized(cells.distances).max(dim=1)
         if self.reweighting is None:
             return s_star
-        worst = worst + cells.shape[1] * torch.arange(len(cells), device=worst.device)
+        worst = worst + cells.shape[1] * torch.arange(len(worst), device=worst.device)
         # m*, its nearest neighbor in the bank, and N_b(m*), the vectors around that one.
         vectors = tensor_view(self.bank_.vectors)
-        m_star = vectors[nearest[worst].cpu()]
+        m_star = vectors[cells.indices.flatten()[worst].cpu()]
         b = min(self.reweighting, self.bank_.n_others())
         _, around = bank.nearest(m_star.to(rows.device), numbers, b)
         m_test = rows[worst.to(rows.device)].cpu()
@@ -549,20 +576,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _pixel_scores(self, cells):
         """Return the map (b, H, W) of each image."""
-        maps = self._normalized(cells).view(len(cells), 1, *self.grid_shape_)
-        size = self.image_shape_[:2]
-        maps = functional.interpolate(maps, size, mode="bilinear", align_corners=False)
-        maps = maps[:, 0].float()
-        if self.smoothing == 0:
-            return maps
-        values = maps.cpu().numpy()
-        for axis, side in enumerate(size, start=1):
-            if self.smoothing < 2 * side:
-                values = gaussian_filter1d(values, self.smoothing, axis)
-            else:
-                # A wider kernel takes its time, and is flat to 1e-8 anyway.
-                values = np.repeat(values.mean(axis, keepdims=True), side, axis)
-        return torch.from_numpy(values)
+        grids = self._normalized(cells).unflatten(1, self.grid_shape_)
+        return cell_scores_to_map(grids, self.image_shape_[:2], self.smoothing)
 
     def _normalized(self, cells):
         return cells if self.score_normalization is None else divided_by_median(cells)

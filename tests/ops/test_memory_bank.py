@@ -8,6 +8,7 @@ import torch
 from skocc._ops import memory_bank as module
 from skocc._ops.memory_bank import MemoryBank, build_banks, image_digests, kept_under_budget
 from skocc._ops.neighbors import PreparedBank, nearest
+from skocc._ops.refined_search import Cells, search_farthest
 
 N_FEATURES = 3
 
@@ -157,10 +158,10 @@ def test_cells_of_images_of_the_bank(bank, search, monkeypatch):
     monkeypatch.setattr(module, "ApproximateIndex", ExactIndex)
     found = bank.on(torch.device("cpu"), search)
     queries = torch.tensor([[[1.0], [2.0]], [[10.0], [14.0]], [[9.0], [8.0]]])
-    for only_farthest in (False, True):
-        distances, rows = found.nearest_of_cells(
-            queries, bank.numbers_of(images), 2, only_farthest=only_farthest
-        )
+    for search_cells in (Cells.search_all, search_farthest):
+        cells = found.cells(queries, bank.numbers_of(images), 2)
+        search_cells(cells)
+        distances, rows = cells.distances, cells.indices
         worst = distances.argmax(dim=1)
         # Images 0 and 2 are copies, and both leave out the vectors of the first.
         assert worst.tolist() == [0, 0, 1]

@@ -88,7 +88,7 @@ def test_bound_is_below_the_distance(kind, is_prepared, monkeypatch):
         searched = replace(searched, prepared=PreparedBank(bank))
     true = torch.stack([(bank.double() - query.double()).norm(dim=1) for query in queries])
     for dtype in (torch.float32, torch.float64):
-        frame, _ = neighbors._bank_side(searched, dtype)
+        frame = neighbors._BankSide.of(searched, dtype).frame
         assert frame.covers(queries)
         scale = frame.scale
         own = ((queries.double() - frame.center) / scale).square().sum(dim=1, keepdim=True)
