@@ -8,6 +8,9 @@ the least of ``--n-runs`` fits, which other processes of the machine change litt
 what the first fit with maxima adds to the peak memory of the process after one without.
 Images are textures of 224 x 224 pixels, and the networks have random weights.
 
+The second table has ``anomaly_map(X, return_scores=True)`` against ``anomaly_map(X)``,
+and against both ``anomaly_map(X)`` and ``score_samples(X)``: medians and ranges of ratios.
+
 Run it as ``python examples/benchmarks/bench_map_thresholds.py``.
 """
 
@@ -54,6 +57,9 @@ def without_maxima(stack, cls):
     module = import_module(cls.__module__)
     patched = patch.object(module, "map_maxima", lambda maps: torch.zeros(1))
     stack.enter_context(patched)
+    if cls is skocc.ResNetKNN:  # whose scores need no maps
+        patched = patch.object(module, "search_highest", lambda *args: torch.zeros(1))
+        stack.enter_context(patched)
 
 
 def peak_memory():
@@ -69,19 +75,41 @@ def seconds_of_fit(detector, images):
     return time.process_time() - start
 
 
+def ratios_of_one_pass(detector, images, n_pairs):
+    """Return the seconds of maps with scores by those of maps, and of maps and scores."""
+    steps = [
+        lambda: detector.anomaly_map(images, return_scores=True),
+        lambda: detector.anomaly_map(images),
+        lambda: detector.score_samples(images),
+    ]
+    seconds = []
+    for _ in range(n_pairs):
+        times = []
+        for step in steps:
+            start = time.process_time()
+            step()
+            times.append(time.process_time() - start)
+        seconds.append(times)
+    both, maps, scores = np.array(seconds).T
+    return both / maps, both / (maps + scores)
+
+
 def main():
     """Print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n-images", type=int, default=48)
     parser.add_argument("--n-runs", type=int, default=3)
+    parser.add_argument("--n-pairs", type=int, default=5)
     options = parser.parse_args()
     torch.set_num_threads(1)
     images = make_textures(options.n_images, size=224, random_state=0)
+    print(f"torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}")
     print(f"{'':24}{'with':>9}{'without':>9}{'ratio':>9}  (seconds) {'MiB':>7}")
+    fitted = []
     for name, (method, params) in CASES.items():
         cls = getattr(skocc, method)
         detector = cls(device="cpu", random_state=0, **params)
-        detector.fit(images[:2])  # what the first fit of a kind does once
+        detector.fit(images[:4])  # what the first fit of a kind does once
         seconds, peaks = {False: [], True: []}, []
         for _ in range(options.n_runs):
             with ExitStack() as stack:
@@ -94,6 +122,14 @@ def main():
         added = peaks[1] - peaks[0]
         cells = f"{after:9.2f}{before:9.2f}{after / before:9.2f}"
         print(f"{name:24}{cells} {'':11}{added:8.0f}", flush=True)
+        fitted.append((name, detector))
+    print(f"\n{'maps and scores, against':24}{'maps':>20}{'maps, then scores':>24}")
+    for name, detector in fitted:
+        cells = [
+            f"{np.median(ratios):.2f} ({ratios.min():.2f} to {ratios.max():.2f})"
+            for ratios in ratios_of_one_pass(detector, images, options.n_pairs)
+        ]
+        print(f"{name:24}{cells[0]:>20}{cells[1]:>24}", flush=True)
 
 
 if __name__ == "__main__":

@@ -343,8 +343,9 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         self.network_ = network.cpu().eval()
 
         def evidence(batch, reconstruction, codes):
-            maxima = map_maxima(self._pixel_errors(reconstruction, batch))
-            return self._image_errors(reconstruction, batch), codes, maxima
+            errors = self._errors(reconstruction, batch)
+            maxima = map_maxima(self._pixel_errors(errors))
+            return self._inside(errors).double().mean(dim=(1, 2)), codes, maxima
 
         errors, codes, maxima = self._map(images, run.device, evidence)
         run.scores = Scores(-errors, relative_spread(codes), map_maxima=maxima)
@@ -410,7 +411,7 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             if network.training and vary is not None:
                 batch = vary(batch)
             batch = in_channels(batch, network.n_channels)
-            return self._errors(network(batch), batch).mean()
+            return self._errors(self._inside(network(batch)), self._inside(batch)).mean()
 
         batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
         self._train_network(
@@ -443,30 +444,32 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         path = Path(self.checkpoint_dir) / "conv_ae.pt"
         return Checkpoint(path, identity, self.checkpoint_every, generator)
 
-    def _errors(self, reconstruction, batch, inside=True):
+    def _errors(self, reconstruction, batch):
         """Return the error of pixels, or of windows, (b, rows, columns)."""
-        if inside:  # without the border
-            rows, columns = (
-                slice(border, n - border)
-                for border, n in zip(self._borders(), batch.shape[2:], strict=True)
-            )
-            batch = batch[:, :, rows, columns]
-            reconstruction = reconstruction[:, :, rows, columns]
         if self.reconstruction_metric == "ssim":
             return 1 - similarity_map(reconstruction, batch)
         return squared_error_map(reconstruction, batch)
 
+    def _inside(self, values):
+        """Return images, or what windows of them have, without the border."""
+        rows, columns = self._borders()
+        height, width = values.shape[-2:]
+        return values[..., rows : height - rows, columns : width - columns]
+
     def _score(self, images, device):
         def errors_and_codes(batch, reconstruction, codes):
-            return self._image_errors(reconstruction, batch), codes
+            # No windows are computed that do not count.
+            errors = self._errors(self._inside(reconstruction), self._inside(batch))
+            return errors.double().mean(dim=(1, 2)), codes
 
         errors, codes = self._map(images, device, errors_and_codes)
         return Scores(-errors, relative_spread(codes))
 
     def _maps_and_scores(self, images, device, of_maps):
         def maps_and_scores(batch, reconstruction, _):
-            maps = of_maps(self._pixel_errors(reconstruction, batch))
-            return maps, -self._image_errors(reconstruction, batch)
+            errors = self._errors(reconstruction, batch)
+            scores = -self._inside(errors).double().mean(dim=(1, 2))
+            return of_maps(self._pixel_errors(errors)), scores
 
         return self._map(images, device, maps_and_scores)
 
@@ -484,18 +487,13 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         batches = ImageBatches(images, self.batch_size, device=device)
         return map_batches(network, batches, apply)
 
-    def _pixel_errors(self, reconstruction, batch):
+    def _pixel_errors(self, errors):
         """Return the map (b, H, W) of each image."""
-        maps = self._errors(reconstruction, batch, inside=False)
         if self.reconstruction_metric == "ssim":
             # Pixels beyond the centers of the outermost windows repeat their errors.
             margin = SSIM_WINDOW // 2
-            maps = functional.pad(maps, [margin] * 4, mode="replicate")
-        return maps.float()
-
-    def _image_errors(self, reconstruction, batch):
-        """Return the mean error (b,) of each image."""
-        return self._errors(reconstruction, batch).double().mean(dim=(1, 2))
+            errors = functional.pad(errors, [margin] * 4, mode="replicate")
+        return errors.float()
 
 
 def _plain(value):

@@ -374,7 +374,10 @@ class ThresholdTuner(
         check_is_fitted(self)
         if not hasattr(self, "estimators_"):
             return self.estimator_.score_samples(X)
-        scores = [detector.score_samples(X) for detector in self.estimators_]
+        return self._pooled([detector.score_samples(X) for detector in self.estimators_])
+
+    def _pooled(self, scores):
+        """Return one score (n_samples,) from those of each of several detectors."""
         scores = np.stack(scores, axis=1).astype(np.float64)
         return pooled_scores(scores, self.calibration_scores_, self.calibration_folds_)
 
@@ -424,9 +427,11 @@ class ThresholdTuner(
         check_is_fitted(self)
         if not hasattr(self, "estimators_"):
             return anomaly_map_of(self.estimator_, X, **options)
-        with_scores = options.pop("return_scores", False)
-        maps = mean_maps([anomaly_map_of(part, X, **options) for part in self.estimators_])
-        return (maps, self.score_samples(X)) if with_scores else maps
+        found = [anomaly_map_of(part, X, **options) for part in self.estimators_]
+        if not options.get("return_scores", False):
+            return mean_maps(found)
+        maps, scores = zip(*found, strict=True)
+        return mean_maps(maps), self._pooled(scores)
 
     @available_if(gives_maps)
     def anomaly_mask(self, X, *, threshold=None, **options):

@@ -81,6 +81,15 @@ def test_maps_of_held_out_images_are_not_all_in_memory():
     assert Unlike.n_most == 8
 
 
+def test_maps_and_scores_of_folds_come_from_one_pass(monkeypatch):
+    tuner = ThresholdTuner(quick(PatchSVDD), cv=3, random_state=0).fit(IMAGES)
+    maps, scores = tuner.anomaly_map(NEW), tuner.score_samples(NEW)
+    monkeypatch.delattr(PatchSVDD, "score_samples")
+    found = tuner.anomaly_map(NEW, return_scores=True)
+    np.testing.assert_array_equal(found[0], maps)
+    np.testing.assert_allclose(found[1], scores, rtol=1e-6)
+
+
 @pytest.mark.parametrize("make", [Scaled, lambda: quick(PatchSVDD)], ids=["other", "ours"])
 @pytest.mark.parametrize("groups", [None, np.arange(60) // 2], ids=["images", "pieces"])
 def test_folds_that_are_kept_mark_by_p_values(make, groups):
