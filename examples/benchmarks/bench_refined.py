@@ -29,6 +29,7 @@ times.
 """
 
 import argparse
+import copy
 import os
 import time
 from pathlib import Path
@@ -56,8 +57,9 @@ def read(paths, size):
 @torch.no_grad()
 def cells_of(network, images):
     """Return the features (n * cells, d) of images, a batch at a time."""
-    batches = torch.from_numpy(images)[:, None].float().div(255).split(N_SCORED)
-    return torch.cat([to_rows(network(batch)) for batch in batches])
+    device = next(network.parameters()).device
+    batches = torch.from_numpy(images)[:, None].split(N_SCORED)
+    return torch.cat([to_rows(network(x.to(device).float().div(255))) for x in batches])
 
 
 def count_distances(step):
@@ -98,7 +100,11 @@ def farthest(queries, index):
 
 
 def clock(options):
-    return time.process_time() if options.n_threads == 1 else time.perf_counter()
+    if options.device.type == "cuda":
+        torch.cuda.synchronize(options.device)
+    if options.n_threads == 1 and options.device.type == "cpu":
+        return time.process_time()
+    return time.perf_counter()
 
 
 def rounds(steps, n_rounds, options):
@@ -120,15 +126,16 @@ def measure_scores(detector, bank, images, options):
     """Print the line of a bank."""
     groups = np.zeros(len(bank), dtype=np.int32)
     detector.bank_ = MemoryBank(bank, groups, detector.bank_.digests)
-    index = detector.bank_.on(torch.device("cpu"), "exact").index
-    queries = cells_of(detector.network_, images).unflatten(0, (len(images), -1))
+    index = detector.bank_.on(options.device, "exact").index
+    network = copy.deepcopy(detector.network_).to(options.device)
+    queries = cells_of(network, images).unflatten(0, (len(images), -1))
     few = queries[: options.n_full]
-    batch = torch.from_numpy(images)[:, None].float().div(255)
+    batch = torch.from_numpy(images)[:, None].to(options.device).float().div(255)
     # Channels last, as detectors give their networks batches.
     batch = batch.contiguous(memory_format=torch.channels_last)
     with torch.no_grad():
         steps = {
-            "network": lambda: detector.network_(batch),
+            "network": lambda: network(batch),
             "scores": lambda: detector.score_samples(images),
             "refined": lambda: farthest(queries, index),
             "full": lambda: index.nearest(few.flatten(0, 1)),
@@ -157,7 +164,7 @@ def make_detector(options):
         normalization="imagenet",
         layers=("features.6", "features.13"),
         image_size=None,
-        device="cpu",
+        device=options.device,
         random_state=0,
     )
 
@@ -179,7 +186,6 @@ def fit(tiles, options):
     """Print the seconds of a fit, and those of one that searches all cells."""
     train = read(tiles.train_paths[: options.n_images], 224)
     detector = make_detector(options)
-    counts = []
     start = clock(options)
     counts = count_distances(lambda: detector.fit(train))
     seconds = clock(options) - start
@@ -211,7 +217,11 @@ def patch_svdd(tiles, options):
     step = max(1, len(tiles.test_paths) // N_SCORED)
     test = read(tiles.test_paths[::step][:N_SCORED], 256)[: options.n_full]
     detector = PatchSVDD(
-        normalization="local_contrast", padding_mode="reflect", n_epochs=1, random_state=0
+        normalization="local_contrast",
+        padding_mode="reflect",
+        n_epochs=1,
+        random_state=0,
+        device=options.device,
     ).fit(train)
     steps = {
         "scores": lambda: detector.score_samples(test),
@@ -239,13 +249,17 @@ def main():
     parser.add_argument("--n-pairs", type=int, default=5)
     parser.add_argument("--n-full", type=int, default=2, help="images of full searches")
     parser.add_argument("--n-threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default="cpu")
     options = parser.parse_args()
     if options.data is None:
         parser.error("pass --data, or set the environment variable SKOCC_DATA")
     torch.set_num_threads(options.n_threads)
     tiles = load_mvtec_layout(options.data / "magnetic_tile")
-    threads = f"{options.n_threads} thread(s), {torch.backends.cpu.get_cpu_capability()}"
-    print(f"torch {torch.__version__}, {threads}")
+    capability = torch.backends.cpu.get_cpu_capability()
+    print(
+        f"torch {torch.__version__}, {capability}, {options.n_threads} thread(s), "
+        f"{options.device}"
+    )
     {"scores": scores, "fit": fit, "patch_svdd": patch_svdd}[options.what](tiles, options)
 
 

@@ -7,7 +7,7 @@ import torch
 # Vectors of a bank that has clusters; a smaller one is searched as fast without.
 _MIN_VECTORS = 2**8
 # Clusters of m vectors: this many times the root of m.
-_PER_ROOT = 2
+_PER_ROOT = 1
 # Vectors per cluster from which centers are computed, and how often they are.
 _N_SAMPLED, _N_STEPS = 16, 3
 # Number of products that are computed at once.
