@@ -68,7 +68,8 @@ def decode(paths, size, n_threads):
     def decode_share(first):
         for index in range(first, len(paths), n_threads):
             with Image.open(paths[index]) as image:
-                image = image.convert("RGB").resize((size, size), Image.Resampling.BILINEAR)
+                # RGB already: image.convert("RGB") would be a copy.
+                image = image.resize((size, size), Image.Resampling.BILINEAR)
             pixels[index] = np.asarray(image)
 
     with ThreadPoolExecutor(n_threads) as pool:
