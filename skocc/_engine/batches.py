@@ -13,8 +13,9 @@ from skocc._samples.sources import ImageSource
 
 # Fraction of the free GPU memory that images may take; the rest is for activations.
 _RESIDENT_FRACTION = 0.4
-# Maximum number of images, and of bytes, that are loaded at a time.
-_LOAD_SIZE, _LOAD_BYTES = 256, 2**28
+# Maximum number of images, and of bytes, that are loaded at a time. Files are loaded two
+# blocks ahead.
+_LOAD_SIZE, _LOAD_BYTES = 256, 2**27
 
 
 class ResidentMaps:
@@ -63,7 +64,7 @@ class ResidentImages:
     Parameters
     ----------
     images : image source
-        Source that is read once, in blocks, so that host memory holds only one block.
+        Source that is read once, in blocks, so that host memory holds only a few blocks.
     device : torch.device
         Device on which the pixels are kept, in the dtype of the source.
     """
