@@ -1,6 +1,7 @@
 """Batches of images on the device, and sources that keep their samples there."""
 
 import math
+from collections import deque
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -12,8 +13,9 @@ from skocc._samples.sources import ImageSource
 
 # Fraction of the free GPU memory that images may take; the rest is for activations.
 _RESIDENT_FRACTION = 0.4
-# Maximum number of images, and of bytes, that are loaded at a time.
-_LOAD_SIZE, _LOAD_BYTES = 256, 2**28
+# Maximum number of images, and of bytes, that are loaded at a time. Files are loaded two
+# blocks ahead.
+_LOAD_SIZE, _LOAD_BYTES = 256, 2**27
 
 
 class ResidentMaps:
@@ -29,7 +31,7 @@ class ResidentMaps:
         Device on which the maps are kept, as float32.
     """
 
-    is_lazy = False
+    n_ahead = 0
 
     def __init__(self, maps, n_samples: int, device: torch.device):
         start = 0
@@ -62,12 +64,12 @@ class ResidentImages:
     Parameters
     ----------
     images : image source
-        Source that is read once, in blocks, so that host memory holds only one block.
+        Source that is read once, in blocks, so that host memory holds only a few blocks.
     device : torch.device
         Device on which the pixels are kept, in the dtype of the source.
     """
 
-    is_lazy = False
+    n_ahead = 0
 
     def __init__(self, images: ImageSource, device: torch.device):
         self.shape, self.dtype = images.shape, images.dtype
@@ -100,7 +102,7 @@ class Subset:
 
     def __init__(self, images: ImageSource, indices: np.ndarray):
         self._images, self._indices = images, indices
-        self.is_lazy, self.dtype = images.is_lazy, images.dtype
+        self.n_ahead, self.dtype = images.n_ahead, images.dtype
         self.shape = (len(indices), *images.shape[1:])
 
     def __len__(self) -> int:
@@ -224,7 +226,7 @@ class ImageBatches:
 
     def __iter__(self):
         selections = [s for _ in range(self._n_passes) for s in self._selections()]
-        if self._images.is_lazy:
+        if self._images.n_ahead:
             loads = self._load_ahead(selections)
         else:
             loads = map(self._images.load, selections)
@@ -248,16 +250,20 @@ class ImageBatches:
         return [order[start : start + size] for start in starts]
 
     def _load_ahead(self, selections):
-        """Decode the next batch in a thread while the current one is in use."""
-        with ThreadPoolExecutor(max_workers=1) as pool:
-            ahead = None
-            for selection in selections:
-                following = pool.submit(self._images.load, selection)
-                if ahead is not None:
-                    yield ahead.result()
-                ahead = following
-            if ahead is not None:
-                yield ahead.result()
+        """Decode the next batches in threads while the current one is in use."""
+        ahead = deque()
+        with ThreadPoolExecutor(self._images.n_ahead) as pool:
+            try:
+                for selection in selections:
+                    ahead.append(pool.submit(self._images.load, selection))
+                    if len(ahead) > self._images.n_ahead:
+                        yield ahead.popleft().result()
+                while ahead:
+                    yield ahead.popleft().result()
+            finally:
+                # Of an iteration that ends early, or in an error.
+                for load in ahead:
+                    load.cancel()
 
     def _to_tensor(self, batch) -> torch.Tensor:
         if isinstance(batch, np.ndarray):

@@ -34,6 +34,12 @@ def patch_scores_to_map(
     -------
     maps : ndarray of shape (n, H, W)
         Maps in the dtype of the scores.
+
+    Notes
+    -----
+    Two products are taken, not prefix sums along both axes: for 57 x 57 scores of 8 images
+    and 256 x 256 pixels, prefix sums took 1.3 times as long (0.96 to 2.6, 40 pairs, one
+    thread), and lowered some pixels where a score was raised, by their rounding.
     """
     rows = covering_weights(row_starts, patch_size, image_size[0], padding_mode)
     columns = covering_weights(column_starts, patch_size, image_size[1], padding_mode)

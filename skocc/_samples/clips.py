@@ -54,7 +54,8 @@ class Clips:
         self._window = np.arange(clip_length)
         self._kept = np.empty(0, dtype=int), None
         self.shape = (len(self.starts), clip_length, *frames.shape[1:])
-        self.dtype, self.is_lazy = frames.dtype, frames.is_lazy
+        # Frames of the last batch are kept, so that batches are loaded one after another.
+        self.dtype, self.n_ahead = frames.dtype, min(1, frames.n_ahead)
         # If every video is a single frame, these attributes describe a sample of X.
         is_single = max(n_frames) == 1
         self.is_table = is_single and getattr(frames, "is_table", False)
@@ -102,7 +103,7 @@ class _JoinedFrames:
         self._sources = sources
         self._ends = np.cumsum([len(source) for source in sources])
         self.shape = (int(self._ends[-1]), *sources[0].shape[1:])
-        self.is_lazy = any(source.is_lazy for source in sources)
+        self.n_ahead = max(source.n_ahead for source in sources)
         self.n_features = None
         is_bytes = all(source.dtype == np.uint8 for source in sources)
         self.dtype = np.dtype(np.uint8 if is_bytes else np.float32)

@@ -9,12 +9,13 @@ import math
 import os
 import stat
 import sys
-from concurrent.futures import ThreadPoolExecutor
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from itertools import repeat
 from typing import Any, Protocol
 
 import numpy as np
+from joblib import cpu_count
 from PIL import Image, UnidentifiedImageError
 
 from skocc._samples.progress import track
@@ -26,7 +27,8 @@ _GRAY_MODES = _DEEP_MODES | {"1", "L", "LA"}
 # An image file, by its path or by its content, and what is decoded as one image.
 ImageFile = str | os.PathLike | bytes | bytearray | io.BytesIO
 ImageItem = ImageFile | Image.Image
-_N_DECODERS = min(4, os.cpu_count() or 1)
+# Limit on the threads that decode, each of which may hold a whole photograph.
+_MAX_DECODERS = 16
 _HEADER_BLOCK = 1000
 # The operation that undoes each value of EXIF's orientation tag.
 _ORIENTATION_TAG = 0x0112
@@ -50,13 +52,14 @@ class ImageSource(Protocol):
         (n, H, W, C), (n, d) or (n, T, H, W, C); H and W are -1 if images differ in size.
     dtype : numpy.dtype
         Type of the batches that `load` returns: uint8, from 0 to 255, or float32.
-    is_lazy : bool
-        Whether loading is so slow that batches are loaded ahead in a thread.
+    n_ahead : int
+        Number of batches that are loaded ahead, each in a thread. 0 means that loading is
+        quick, 1 that no two calls of `load` may overlap.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
-    is_lazy: bool
+    n_ahead: int
 
     def __len__(self) -> int: ...
 
@@ -104,7 +107,7 @@ class ArrayImages:
         Whether the array holds 16-bit integers that are divided by their full range.
     """
 
-    is_lazy = False
+    n_ahead = 0
 
     def __init__(self, array, image_size=None, intensity_range=None, is_table=False):
         self._array, self._intensity_range = array, intensity_range
@@ -163,7 +166,8 @@ class FileImages:
         uint16, and no scaling of other types.
     """
 
-    is_lazy, is_table = True, False
+    # Two, so that no thread waits while the last images of a batch are decoded and stacked.
+    n_ahead, is_table = 2, False
 
     def __init__(
         self,
@@ -176,7 +180,8 @@ class FileImages:
         self._items, self._intensity_range = list(items), intensity_range
         # One pool for the life of the source: a thread reuses its memory for decoding, but
         # does not release it when it ends.
-        self._pool = ThreadPoolExecutor(_N_DECODERS)
+        self._n_threads = min(_MAX_DECODERS, cpu_count())
+        self._pool = ThreadPoolExecutor(self._n_threads)
         headers = self._read_headers()
         modes = {mode for mode, _, _ in headers}
         sizes = [size for _, size, _ in headers]
@@ -213,17 +218,48 @@ class FileImages:
         """Decode the images at `indices` into one array (b, H, W, C)."""
         if isinstance(indices, slice):
             indices = range(*indices.indices(len(self)))
-        indices = [int(index) for index in indices]
-        images = self._pool.map(
-            _decode,
-            [self._items[index] for index in indices],
-            [self._place(index) for index in indices],
-            [self._sizes[index] for index in indices],
-            repeat(self._n_channels),
-            repeat(self.dtype),
-            repeat(self._intensity_range),
+        return np.stack(self._in_threads(self._decode, [int(index) for index in indices]))
+
+    def _decode(self, index):
+        return _decode(
+            self._items[index],
+            self._place(index),
+            self._sizes[index],
+            self._n_channels,
+            self.dtype,
+            self._intensity_range,
         )
-        return np.stack(list(images))
+
+    def _in_threads(self, function, indices):
+        """Return the results of a function of an index, in order, or raise the first error.
+
+        A thread takes the next index when it is free. A task of the pool for each index
+        would cost half as much as reading a header.
+        """
+        results, errors = [None] * len(indices), {}
+        waiting = deque(enumerate(indices))
+
+        def work():
+            while True:
+                try:
+                    place, index = waiting.popleft()
+                except IndexError:
+                    return
+                try:
+                    results[place] = function(index)
+                except BaseException as error:
+                    waiting.clear()
+                    errors[place] = error
+
+        n_threads = min(self._n_threads, len(indices))
+        try:
+            wait([self._pool.submit(work) for _ in range(n_threads)])
+        finally:
+            waiting.clear()  # for an interrupted wait
+        if errors:
+            # The indices before it were taken before it, so that it is the first of all.
+            raise errors.pop(min(errors))
+        return results
 
     def _raise_for_sizes(self, sizes):
         """Raise a ValueError that names the first image whose size differs."""
@@ -266,13 +302,14 @@ class FileImages:
     def _read_headers(self):
         """Return for each image Pillow's mode, (H, W), and whether it has several pages."""
         headers = []
-        # In blocks, because a pool stores all pending tasks.
-        starts = range(0, len(self._items), _HEADER_BLOCK)
-        for start in track(starts, "sizes of the files"):
-            block = self._items[start : start + _HEADER_BLOCK]
-            places = [self._place(start + i) for i in range(len(block))]
-            headers += self._pool.map(_read_header, block, places)
+        n_items = len(self._items)
+        for start in track(range(0, n_items, _HEADER_BLOCK), "sizes of the files"):
+            indices = range(start, min(start + _HEADER_BLOCK, n_items))
+            headers += self._in_threads(self._read_header, indices)
         return headers
+
+    def _read_header(self, index):
+        return _read_header(self._items[index], self._place(index))
 
     def _named(self, index):
         return _name(self._items[index], self._place(index))
@@ -309,7 +346,7 @@ class ItemImages:
         uint16, and no scaling of other types.
     """
 
-    is_lazy, is_table = True, False
+    n_ahead, is_table = 1, False
 
     def __init__(
         self,
@@ -668,7 +705,10 @@ def _to_array(image, image_size, n_channels, dtype, intensity_range):
             raise ValueError("it holds values that are NaN or infinite")
         image = Image.fromarray(pixels)
     else:
-        image = image.convert("L" if n_channels == 1 else "RGB")
+        image.load()  # here, because NumPy hides some errors of loading
+        mode = "L" if n_channels == 1 else "RGB"
+        if image.mode != mode:  # else Pillow would copy the image
+            image = image.convert(mode)
     if image.size != (width, height):
         image = image.resize((width, height), Image.Resampling.BILINEAR)
     array = np.asarray(image)

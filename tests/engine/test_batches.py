@@ -1,3 +1,4 @@
+import threading
 import tracemalloc
 
 import numpy as np
@@ -113,6 +114,55 @@ def test_files_are_loaded_ahead_in_the_same_order(image_files):
         for _ in range(2):
             for from_files, from_array in zip(*batches, strict=True):
                 assert torch.equal(from_files, from_array)
+
+
+class Slow:
+    """A source of numbers whose loads wait until `n_ahead` of them run at once."""
+
+    shape, dtype = (12, 1), np.dtype(np.float32)
+
+    def __init__(self, n_ahead):
+        self.n_ahead, self.started = n_ahead, []
+        self.meeting = threading.Barrier(n_ahead)
+
+    def __len__(self):
+        return 12
+
+    def load(self, indices):
+        self.started.append(indices.start)
+        self.meeting.wait(timeout=60)
+        return np.arange(12, dtype=np.float32)[indices, np.newaxis]
+
+
+@pytest.mark.parametrize("n_ahead", [1, 2, 3])
+def test_batches_are_loaded_ahead_at_the_same_time(n_ahead):
+    source = Slow(n_ahead)
+    batches = iter(ImageBatches(source, 2, device=CPU))
+    seen = [next(batches)[0].item()]
+    # Of six, that in use and no more than those ahead of it.
+    assert len(source.started) <= 1 + n_ahead
+    seen += [batch[0].item() for batch in batches]
+    assert seen == [0, 2, 4, 6, 8, 10]
+
+
+def test_threads_end_where_an_iteration_ends_early(image_files):
+    _, paths = image_files
+    before = set(threading.enumerate())
+
+    def stop_early(paths, n_batches):
+        batches = iter(ImageBatches(FileImages(paths), 2, device=CPU))
+        for _ in range(n_batches):
+            next(batches)
+        return set(threading.enumerate()) - before
+
+    threads = stop_early(paths, 1)
+    cut = [*paths[:4], paths[4].with_name("cut.png"), *paths[5:]]
+    cut[4].write_bytes(paths[4].read_bytes()[:60])
+    with pytest.raises(ValueError, match=r"cut\.png"):
+        stop_early(cut, 3)
+    for thread in threads | (set(threading.enumerate()) - before):
+        thread.join(timeout=60)
+    assert set(threading.enumerate()) <= before
 
 
 def test_memory_does_not_grow_with_the_number_of_files(tmp_path):

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 
 class Source:
-    is_lazy = False
+    n_ahead = 0
     shape, dtype = IMAGES.shape, IMAGES.dtype
 
     def __len__(self):

@@ -146,7 +146,7 @@ def test_each_sample_has_another_as_its_partner(n):
 class Numbers:
     """An image source of six samples, which are their indices."""
 
-    shape, dtype, is_lazy = (6, 1), np.dtype(float), False
+    shape, dtype, n_ahead = (6, 1), np.dtype(float), 0
 
     def __len__(self):
         return 6

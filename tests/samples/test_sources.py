@@ -1,6 +1,8 @@
 import io
 import os
 import struct
+import threading
+import time
 import tracemalloc
 import warnings
 import zlib
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from skocc._samples import sources
 from skocc._samples.sources import ArrayImages, FileImages, read_image
 from skocc._samples.validation import read_images
 
@@ -130,6 +133,39 @@ def test_contents_of_files_are_read_like_files(image_files, turned):
         source = FileImages(items, n_channels=1)
         assert source.shape == (24, 6, 4, 1)
         assert (source.load(slice(None))[..., 0] == upright).all()
+
+
+def test_files_are_decoded_in_a_thread_for_each_core(image_files, monkeypatch):
+    images, paths = image_files
+    decode, meeting = sources._decode, threading.Barrier(3)
+
+    def meet(*args):
+        meeting.wait(timeout=60)
+        return decode(*args)
+
+    monkeypatch.setattr(sources, "cpu_count", lambda: 3)
+    monkeypatch.setattr(sources, "_decode", meet)
+    batch = FileImages(paths).load(slice(None))
+    np.testing.assert_array_equal(batch[..., 0], images)
+
+
+def test_the_first_of_several_errors_is_raised_and_ends_the_work(image_files, monkeypatch):
+    _, paths = image_files
+    seen = []
+
+    def fail(item, index, *args):
+        seen.append(index)
+        if index == 2:
+            time.sleep(0.2)  # until the next one has failed in the other thread
+        if index >= 2:
+            raise ValueError(f"number {index}")
+        return np.zeros((16, 12, 1), np.uint8)
+
+    monkeypatch.setattr(sources, "cpu_count", lambda: 2)
+    monkeypatch.setattr(sources, "_decode", fail)
+    with pytest.raises(ValueError, match="number 2"):
+        FileImages(paths).load(slice(None))
+    assert sorted(seen) == [0, 1, 2, 3]
 
 
 def test_contents_that_are_no_image_are_named_by_their_place():

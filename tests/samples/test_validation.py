@@ -351,7 +351,7 @@ def test_data_sets_are_read_when_they_are_loaded(kind):
     images, probe = read(data)
     assert set(data.asked) <= {0}
     assert images.shape == (6, 10, 12, 3)
-    assert images.is_lazy
+    assert images.n_ahead == 1
     assert probe.n_features_in_ == 360
     data.asked.clear()
     batch = images.load(np.array([4, 1]))
