@@ -656,7 +656,7 @@ SEVERAL = {
     ],
     patches_of_images: [patches.PatchGrid, patches.WholeSamples],
     published_weights: [patch_encoder.load_encoder_weights],
-    searches: [neighbors.Frame, neighbors.nearest, neighbors.row_smallest],
+    searches: [neighbors.Frame, neighbors.nearest, neighbors.column_smallest],
     searches_of_farthest_cells: [
         refined_search.search_farthest,
         refined_search.search_highest,

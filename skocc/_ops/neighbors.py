@@ -27,7 +27,7 @@ _HEADROOM = 8
 # Number of values in a block of a prepared bank, 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23
 # Number of values of which a minimum is taken before the candidates are selected.
-_N_FOLDS = 32
+_N_FOLDS = 16
 
 
 def nearest(
@@ -384,7 +384,7 @@ def _by_products(query, n_neighbors, dtype):
         min(n_neighbors + _N_SPARE, len(query.bank)),
         factors,
         side.factor,
-        lambda left, right: left @ right.T,
+        torch.mm,
     )
     candidates = side.rows(places)
     distances = exact_distances(query.queries, query.bank, candidates)
@@ -441,8 +441,9 @@ class _BankSide(NamedTuple):
 
 
 def _by_differences(query, n_neighbors):
-    def distances(left, right):
-        return torch.cdist(left, right, compute_mode="donot_use_mm_for_euclid_dist")
+    def distances(right, left_columns):
+        left = left_columns.T
+        return torch.cdist(right, left, compute_mode="donot_use_mm_for_euclid_dist")
 
     def bank(columns):
         return query.bank[columns].double()
@@ -459,22 +460,23 @@ def _smallest(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return the smallest values of each query in ascending order, and their bank rows.
 
-    The values are ``compare(left, right(columns))``, computed for blocks of columns, which
-    are rows of the bank. They are infinite for vectors in the group of the query.
+    The values are ``compare(right(places), left.T)``, computed for blocks of places, which
+    are rows of the bank; with the bank on the left, products are up to a half faster. They
+    are infinite for vectors in the group of the query.
     """
     shape = (len(left), n_smallest)
     smallest = left.new_full(shape, torch.inf)
     indices = torch.zeros(shape, dtype=torch.int64, device=left.device)
-    for columns in _blocks(len(query.bank), query.bank_block):
-        block = right(columns)
+    for places in _blocks(len(query.bank), query.bank_block):
+        block = right(places)
         for rows in _blocks(len(left), query.query_block):
-            values = compare(left[rows], block)
+            values = compare(block, left[rows].T)
             if query.query_groups is not None and query.bank_groups is not None:
-                own = query.query_groups[rows, None] == query.bank_groups[None, columns]
+                own = query.bank_groups[places, None] == query.query_groups[None, rows]
                 values.masked_fill_(own, torch.inf)
-            found, where = row_smallest(values, n_smallest)
+            found, where = column_smallest(values, n_smallest)
             found = torch.cat([smallest[rows], found], dim=1)
-            where = torch.cat([indices[rows], where + columns.start], dim=1)
+            where = torch.cat([indices[rows], where + places.start], dim=1)
             smallest[rows], order = found.topk(n_smallest, largest=False)
             indices[rows] = where.gather(1, order)
     return smallest, indices
@@ -484,22 +486,36 @@ def _blocks(n: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, n)) for start in range(0, n, size))
 
 
-def row_smallest(values, n_smallest):
-    """Return the smallest values of each row and their columns, faster than topk."""
-    width = values.shape[1]
-    n_short = width // _N_FOLDS
+def column_smallest(
+    values: torch.Tensor, n_smallest: int
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the smallest values of each column and their rows, faster than topk.
+
+    Parameters
+    ----------
+    values : Tensor of shape (m, n)
+    n_smallest : int
+
+    Returns
+    -------
+    smallest, rows : Tensor of shape (n, min(n_smallest, m))
+        In ascending order.
+    """
+    height = len(values)
+    n_short = height // _N_FOLDS
     if n_short <= n_smallest:
-        return values.topk(min(n_smallest, width), largest=False)
+        return values.T.topk(min(n_smallest, height), largest=False)
     # The n smallest values are in the n folds with the smallest minima, or in the remaining
-    # columns. Minima are fast, and topk then receives few values.
-    folded = values[:, : n_short * _N_FOLDS].unflatten(1, (_N_FOLDS, n_short))
-    short = folded.amin(dim=1).topk(n_smallest, largest=False).indices
+    # rows. Minima are fast, and topk then receives few values.
+    folded = values[: n_short * _N_FOLDS].unflatten(0, (_N_FOLDS, n_short)).amin(dim=0)
+    short = folded.T.contiguous().topk(n_smallest, largest=False).indices
     folds = torch.arange(_N_FOLDS, device=values.device)
-    columns = (short[:, :, None] + folds * n_short).flatten(1)
-    rest = torch.arange(n_short * _N_FOLDS, width, device=values.device)
-    columns = torch.cat([columns, rest.expand(len(values), -1)], dim=1)
-    smallest, order = values.gather(1, columns).topk(n_smallest, largest=False)
-    return smallest, columns.gather(1, order)
+    rows = (short[:, :, None] + folds * n_short).flatten(1)
+    rest = torch.arange(n_short * _N_FOLDS, height, device=values.device)
+    rows = torch.cat([rows, rest.expand(len(rows), -1)], dim=1)
+    candidates = values.gather(0, rows.T).T.contiguous()
+    smallest, order = candidates.topk(n_smallest, largest=False)
+    return smallest, rows.gather(1, order)
 
 
 def exact_distances(
