@@ -8,8 +8,8 @@ Gonzalez' greedy algorithm, written out, with the same projection.
 
 The first table times both in turns, ``--n-pairs`` times. Its ratio is the median of the
 pairs, with the range; the cover radius is the largest distance of a vector to the nearest
-one chosen, in all 384 dimensions; and memory is the peak that a choice adds to a process of
-its own, beside the size of the projected features. The second table has the times for a
+one chosen, in all 384 dimensions; and memory is the most that the tensors of a choice take,
+beside the size of the projected features. The second table has the times for a
 tenth of more and more vectors of "layer", and the exponent between two lines. On one
 thread, times are those of the processor, which other processes change little.
 
@@ -19,14 +19,15 @@ on few vectors, but its figures mean nothing.
 
 import argparse
 import math
-import multiprocessing
 import os
 import time
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
+from torch.profiler import ProfilerActivity, profile
 
 from skocc import ResNetKNN
 from skocc._ops.coreset import greedy_coreset
@@ -75,8 +76,10 @@ def make_features(kind, n_vectors, folder):
             for path in paths[: math.ceil(n_vectors / 784)]
         ]
     )
-    params = dict(weights=None, image_size=None, device="cpu", random_state=0)
-    network = ResNetKNN(**params).fit(images[:2]).network_
+    detector = ResNetKNN(
+        backbone="resnet18", weights=None, image_size=None, device="cpu", random_state=0
+    )
+    network = detector.fit(images[:2]).network_
     batches = torch.from_numpy(images)[:, None].float().div(255).split(10)
     return torch.cat([to_rows(network(batch)) for batch in batches])[:n_vectors].clone()
 
@@ -99,29 +102,16 @@ def timed(way, features, size):
     return clock(features.device) - start, chosen
 
 
-def memory_status(field):
-    """Return a line of this process's status in MiB; Linux has it."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith(field)) / 1024
+def added_memory(way, features):
+    """Return the MiB that the tensors of a choice of a hundredth take at most.
 
-
-def added_memory(way, kind, n_vectors, folder, device):
-    """Return the MiB that a choice of a hundredth adds, in a process of its own.
-
-    What is added does not grow with the number of steps.
+    What they take does not grow with the number of steps.
     """
-    torch.set_num_threads(1)
-    features = make_features(kind, n_vectors, folder).to(device)
-    choose(way, features[:1000], 20)
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        choose(way, features, n_vectors // 100)
-        return (torch.cuda.max_memory_allocated(device) - before) / 2**20
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
-    before = memory_status("VmRSS")
-    choose(way, features, n_vectors // 100)
-    return memory_status("VmHWM") - before
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as profiled:
+        choose(way, features, len(features) // 100)
+    events = profiled.profiler.kineto_results.events()
+    changes = [(e.start_ns(), e.nbytes()) for e in events if e.name() == "[memory]"]
+    return max(accumulate(n_bytes for _, n_bytes in sorted(changes))) / 2**20
 
 
 def compare(kind, n_vectors, options):
@@ -138,13 +128,9 @@ def compare(kind, n_vectors, options):
     is_equal = torch.equal(*chosen.values())
     for way in WAYS:
         radius = float(nearest(features, features[chosen[way]])[0].max())
-        memory = "-"
-        if options.device.type == "cuda" or Path("/proc/self/clear_refs").exists():
-            task = (way, kind, n_vectors, options.data, options.device)
-            with multiprocessing.get_context("spawn").Pool(1) as pool:
-                memory = f"{pool.apply(added_memory, task):.0f}"
+        memory = added_memory(way, features)
         print(
-            f"{kind:<8}{way:<12}{np.median(times[way]):>8.2f}{radius:>12.6f}{memory:>8}",
+            f"{kind:<8}{way:<12}{np.median(times[way]):>8.2f}{radius:>12.6f}{memory:>8.0f}",
             flush=True,
         )
     print(

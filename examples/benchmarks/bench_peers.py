@@ -9,11 +9,12 @@ processes change little; ``--n-threads 2`` takes wall times.
 
 ``patchcore``: ``ResNetKNN`` against anomalib's PatchcoreModel. Equal are ResNet18 and its
 weights, the layers 2 and 3, the images at 224 pixels, the pooling of 3 x 3 cells, the grid
-of 28 x 28 cells, the number of vectors in the bank, their 384 features, and the score: one
-nearest neighbor. Each bank has features of its own detector, because these differ at the
-borders: anomalib pads before it pools, skocc does not. anomalib is given a ready tensor,
-and always computes scores and maps; skocc is given pixels in uint8, and asked for scores,
-for maps smoothed as anomalib's, or for both. Both get the same images at once.
+of 28 x 28 cells, the number of vectors in the bank, their 384 features, and the score: the
+distance to one nearest neighbor, where anomalib's default weights it by eight more. Each
+bank has features of its own detector, because these differ at the borders: anomalib pads
+before it pools, skocc does not. anomalib is given a ready tensor, and always computes
+scores and maps; skocc is given pixels in uint8, and asked for scores, for maps smoothed as
+anomalib's, or for both. Both get the same images at once.
 
 ``search``: the exact search of the cells of an image in 31,360 of these vectors against
 faiss's flat index; and a product of the same matrices, the least work there is.
@@ -36,6 +37,7 @@ import platform
 import tempfile
 import time
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +79,11 @@ def print_line(name, ours, peers):
         f"{len(ratios)} pairs)",
         flush=True,
     )
+
+
+def print_pair(name, steps, options):
+    """Take the times of a step of skocc and one of a peer, and print their line."""
+    print_line(name, *in_turns(dict(enumerate(steps)), options).values())
 
 
 def in_turns(steps, options):
@@ -186,11 +193,11 @@ def compare_search(options):
     """Print lines for the search of all cells of an image."""
     n_bank = 1568 if options.quick else 31_360
     images = textures(-(-n_bank // 784) + 1, 224, 0)
-    network = ResNetKNN(
+    detector = ResNetKNN(
         backbone="resnet18", weights=None, image_size=None, device="cpu", random_state=0
     )
-    network.fit(np.repeat(images[:2, ..., None], 3, axis=3))
-    vectors = bank_of(lambda b: to_rows(network.network_(b)), images, n_bank + 784)
+    network = detector.fit(np.repeat(images[:2, ..., None], 3, axis=3)).network_
+    vectors = bank_of(lambda batch: to_rows(network(batch)), images, n_bank + 784)
     bank, queries = vectors[:n_bank], vectors[n_bank:].clone()
     prepared, columns = PreparedBank(bank), bank.T
     steps = {
@@ -224,7 +231,7 @@ def compare_deepsvdd(options):
     rows = pixel_rows(options)
     n_epochs = 2 if options.quick else 20
     for batch_size in (32, 200):
-        common = dict(batch_size=batch_size, learning_rate=1e-3, random_state=0)
+        common = {"batch_size": batch_size, "learning_rate": 1e-3, "random_state": 0}
         ours = DeepSVDD(
             channels=(128, 64), embedding_dim=32, pretrain_n_epochs=0, n_epochs=n_epochs,
             milestones=(), device="cpu", **common,
@@ -233,19 +240,19 @@ def compare_deepsvdd(options):
             rows.shape[1], hidden_neurons=[128, 64, 32], epochs=n_epochs, verbose=0,
             **common,
         )  # fmt: skip
-        fits = {"ours": lambda: ours.fit(rows), "theirs": lambda: theirs.fit(rows)}
-        print_line(f"PyOD, fit, batches of {batch_size}", *in_turns(fits, options).values())
-    scores = {
-        "ours": lambda: ours.score_samples(rows),
-        "theirs": lambda: theirs.decision_function(rows),
-    }
-    print_line("PyOD, scores", *in_turns(scores, options).values())
+        fits = [partial(detector.fit, rows) for detector in (ours, theirs)]
+        print_pair(f"PyOD, fit, batches of {batch_size}", fits, options)
+        scores = [
+            partial(ours.score_samples, rows),
+            partial(theirs.decision_function, rows),
+        ]
+    print_pair("PyOD, scores", scores, options)
 
 
 def compare_pixels(options):
     """Print the seconds of scikit-learn's detectors beside DeepSVDD."""
     rows = pixel_rows(options)
-    n_epochs = dict(pretrain_n_epochs=1, n_epochs=1) if options.quick else {}
+    n_epochs = {"pretrain_n_epochs": 1, "n_epochs": 1} if options.quick else {}
     ours = DeepSVDD(device="cpu", random_state=0, **n_epochs)
     detectors = [OneClassSVM(), IsolationForest(random_state=0), ours]
     for detector in detectors:

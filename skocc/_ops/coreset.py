@@ -117,7 +117,7 @@ def _project(features, n_projections, generator):
     center, projection = features.mean(dim=0), projection.to(features)
     projected = features.new_empty(len(features), n_projections)
     for rows in _blocks(len(features), 16384):  # no centered copy of all features
-        projected[rows] = (features[rows] - center) @ projection
+        torch.mm(features[rows] - center, projection, out=projected[rows])
     return projected
 
 
