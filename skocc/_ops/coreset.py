@@ -12,8 +12,8 @@ from skocc._ops.neighbors import (
 )
 
 # Number of far vectors among which the next ones are chosen, before all others are compared
-# with these.
-_N_CANDIDATES = 512
+# with these, and its inverse share of few vectors. Half and twice as many are as fast.
+_N_CANDIDATES, _CANDIDATE_STRIDE = 512, 16
 # Number of choices between two looks at their distances: a GPU waits for each look.
 _N_AHEAD = 16
 # With fewer new vectors than that, differences are as fast as a matrix product.
@@ -182,11 +182,12 @@ class _Cover:
 
     def _candidates(self):
         """Return the indices of the farthest vectors, and the distance of the next one."""
+        n_farthest = 1 + min(_N_CANDIDATES, len(self.distances) // _CANDIDATE_STRIDE + 1)
         blocks = self.distances.split(_BLOCK_NUMBERS)  # topk copies what it is given
-        tops = [block.topk(min(_N_CANDIDATES + 1, len(block))) for block in blocks]
+        tops = [block.topk(min(n_farthest, len(block))) for block in blocks]
         rows = [top.indices + i * _BLOCK_NUMBERS for i, top in enumerate(tops)]
         distances, order = torch.cat([top.values for top in tops]).topk(
-            min(_N_CANDIDATES + 1, len(self.distances))
+            min(n_farthest, len(self.distances))
         )
         # In ascending order, because argmax returns the first of equal distances.
         return torch.cat(rows)[order[:-1]].sort().values, distances[-1]
