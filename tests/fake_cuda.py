@@ -55,6 +55,11 @@ class _FakeCuda(TorchDispatchMode):
             self.waits["number of different values"] += 1
             flat = args[0].flatten()
             return flat, torch.zeros_like(flat, dtype=torch.int64), torch.ones_like(flat)
+        if func is aten.nonzero.default:  # all true: the shape is known then
+            self.waits["number of true values"] += 1
+            shape = args[0].shape
+            zeros = torch.zeros(shape.numel(), len(shape), dtype=torch.int64)
+            return zeros.to(args[0].device)
         self._count_copies(func, args, kwargs, tensors)
         if func is aten.copy_.default and not isinstance(args[0], FakeTensor):
             return args[0]  # into host memory: values that nobody knows

@@ -500,6 +500,13 @@ def approximate(tmp_path):
     return rand(1)
 
 
+def coresets():
+    """Choose by differences, and by products."""
+    for n in (coreset._FEW, 1):
+        with mock.patch.object(coreset, "_FEW", n):
+            yield coreset.greedy_coreset(rand(9, 5), 4, generator(), n_projections=3)
+
+
 def trained_soft_sphere(update):
     sphere = spheres.SoftBoundary(0.5, 2, 0, update, device=CUDA)
     values = [sphere(rand(4)) for _ in range(4)]
@@ -704,9 +711,7 @@ CASES = {
     neighbors.exact_distances: lambda: neighbors.exact_distances(
         rand(3, 2), rand(5, 2), torch.zeros(3, 4, dtype=torch.int64, device=CUDA)
     ),
-    coreset.greedy_coreset: lambda: coreset.greedy_coreset(
-        rand(9, 5), 4, generator(), n_projections=3
-    ),
+    coreset.greedy_coreset: lambda: [*coresets()],
     normalization.global_contrast_normalize: lambda: (
         normalization.global_contrast_normalize(rand(2, 3, 4, 4))
     ),
