@@ -55,10 +55,15 @@ RUNS = [
         "--n-images 4 --n-runs 1 --n-pairs 1",
     ),
     ("neighbors", "bench_neighbors.py --only tree", "--quick"),
-    ("coreset", "bench_coreset.py", "--quick"),
+    ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
     ("epoch", "bench_epoch.py --n-threads 1", "--quick"),
-    ("files", "bench_files.py", "--quick"),
+    ("files", "bench_files.py --formats jpg --sides 256 --n-files 1000 10000", "--quick"),
+    (
+        "large_files",
+        "bench_files.py --sides 1024 --n-files 300",
+        "--quick",
+    ),
     ("growth", "bench_growth.py", "--quick"),
     ("dense", "bench_dense.py --n-threads 1", "--image-size 64 --n-repeats 1"),
     (
