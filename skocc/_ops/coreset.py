@@ -163,22 +163,23 @@ class _Cover:
 
     def next_choices(self) -> torch.Tensor:
         """Return the indices of the vectors to choose next, at least one."""
-        newest = self.distances.argmax()
+        # Indices are tensors of one entry: a GPU would wait for a number.
+        newest = self.distances.argmax()[None]
         rows, others = self._candidates()
         vectors, distances = self.vectors[rows], self.distances[rows]
         choices, farness = [newest], []
         while True:
             for _ in range(_N_AHEAD):
-                added = _distances(vectors, self.vectors[newest[None]])[:, 0]
+                added = _distances(vectors, self.vectors[newest])[:, 0]
                 distances = torch.minimum(distances, added).masked_fill(rows == newest, -1)
-                position = distances.argmax()
+                position = distances.argmax()[None]
                 newest = rows[position]
                 choices.append(newest)
                 farness.append(distances[position])
             # The distances of all others only fall.
-            n_certain = int((torch.stack(farness) > others).sum())
+            n_certain = int((torch.cat(farness) > others).sum())
             if n_certain < len(farness):
-                return torch.stack(choices[: n_certain + 1])
+                return torch.cat(choices[: n_certain + 1])
 
     def _candidates(self):
         """Return the indices of the farthest vectors, and the distance of the next one."""
