@@ -71,7 +71,7 @@ def random_variants(
     def vary(batch):
         drawn = [_draw(image_size, quarters) for _ in batch]
         # Nothing is drawn here, and a mode that intercepts the many small operations, and
-        # each look at a shape, takes a sixth of a training step.
+        # each look at a shape, takes nearly as long as these.
         with without_modes():
             images = [
                 _changed(functional, image, variant)
