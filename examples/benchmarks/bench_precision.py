@@ -9,16 +9,25 @@ Batches arrive with the channels last, as images are stored. Each variant is als
 them laid out channels first, torch's default, and with the images in host memory, copied
 batch by batch, against images kept on the device (``keep_on_device``), as ``fit`` does.
 
-All variants of a net run in turns; given are the medians, and the median of the ratios to
-the first, float32 with the images kept on the device. The nets start from random weights.
-Without CUDA the script says so and ends; ``--device cpu --quick`` runs all of its code on
-few images, but its figures mean nothing.
+All variants of a net run in turns; given are the medians, and the median and the range of
+the ratios to the first, float32 with the images kept on the device. The nets start from
+random weights.
+
+``--part methods`` does the same with an epoch of every trained method and stage, as ``fit``
+runs it (see ``bench_epoch.py``), and ``--part compiled`` with two networks after
+``torch.compile``: the first epoch, which compiles, and the following ones. On a CPU all is
+measured on one thread, in the processor's time; compiling starts processes of its own, so
+that it is timed by the clock.
+
+Without CUDA the script says so and ends; ``--device cpu`` goes on. ``--quick`` runs all of
+its code on few images, but its figures mean nothing.
 """
 
 import argparse
 import statistics
 import time
 
+import bench_epoch
 import numpy as np
 import torch
 from torch import nn
@@ -93,18 +102,71 @@ def make_epoch(net, variant, pixels, batch_size, device):
     )
 
 
-def seconds(function, device):
-    start = time.perf_counter()
-    function()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - start
+def in_turns(epochs, n_repeats, device):
+    """Yield the name, median seconds, and ratios to the first of functions in turns."""
+    for epoch in epochs.values():
+        epoch()
+    rounds = [
+        {name: bench_epoch.seconds(epoch, device) for name, epoch in epochs.items()}
+        for _ in range(n_repeats)
+    ]
+    first = next(iter(epochs))
+    for name in epochs:
+        ratios = [times[name] / times[first] for times in rounds]
+        yield name, statistics.median(times[name] for times in rounds), ratios
+
+
+def nets(device, arguments):
+    """Yield a line for each variant of each net."""
+    rng = np.random.default_rng(0)
+    for net in NETS:
+        name, _, n_channels, side, n_images = net
+        n_images = arguments.n_images or n_images
+        pixels = rng.integers(0, 256, (n_images, side, side, n_channels), dtype=np.uint8)
+        epochs = {
+            variant[0]: make_epoch(net, variant, pixels, arguments.batch_size, device)
+            for variant in VARIANTS
+        }
+        for line in in_turns(epochs, arguments.n_repeats, device):
+            yield name, *line
+
+
+def methods(device, arguments):
+    """Yield a line for each precision of each stage of the trained methods."""
+    for name in bench_epoch.STAGES:
+        caught, _ = bench_epoch.caught_stage(name, device, arguments.n_images)
+        epochs = {
+            precision: bench_epoch.library_epoch(caught, device, mixed_precision=is_mixed)
+            for precision, is_mixed in (("float32", False), ("bfloat16", True))
+        }
+        for line in in_turns(epochs, arguments.n_repeats, device):
+            yield name, *line
+
+
+def compiled(device, arguments):
+    """Yield a line for two networks as they are and compiled, and for the compilation."""
+    for name in ("DeepSVDD, one class", "ConvAE"):
+        epochs = {}
+        for kind in ("as it is", "compiled"):
+            caught, _ = bench_epoch.caught_stage(name, device, arguments.n_images)
+            epochs[kind] = bench_epoch.library_epoch(caught, device)
+        caught.module.compile()
+        start = time.perf_counter()
+        epochs["compiled"]()
+        yield name, "first epoch, which compiles", time.perf_counter() - start, [np.nan]
+        for line in in_turns(epochs, arguments.n_repeats, device):
+            yield name, *line
+
+
+PARTS = {"nets": nets, "methods": methods, "compiled": compiled}
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--device", default="cuda")
-    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--part", nargs="+", default=["nets"], choices=[*PARTS])
+    parser.add_argument("--batch-size", type=int, default=128, help="of the nets")
+    parser.add_argument("--n-images", type=int, help="in place of the number of each")
     parser.add_argument("--n-repeats", type=int, default=7)
     parser.add_argument("--quick", action="store_true", help="few images, one repeat")
     arguments = parser.parse_args()
@@ -115,34 +177,20 @@ def main():
     if device.type == "cuda":
         print(f"{torch.cuda.get_device_name(device)}, torch {torch.__version__}")
         print(f"TF32 in convolutions: {torch.backends.cudnn.allow_tf32}")
-    batch_size = 8 if arguments.quick else arguments.batch_size
-    n_repeats = 1 if arguments.quick else arguments.n_repeats
+    else:
+        torch.set_num_threads(1)
+        capability = torch.backends.cpu.get_cpu_capability()
+        print(f"torch {torch.__version__}, {capability}, one thread")
+    if arguments.quick:
+        arguments.n_images, arguments.batch_size, arguments.n_repeats = 16, 8, 1
 
     torch.manual_seed(0)
-    rng = np.random.default_rng(0)
-    print(f"{'net':<13} {'variant':<25} {'epoch (s)':>10} {'images/s':>9} {'ratio':>6}")
-    for net in NETS:
-        name, _, n_channels, side, n_images = net
-        n_images = 2 * batch_size if arguments.quick else n_images
-        pixels = rng.integers(0, 256, (n_images, side, side, n_channels), dtype=np.uint8)
-        epochs = {
-            variant[0]: make_epoch(net, variant, pixels, batch_size, device)
-            for variant in VARIANTS
-        }
-        for epoch in epochs.values():
-            epoch()
-        rounds = [
-            {variant: seconds(epoch, device) for variant, epoch in epochs.items()}
-            for _ in range(n_repeats)
-        ]
-        for variant in epochs:
-            median = statistics.median(times[variant] for times in rounds)
-            ratio = statistics.median(
-                times[variant] / times[VARIANTS[0][0]] for times in rounds
-            )
+    print(f"{'net':<28} {'variant':<28} {'epoch (s)':>10} {'ratio':>6}   range")
+    for part in arguments.part:
+        for net, variant, median, ratios in PARTS[part](device, arguments):
             print(
-                f"{name:<13} {variant:<25} {median:>10.3f} {n_images / median:>9.0f} "
-                f"{ratio:>6.2f}",
+                f"{net:<28} {variant:<28} {median:>10.3f} {statistics.median(ratios):>6.2f}"
+                f"   {min(ratios):.2f}-{max(ratios):.2f}",
                 flush=True,
             )
 

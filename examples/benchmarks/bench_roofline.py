@@ -119,15 +119,14 @@ def dense_work(dtype, device, quick):
 
 def steps(device, quick=False):
     """Yield names, and functions that make what is timed: the steps of the benchmarks."""
-    layout = torch.channels_last
-    for stage in (bench_epoch.encoder_stage, bench_epoch.autoencoder_stage):
+    for stage in ("DeepSVDD, one class", "DeepSVDD, autoencoder"):
         for index, kind in enumerate(("skocc", "bare loop")):
 
             def epoch(stage=stage, index=index):
-                images = bench_epoch.make_images(400 if quick else 6000, device, layout)
-                return stage(*images, 200, layout)[index]
+                n_images = 400 if quick else 6000
+                return bench_epoch.make_epochs(stage, device, n_images=n_images)[index]
 
-            yield f"epoch, {stage.__name__}, {kind}", epoch
+            yield f"epoch, {stage}, {kind}", epoch
     for net in bench_precision.NETS[: 2 if quick else None]:
         for variant in bench_precision.VARIANTS[: 2 if quick else None]:
 

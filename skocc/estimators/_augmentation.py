@@ -5,12 +5,28 @@ torchvision is imported when a pipeline is asked for.
 
 import math
 from collections.abc import Callable
-from functools import partial
+from typing import NamedTuple
 
 import torch
 
+from skocc._engine.ambient import without_modes
+
 _TRANSLATION = 0.05
 _SCALES = (0.95, 1.05)
+
+
+class _Variant(NamedTuple):
+    """What is done to an image.
+
+    `translation` is (x, y) in pixels, and None where the image is neither shifted nor
+    scaled. `sigma` is None where the image is too small for a blur.
+    """
+
+    is_flipped: bool
+    translation: tuple[int, int] | None
+    scale: float
+    n_quarters: int
+    sigma: float | None
 
 
 def random_variants(
@@ -47,52 +63,92 @@ def random_variants(
     -----
     The blur is that of the source. A kernel this narrow is numerically the identity.
     """
+    functional = _load_functional()
+    quarters: tuple[int, ...] = ()
+    if rotations:
+        quarters = (1, 2, 3) if image_size[0] == image_size[1] else (2,)
+
+    def vary(batch):
+        drawn = [_draw(image_size, quarters) for _ in batch]
+        # Nothing is drawn here, and a mode that intercepts the many small operations, and
+        # each look at a shape, takes nearly as long as these.
+        with without_modes():
+            images = [
+                _changed(functional, image, variant)
+                for image, variant in zip(batch, drawn, strict=True)
+            ]
+            return torch.stack(images).contiguous(memory_format=torch.channels_last)
+
+    return vary
+
+
+def _load_functional():
+    """Return torchvision's functions of images."""
     try:
-        from torchvision.transforms import v2
+        from torchvision.transforms.v2 import functional
     # A torchvision that does not fit its torch fails with RuntimeError.
     except (ImportError, RuntimeError) as error:
         raise ImportError(
             f"augmentation=True needs torchvision, which cannot be imported: {error}. "
             "Install the torchvision that belongs to your torch, or set augmentation=False."
         ) from error
-    steps = [
-        v2.RandomHorizontalFlip(0.5),
-        v2.RandomApply(_shift_and_scale(v2, image_size), p=0.75),
-    ]
-    if rotations:
-        quarters = (1, 2, 3) if image_size[0] == image_size[1] else (2,)
-        turns = [v2.Lambda(partial(torch.rot90, k=k, dims=(-2, -1))) for k in quarters]
-        steps.append(v2.RandomApply([v2.RandomChoice(turns)], p=0.75))
-    if min(image_size) > 1:  # the blur mirrors pixels at the border
-        steps.append(v2.GaussianBlur(3, sigma=(0.01, 0.05)))
-    pipeline = v2.Compose(steps)
-
-    def vary(batch):
-        # One by one: a pipeline of torchvision changes all images of a batch alike.
-        images = torch.stack([pipeline(image) for image in batch])
-        return images.contiguous(memory_format=torch.channels_last)
-
-    return vary
+    return functional
 
 
-def _shift_and_scale(v2, image_size):
-    """Return the steps of a random translation and scale, which keep the size."""
+def _draw(image_size, quarters):
+    """Draw what is done to an image, in the order of torchvision's own pipelines."""
     height, width = image_size
+    is_flipped = _happens(0.5)
+    translation, scale = None, 1.0
+    if _happens(0.75):
+        _uniform(0, 0)  # the angle of torchvision's RandomAffine, which is always 0
+        x, y = (_uniform(-_TRANSLATION * n, _TRANSLATION * n) for n in (width, height))
+        translation, scale = (round(x), round(y)), _uniform(*_SCALES)
+    n_quarters = 0
+    if quarters and _happens(0.75):
+        weights = torch.full((len(quarters),), 1 / len(quarters))
+        n_quarters = quarters[int(torch.multinomial(weights, 1))]
+    # The blur mirrors pixels at the border.
+    sigma = _uniform(0.01, 0.05) if min(image_size) > 1 else None
+    return _Variant(is_flipped, translation, scale, n_quarters, sigma)
+
+
+def _happens(probability):
+    return torch.rand(1).item() < probability
+
+
+def _uniform(low, high):
+    return torch.empty(1).uniform_(low, high).item()
+
+
+def _changed(functional, image, variant):
+    """Return a variant of an image (C, H, W)."""
+    if variant.is_flipped:
+        image = functional.horizontal_flip(image)
+    if variant.translation is not None:
+        image = _shifted_and_scaled(functional, image, variant)
+    if variant.n_quarters:
+        image = torch.rot90(image, variant.n_quarters, dims=(-2, -1))
+    if variant.sigma is not None:
+        image = functional.gaussian_blur(image, [3, 3], [variant.sigma] * 2)
+    return image
+
+
+def _shifted_and_scaled(functional, image, variant):
+    """Return an image shifted and scaled, of the same size."""
+    size = list(image.shape[1:])
     # A shift and a smaller scale bring in this many pixels, which repeat those at the edge.
-    margins = [
-        math.ceil(n * (_TRANSLATION + (1 - _SCALES[0]) / 2) / _SCALES[0]) + 1
-        for n in (height, width)
-    ]
-    padded = [n + 2 * margin for n, margin in zip(image_size, margins, strict=True)]
-    affine = v2.RandomAffine(
-        degrees=0,
-        # torchvision takes x first, and as a fraction of what it is given.
-        translate=(_TRANSLATION * width / padded[1], _TRANSLATION * height / padded[0]),
-        scale=_SCALES,
-        interpolation=v2.InterpolationMode.BILINEAR,
+    rows, columns = (
+        math.ceil(n * (_TRANSLATION + (1 - _SCALES[0]) / 2) / _SCALES[0]) + 1 for n in size
     )
-    return [
-        v2.Pad([margins[1], margins[0]], padding_mode="edge"),
-        affine,
-        v2.CenterCrop([height, width]),
-    ]
+    padded = functional.pad(image, [columns, rows], padding_mode="edge")
+    moved = functional.affine(
+        padded,
+        angle=0.0,
+        translate=list(variant.translation),
+        scale=variant.scale,
+        shear=[0.0, 0.0],
+        interpolation=functional.InterpolationMode.BILINEAR,
+        fill=0,
+    )
+    return functional.center_crop(moved, size)

@@ -1,3 +1,6 @@
+import math
+from functools import partial
+
 import pytest
 import torch
 
@@ -35,6 +38,33 @@ def test_probabilities_of_the_steps(image):
     assert (shares[0] + shares[4]) / shares.sum() == pytest.approx(0.25, abs=0.15)
     assert (shares > 0).all()
     assert len({tuple(variant.flatten().tolist()) for variant in batch}) > 300
+
+
+@pytest.mark.parametrize("size", [(12, 12), (16, 11)])
+def test_variants_equal_those_of_a_pipeline_of_torchvision(size):
+    from torchvision.transforms import v2
+
+    height, width = size
+    rows, columns = (math.ceil(n * 0.075 / 0.95) + 1 for n in size)
+    quarters = (1, 2, 3) if height == width else (2,)
+    shift = (0.05 * width / (width + 2 * columns), 0.05 * height / (height + 2 * rows))
+    affine = v2.RandomAffine(
+        0, translate=shift, scale=(0.95, 1.05), interpolation=v2.InterpolationMode.BILINEAR
+    )
+    padded = [v2.Pad([columns, rows], padding_mode="edge"), affine, v2.CenterCrop(size)]
+    turns = [v2.Lambda(partial(torch.rot90, k=k, dims=(-2, -1))) for k in quarters]
+    steps = [
+        v2.RandomHorizontalFlip(),
+        v2.RandomApply(padded, p=0.75),
+        v2.RandomApply([v2.RandomChoice(turns)], p=0.75),
+        v2.GaussianBlur(3, sigma=(0.01, 0.05)),
+    ]
+    batch = torch.rand(40, 3, *size, generator=torch.Generator().manual_seed(2))
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    torch.manual_seed(3)
+    expected = torch.stack([v2.Compose(steps)(image) for image in batch])
+    torch.manual_seed(3)
+    assert torch.equal(random_variants(size)(batch), expected)
 
 
 def test_without_rotations_the_orientation_stays(image):
