@@ -14,11 +14,6 @@ are those of the processor, which other processes of the machine change little. 
 is the median of the ratios of these pairs, of which the range is given too; it should be at
 most 1.10 for every stage.
 
-ConvAE on gray images is above it, by a seventh to a fifth. It repeats the gray channel to
-three without a copy, and torch computes such a batch with the channels first. Copied to
-channels_last, as the bare loop has them, the batch takes the time of the bare loop, but
-scores then differ in their last digits from those of earlier fits.
-
 Run it as ``python examples/benchmarks/bench_epoch.py``; ``--quick`` runs all of its code on
 few images, and its figures mean nothing.
 """

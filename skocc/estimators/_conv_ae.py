@@ -411,6 +411,8 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             if network.training and vary is not None:
                 batch = vary(batch)
             batch = in_channels(batch, network.n_channels)
+            # A repeated channel is a view, which networks take longer for.
+            batch = batch.contiguous(memory_format=torch.channels_last)
             return self._errors(self._inside(network(batch)), self._inside(batch)).mean()
 
         batches_of = partial(ImageBatches, batch_size=self.batch_size, device=run.device)
