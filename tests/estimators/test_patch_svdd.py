@@ -79,6 +79,33 @@ def test_training_images_are_scored_against_the_others(images, fitted):
     np.testing.assert_allclose(stranger.anomaly_map(images[4:5]), 0, atol=1e-9)
 
 
+@pytest.mark.parametrize("max_bank_bytes", [None, 2**14])
+@pytest.mark.parametrize("padding_mode", ["mean", "reflect"])
+def test_fit_embeds_once_and_finds_the_maxima_of_maps(
+    images, monkeypatch, max_bank_bytes, padding_mode
+):
+    """Whether embeddings are in the bank, held, or computed again."""
+    counts, embed = [], PatchSVDD._embed
+
+    def counting(self, network, batch):
+        counts.append(len(batch))
+        return embed(self, network, batch)
+
+    monkeypatch.setattr(PatchSVDD, "_embed", counting)
+    params = {"max_bank_bytes": max_bank_bytes, "padding_mode": padding_mode}
+    fitted = make(**params).fit(images)
+    assert sum(counts) == len(images)
+    counts.clear()
+    monkeypatch.setattr("skocc._ops.memory_bank._HELD_BYTES", 0)
+    other = make(**params).fit(images)
+    assert sum(counts) == len(images) * (1 if max_bank_bytes is None else 2)
+    np.testing.assert_array_equal(other.train_map_maxima_, fitted.train_map_maxima_)
+    maps, scores = fitted.anomaly_map(images, size="model", return_scores=True)
+    np.testing.assert_array_equal(fitted.train_map_maxima_, maps.max(axis=(1, 2)))
+    np.testing.assert_array_equal(fitted.train_scores_, scores)
+    np.testing.assert_array_equal(fitted.score_samples(images), scores)
+
+
 def test_copies_of_a_training_image_are_normal(images):
     detector = make().fit(np.concatenate([images, images[:1]]))
     assert detector.train_scores_[0] == detector.train_scores_[-1] == 0

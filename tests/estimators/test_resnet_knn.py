@@ -406,3 +406,23 @@ def test_a_network_of_every_family_fits_by_its_name(name):
     assert np.isfinite(detector.train_scores_).all()
     assert np.ptp(detector.train_scores_) > 0
     assert detector.anomaly_map(X[:1]).shape == (1, size, size)
+
+
+@pytest.mark.parametrize("bank_fraction", [1.0, 0.5])
+def test_fit_computes_features_once_where_they_fit(
+    make, images, monkeypatch, bank_fraction
+):
+    """In the bank itself, or held until the scores are known."""
+    counts = count_images(monkeypatch)
+    fitted = make(bank_fraction=bank_fraction, smoothing=1.5).fit(images)
+    assert counts == [12]
+    counts.clear()
+    monkeypatch.setattr("skocc._ops.memory_bank._HELD_BYTES", 0)
+    other = make(bank_fraction=bank_fraction, smoothing=1.5).fit(images)
+    assert counts == ([12] if bank_fraction == 1 else [12, 12])
+    for name in ("train_scores_", "train_map_maxima_"):
+        np.testing.assert_array_equal(getattr(other, name), getattr(fitted, name))
+    # Those of a full search.
+    maps, scores = fitted.anomaly_map(images, size="model", return_scores=True)
+    np.testing.assert_array_equal(fitted.train_map_maxima_, maps.max(axis=(1, 2)))
+    np.testing.assert_array_equal(fitted.train_scores_, scores)
