@@ -44,15 +44,18 @@ class Clusters:
 
         Notes
         -----
-        A few steps of k-means on a part of the vectors. Nothing is drawn at random: the
+        A few steps of k-means on a part of the vectors, drawn with a seed of its own: the
         same bank has the same clusters.
         """
         m = len(vectors)
         if m < _MIN_VECTORS:
             return None
         k = int(_PER_ROOT * m**0.5)
-        sample = scaled(vectors[:: max(1, m // (_N_SAMPLED * k))]).float()
-        centers = sample[:: len(sample) // k][:k].clone()
+        # Every n-th vector could be from the same few places of every image.
+        generator = torch.Generator().manual_seed(0)
+        rows = torch.randperm(m, generator=generator)[: _N_SAMPLED * k]
+        sample = scaled(vectors[rows.to(vectors.device)]).float()
+        centers = sample[:k].clone()
         for _ in range(_N_STEPS):
             nearest = _nearest_centers(sample, centers)
             counts = count(nearest, k)[:, None]

@@ -154,7 +154,8 @@ class Cells:
         end = 0
         for n_visits, (start, stop) in zip(counts, pairwise(starts), strict=True):
             rows, end = slice(end, end + n_visits), end + n_visits
-            places = slice(start, min(stop, start + most))
+            # Of a large cluster some vectors, from one end to the other.
+            places = slice(start, stop, 1 + (stop - start) // most)
             if not n_visits or start == stop:
                 continue
             values = factor[rows] @ bank.factor[places].T
