@@ -57,6 +57,13 @@ RUNS = [
     ("neighbors", "bench_neighbors.py --only tree", "--quick"),
     ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
+    ("epoch", "bench_epoch.py --n-threads 1 --n-pairs 5", "--quick"),
+    (
+        "files",
+        "bench_files.py --formats jpg --sides 256 --n-files 1000 10000 --n-pairs 5",
+        "--quick",
+    ),
+    ("large_files", "bench_files.py --formats jpg --sides 1024 --n-files 200", "--quick"),
     ("dense", "bench_dense.py --n-threads 1", "--image-size 64 --n-repeats 1"),
     (
         "patch_training",
@@ -68,8 +75,7 @@ RUNS = [
 ]
 # Scripts that others run, that need long, or whose figures are those of a GPU.
 LEFT_OUT = {
-    "bench_direct.py", "bench_epoch.py", "bench_feature_knn.py", "bench_files.py",
-    "bench_growth.py", "bench_layers.py",
+    "bench_direct.py", "bench_feature_knn.py", "bench_growth.py", "bench_layers.py",
     "bench_memory.py", "bench_precision.py", "bench_roofline.py",
 }  # fmt: skip
 
