@@ -1,13 +1,12 @@
 """Clusters of the vectors of a bank: those near a query are in few of them."""
 
+import math
 from dataclasses import dataclass
 
 import torch
 
 # Vectors of a bank that has clusters; a smaller one is searched as fast without.
 _MIN_VECTORS = 2**8
-# Clusters of m vectors: this many times the root of m.
-_PER_ROOT = 1
 # Vectors per cluster from which centers are computed, and how often they are.
 _N_SAMPLED, _N_STEPS = 16, 3
 # Number of products that are computed at once.
@@ -50,7 +49,7 @@ class Clusters:
         m = len(vectors)
         if m < _MIN_VECTORS:
             return None
-        k = int(_PER_ROOT * m**0.5)
+        k = math.isqrt(m)
         # Every n-th vector could be from the same few places of every image.
         generator = torch.Generator().manual_seed(0)
         rows = torch.randperm(m, generator=generator)[: _N_SAMPLED * k]

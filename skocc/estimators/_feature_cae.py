@@ -7,7 +7,6 @@ from numbers import Integral
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
@@ -22,6 +21,7 @@ from skocc._engine.inference import map_batches, stream_batches
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
 from skocc._nets.own_autoencoder import OwnAutoencoder
+from skocc._ops.maps import cell_scores_to_map
 from skocc._ops.scores import divided_by_median, squared_error_map
 from skocc._ops.tensors import relative_spread
 from skocc._samples.log import logger
@@ -514,11 +514,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
     def _pixel_errors(self, cells):
         """Return the map (b, H, W) of each image."""
-        size = self.image_shape_[:2]
-        maps = functional.interpolate(
-            cells.unsqueeze(1), size, mode="bilinear", align_corners=False
-        )
-        return maps.squeeze(1).float()
+        return cell_scores_to_map(cells, self.image_shape_[:2])
 
     def _borders(self):
         """Return the cells to leave out at the top and bottom, and at the sides."""
