@@ -24,6 +24,8 @@ _TOLERANCE = torch.finfo(torch.float32).eps
 # How many times the largest feature of a prepared bank those of queries may be. Larger ones
 # take a frame of their own, for which the bank is prepared again.
 _HEADROOM = 8
+# Number of queries of which the factor is computed at once, in float64.
+_QUERY_BLOCK = 1024
 # Number of values in a block of a prepared bank, 64 MiB in float64.
 _BLOCK_NUMBERS = 2**23
 # Number of values of which a minimum is taken before the candidates are selected.
@@ -231,11 +233,15 @@ class Frame:
         the squared distances, less ``|q|^2 / 2``; with s = 1 they are bounds from above.
         """
         error = sign * error_of_products(vectors.shape[1], dtype)
-        vectors = self.scaled(vectors)
-        norms = vectors.norm(dim=1, keepdim=True)
-        ones = torch.full_like(norms, 1 + error)
-        factor = torch.cat([vectors, error * norms, ones], dim=1).to(dtype)
-        return factor, norms[:, 0]
+        factors, all_norms = [], []
+        # In blocks, or the float64 copies would take several times the queries' memory.
+        for block in vectors.split(_QUERY_BLOCK):
+            scaled = self.scaled(block)
+            norms = scaled.norm(dim=1, keepdim=True)
+            ones = torch.full_like(norms, 1 + error)
+            factors.append(torch.cat([scaled, error * norms, ones], dim=1).to(dtype))
+            all_norms.append(norms[:, 0])
+        return torch.cat(factors), torch.cat(all_norms)
 
     def scaled(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return vectors (n, d) as they are compared, in float64."""
@@ -375,10 +381,7 @@ def _by_products(query, n_neighbors, dtype):
     """Return distances, indices, and for which queries they are certain."""
     side = _BankSide.of(query, dtype)
     frame = side.frame
-    # In blocks, or the float64 copies would take several times the queries' memory.
-    blocks = query.queries.split(query.query_block)
-    parts = [frame.query_factor(block, dtype, -1) for block in blocks]
-    factors, norms = map(torch.cat, zip(*parts, strict=True))
+    factors, norms = frame.query_factor(query.queries, dtype, -1)
     bounds, places = _smallest(
         replace(query, bank_groups=side.groups),
         min(n_neighbors + _N_SPARE, len(query.bank)),

@@ -24,8 +24,6 @@ from skocc._ops.neighbors import (
 _LEVELS = ((0, 1), (1, 4), (4, 16))
 # Vectors of a cluster that are compared with: this many times those of a usual one.
 _MAX_SIZE = 4
-# Number of queries of which the factor is computed at once, in float64.
-_QUERY_BLOCK = 1024
 # The distances of a search exceed the true ones by half of this at most, see `nearest`.
 _ROUNDING = 1 + torch.finfo(torch.float32).eps
 # Pixels of an image that are bounded further before any is searched.
@@ -173,9 +171,7 @@ class Cells:
     def _prepare_bounds(self):
         """Make the factor of the products, and what they lack of half the squares."""
         frame, n_features = self.bank.frame, self._queries.shape[1]
-        blocks = self._queries.split(_QUERY_BLOCK)
-        factors = [frame.query_factor(block, torch.float32, 1) for block in blocks]
-        self._factor, norms = map(torch.cat, zip(*factors, strict=True))
+        self._factor, norms = frame.query_factor(self._queries, torch.float32, 1)
         rounding = 1 + (n_features + 8) * torch.finfo(torch.float64).eps
         # Half of |q|^2, and what products lose to underflow.
         self._rest = norms.square() / 2 * rounding + underflow_of_products(
