@@ -5,7 +5,8 @@ Peers are no dependencies; install them in an environment of their own, with
 textures, and networks have random weights. Each line has the median seconds of skocc and of
 the peer, taken in turns, and the median of the ratios, peer by skocc, with their range:
 above 1, skocc is faster. On one thread, times are those of the processor, which other
-processes change little; ``--n-threads 2`` takes wall times.
+processes change little; ``--n-threads 2`` and a ``--device`` that is not the CPU take wall
+times.
 
 ``patchcore``: ``ResNetKNN`` against anomalib's PatchcoreModel. Equal are ResNet18 and its
 weights, the layers 2 and 3, the images at 224 pixels, the pooling of 3 x 3 cells, the grid
@@ -62,12 +63,21 @@ def load(module):
         return None
 
 
-def seconds_of(step, n_threads):
-    """Return the seconds of a step: of the processor, on one thread."""
-    clock = time.process_time if n_threads == 1 else time.perf_counter
+def seconds_of(step, options):
+    """Return the seconds of a step: of the processor, on one thread of it."""
+    is_alone = options.n_threads == 1 and options.device == "cpu"
+    clock = time.process_time if is_alone else time.perf_counter
+    finish(options.device)
     start = clock()
     step()
+    finish(options.device)
     return clock() - start
+
+
+def finish(device):
+    """Wait until a GPU has done what it was given."""
+    if torch.device(device).type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def print_line(name, ours, peers):
@@ -91,7 +101,7 @@ def in_turns(steps, options):
     times = {name: [] for name in steps}
     for _ in range(options.n_pairs):
         for name, step in steps.items():
-            times[name].append(seconds_of(step, options.n_threads))
+            times[name].append(seconds_of(step, options))
     return times
 
 
@@ -107,7 +117,7 @@ def as_batch(images):
     return batch.expand(-1, 3, -1, -1).contiguous()
 
 
-def fit_resnet(state, images):
+def fit_resnet(state, images, device):
     """Return a detector with given weights, fitted on two images."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "resnet18.pt"
@@ -119,7 +129,7 @@ def fit_resnet(state, images):
             interpolation="bilinear",
             smoothing=4,
             image_size=None,
-            device="cpu",
+            device=device,
             random_state=0,
         )
         return detector.fit(np.repeat(images[:2, ..., None], 3, axis=3))
@@ -143,7 +153,7 @@ def compare_patchcore(options):
     train = textures(-(-sizes[-1] // 784), 224, 0)
     torch.manual_seed(0)
     state = torchvision.models.resnet18(weights=None).state_dict()
-    detector = fit_resnet(state, train)
+    detector = fit_resnet(state, train, options.device)
     model = peer.PatchcoreModel(
         ["layer2", "layer3"], "resnet18", pre_trained=False, num_neighbors=1
     )
@@ -158,14 +168,14 @@ def compare_patchcore(options):
         for embed in (lambda batch: to_rows(detector.network_(batch)), model)
     )
     model.embedding_store.clear()
-    model.eval()
+    model.eval().to(options.device)
     for size in sizes:
         chosen = torch.randperm(sizes[-1], generator=torch.Generator().manual_seed(0))
         chosen = chosen[:size].sort().values
         vectors = own[chosen].numpy()
         images = np.zeros(size, dtype=np.int32)
         detector.bank_ = MemoryBank(vectors, images, detector.bank_.digests)
-        model.memory_bank = theirs[chosen]
+        model.memory_bank = theirs[chosen].to(options.device)
         # The matrix of distances to 300,000 vectors takes 0.9 GiB an image.
         test = textures(1 if size > 100_000 else 4, 224, 1)
         compare_inference(detector, model, test, options)
@@ -173,14 +183,15 @@ def compare_patchcore(options):
 
 def compare_inference(detector, model, images, options):
     """Print lines for scores, maps, and both."""
-    pixels, batch = np.repeat(images[..., None], 3, axis=3), as_batch(images)
+    pixels = np.repeat(images[..., None], 3, axis=3)
+    batch = as_batch(images).to(options.device)
     steps = {
         "scores": lambda: detector.score_samples(pixels),
         "maps": lambda: detector.anomaly_map(pixels),
         "scores and maps": lambda: detector.anomaly_map(pixels, return_scores=True),
         "anomalib": torch.no_grad()(lambda: model(batch)),
     }
-    found, expected = -steps["scores"](), steps["anomalib"]().pred_score.numpy()
+    found, expected = -steps["scores"](), steps["anomalib"]().pred_score.cpu().numpy()
     times = in_turns(steps, options)
     peers = np.array(times.pop("anomalib")) / len(images)
     for name, ours in times.items():
@@ -198,13 +209,14 @@ def compare_search(options):
     )
     network = detector.fit(np.repeat(images[:2, ..., None], 3, axis=3)).network_
     vectors = bank_of(lambda batch: to_rows(network(batch)), images, n_bank + 784)
+    vectors = vectors.to(options.device)
     bank, queries = vectors[:n_bank], vectors[n_bank:].clone()
     prepared, columns = PreparedBank(bank), bank.T
     steps = {
         "skocc": lambda: prepared.nearest(queries),
         "product": lambda: torch.mm(queries, columns),
     }
-    faiss = load("faiss")
+    faiss = load("faiss") if options.device == "cpu" else None
     if faiss is not None:
         faiss.omp_set_num_threads(options.n_threads)
         index = faiss.IndexFlatL2(bank.shape[1])
@@ -234,11 +246,11 @@ def compare_deepsvdd(options):
         common = {"batch_size": batch_size, "learning_rate": 1e-3, "random_state": 0}
         ours = DeepSVDD(
             channels=(128, 64), embedding_dim=32, pretrain_n_epochs=0, n_epochs=n_epochs,
-            milestones=(), device="cpu", **common,
+            milestones=(), device=options.device, **common,
         )  # fmt: skip
         theirs = peer.DeepSVDD(
             rows.shape[1], hidden_neurons=[128, 64, 32], epochs=n_epochs, verbose=0,
-            **common,
+            device=options.device, **common,
         )  # fmt: skip
         fits = [partial(detector.fit, rows) for detector in (ours, theirs)]
         print_pair(f"PyOD, fit, batches of {batch_size}", fits, options)
@@ -253,7 +265,7 @@ def compare_pixels(options):
     """Print the seconds of scikit-learn's detectors beside DeepSVDD."""
     rows = pixel_rows(options)
     n_epochs = {"pretrain_n_epochs": 1, "n_epochs": 1} if options.quick else {}
-    ours = DeepSVDD(device="cpu", random_state=0, **n_epochs)
+    ours = DeepSVDD(device=options.device, random_state=0, **n_epochs)
     detectors = [OneClassSVM(), IsolationForest(random_state=0), ours]
     for detector in detectors:
         times = in_turns({"fit": lambda d=detector: d.fit(rows)}, one_pair(options))
@@ -302,6 +314,7 @@ def main():
     parser.add_argument("--only", nargs="+", choices=[*PARTS], default=[*PARTS])
     parser.add_argument("--n-pairs", type=int, default=5)
     parser.add_argument("--n-threads", type=int, default=1)
+    parser.add_argument("--device", default="cpu", help="of skocc, anomalib and PyOD")
     parser.add_argument("--quick", action="store_true", help="little data")
     options = parser.parse_args()
     warnings.filterwarnings("ignore")  # of peers; their results are not in question
@@ -309,7 +322,7 @@ def main():
     capability = torch.backends.cpu.get_cpu_capability()
     print(
         f"torch {torch.__version__}, {options.n_threads} thread(s), {capability}, "
-        f"{platform.processor() or platform.machine()}; {versions()}"
+        f"{platform.processor() or platform.machine()}, {options.device}; {versions()}"
     )
     print(f"{'seconds':<46}{'skocc':>10}{'peer':>10}   ratio")
     for name in options.only:

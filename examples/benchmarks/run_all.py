@@ -72,12 +72,21 @@ RUNS = [
     ),
     ("import", "bench_import.py", "--n-repeats 1"),
     ("aupro", "bench_aupro.py", "--quick"),
+    ("growth", "bench_growth.py", "--quick"),
+    ("memory", "bench_memory.py --n-files 1000 5000", "--n-files 300 --side 64"),
+    (
+        "precision",
+        "bench_precision.py --device cpu --part methods compiled --n-images 16 "
+        "--n-repeats 3",
+        "--quick",
+    ),
 ]
-# Scripts that others run, that need long, or whose figures are those of a GPU.
+# Scripts that others run, or that need long.
 LEFT_OUT = {
-    "bench_direct.py", "bench_feature_knn.py", "bench_growth.py", "bench_layers.py",
-    "bench_memory.py", "bench_precision.py", "bench_roofline.py",
+    "bench_direct.py", "bench_feature_knn.py", "bench_layers.py", "bench_roofline.py",
 }  # fmt: skip
+# Scripts that only a processor has work in.
+ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py"}
 
 
 def processor():
@@ -103,7 +112,7 @@ def run(name, command, options):
     """Run a script, write what it prints, and return whether it succeeded."""
     python = options.peers_python if name == "peers" else sys.executable
     script, *arguments = command.split()
-    if options.device != "cpu":
+    if options.device != "cpu" and script not in ON_CPU:
         arguments += ["--device", options.device]
     print(f"{name}: {script} {' '.join(arguments)}", flush=True)
     start = time.perf_counter()
