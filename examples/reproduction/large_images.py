@@ -49,7 +49,7 @@ KINDS = ["scratch", "spot", "hole"]
 SIDE, MARGIN, REDUCTION = 12, 12, 4
 COLUMNS = [
     "method", "image AUROC", "hits", "pixel AUROC", "AUPRO", "false alarms", "found",
-    "s a photograph", "s a map", "fit s", "peak MiB", "decoded in fit", "decoded in scores",
+    "s a score", "s a map", "fit s", "peak MiB", "decoded in fit", "decoded for maps",
 ]  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def make_photograph(rng, height, width):
     coarse = rng.uniform(-25, 25, (4, 5)).astype(np.float32)
     light = Image.fromarray(coarse).resize((width, height), Image.Resampling.BICUBIC)
     surface = 128 + grain + np.asarray(light)
-    surface += rng.normal(0, 2, surface.shape).astype(np.float32)
+    surface += 2 * rng.standard_normal(surface.shape, dtype=np.float32)
     return surface[:, :, np.newaxis] * rng.uniform(0.95, 1.05, 3).astype(np.float32)
 
 
@@ -76,7 +76,10 @@ def add_defect(photograph, kind, rng):
     sign = rng.choice([-1, 1])
     if kind == "scratch":
         turn = rng.uniform(0, math.pi)
-        along, across = x * np.cos(turn) + y * np.sin(turn), y * np.cos(turn) - x * np.sin(turn)
+        along, across = (
+            x * np.cos(turn) + y * np.sin(turn),
+            y * np.cos(turn) - x * np.sin(turn),
+        )
         inside = (np.abs(along) <= SIDE / 2) & (np.abs(across) <= 1.25)
         change = sign * 60.0 * inside
     else:
@@ -152,7 +155,9 @@ class CountedDecoding:
         """Return the range of the counts since the last call, as text."""
         counts = self.counts.values()
         self.counts = Counter()
-        return f"{min(counts)} to {max(counts)}"
+        return (
+            f"{min(counts)}" if len({*counts}) == 1 else f"{min(counts)} to {max(counts)}"
+        )
 
 
 def measure(method, train, test, masks, options, results):
@@ -165,20 +170,24 @@ def measure(method, train, test, masks, options, results):
     line = {"method": method, "fit s": time.perf_counter() - start}
     line["decoded in fit"] = decoding.taken()
     start = time.perf_counter()
-    scores = detector.score_samples(test)
-    line["s a photograph"] = (time.perf_counter() - start) / len(test)
-    line["decoded in scores"] = decoding.taken()
+    detector.score_samples(test[: options.n_timed])
+    line["s a score"] = (time.perf_counter() - start) / options.n_timed
+    decoding.taken()
     is_defective = np.array([mask is not None for mask in masks])
-    hits, maps, small_masks, start = 0, [], [], time.perf_counter()
-    for path, mask in zip(test, masks, strict=True):
-        (heat,) = detector.anomaly_map([path])
+    hits, maps, small_masks = 0, [], []
+    scores, start = np.empty(len(test)), time.perf_counter()
+    for index, (path, mask) in enumerate(zip(test, masks, strict=True)):
+        (heat,), (scores[index],) = detector.anomaly_map([path], return_scores=True)
         if mask is not None:
             near = ndimage.binary_dilation(mask, iterations=MARGIN)
             hits += bool(near[np.unravel_index(heat.argmax(), heat.shape)])
         size = heat.shape[1] // REDUCTION, heat.shape[0] // REDUCTION
         maps.append(np.asarray(Image.fromarray(heat).resize(size, Image.Resampling.BOX)))
-        small_masks.append(np.zeros(maps[-1].shape, bool) if mask is None else reduced(mask))
+        small_masks.append(
+            np.zeros(maps[-1].shape, bool) if mask is None else reduced(mask)
+        )
     line["s a map"] = (time.perf_counter() - start) / len(test)
+    line["decoded for maps"] = decoding.taken()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     line["peak MiB"] = peak / (2**20 if sys.platform == "darwin" else 2**10)
     is_called = scores < detector.offset_
@@ -196,7 +205,13 @@ def measure(method, train, test, masks, options, results):
 def shown(value):
     """Return a cell of the table as text."""
     if isinstance(value, float):
-        return f"{value:.3f}" if value <= 1 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+        return (
+            f"{value:.3f}"
+            if value <= 1
+            else f"{value:.1f}"
+            if value < 100
+            else f"{value:.0f}"
+        )
     return str(value)
 
 
@@ -276,8 +291,9 @@ def main():
     parser.add_argument("--methods", nargs="+", default=["whole 224", "whole 512", "tiles"])
     parser.add_argument("--n-train", type=int, default=10)
     parser.add_argument("--n-test", type=int, default=40)
+    parser.add_argument("--n-timed", type=int, default=4, help="scored without maps")
     parser.add_argument("--scale", type=float, default=1.0, help="of the sides")
-    parser.add_argument("--layers", nargs="+", default=["features.3", "features.6"])
+    parser.add_argument("--layers", nargs="+", default=["features.6"])
     parser.add_argument("--bank-fraction", type=float, default=0.001)
     parser.add_argument("--n-threads", type=int, help="of torch")
     parser.add_argument("--places", action="store_true")

@@ -335,7 +335,7 @@ class MemoryBank:
             known = [digest.tobytes() for digest in self.digests]
             numbers = range(len(known)) if self.groups is None else self.groups.tolist()
             pairs = [*zip(known, numbers, strict=True)]
-            self._numbers = {digest: number for digest, number in reversed(pairs)}
+            self._numbers = dict(reversed(pairs))
         found = [self._numbers.get(digest, -1) for digest in digests]
         return torch.tensor(found, dtype=torch.int32)
 

@@ -5,9 +5,9 @@ A photograph is decoded once for all its tiles, as long as these are read one af
 
 import math
 import threading
-from collections import OrderedDict
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 
 import numpy as np
 
@@ -47,12 +47,13 @@ def tile_grids(
         if size[0] < tile_size[0] or size[1] < tile_size[1]:
             raise ValueError(
                 f"A photograph must be at least as large as a tile, {tile_size[0]} x "
-                f"{tile_size[1]} pixels (H x W). Got one of {size[0]} x {size[1]} at index "
-                f"{index} of X. Set a smaller tile_size, at most ({size[0]}, {size[1]}), or "
-                "leave it out."
+                f"{tile_size[1]} pixels (H x W). Got one of {size[0]} x {size[1]} at "
+                f"index {index} of X. Set a smaller tile_size, at most "
+                f"({size[0]}, {size[1]}), or leave it out."
             )
         sides = zip(size, tile_size, stride, strict=True)
-        grids[size] = tuple(window_starts(*side) for side in sides)
+        rows, columns = (window_starts(*side) for side in sides)
+        grids[size] = rows, columns
     return [grids[size] for size in sizes]
 
 
@@ -163,14 +164,39 @@ class KeptPhotographs:
         self._sizes = decoded_bytes(images)
         # A source that must not be read by two threads at once is read by one.
         self._pool = ThreadPoolExecutor(1 if images.n_ahead == 1 else _N_KEPT - 1)
-        self._lock, self._kept = threading.Lock(), OrderedDict()
+        self._lock = threading.Lock()
+        self._kept: OrderedDict[int, Future] = OrderedDict()
+        # By how many batches that are being loaded.
+        self._needed: Counter[int] = Counter()
 
     def n_together(self) -> int:
         """Return how many photographs are kept for sure, beside one decoded ahead."""
         return max(_N_KEPT, self._n_bytes // max(self._sizes)) - 1
 
-    def get(self, index: int, n_ahead: int = 0) -> np.ndarray:
-        """Return a photograph (H, W, C), and begin to decode those that come after it."""
+    def each(self, indices: list[int], n_ahead: int = 0) -> Iterator[np.ndarray]:
+        """Yield photographs (H, W, C) in turn, none of which is forgotten before.
+
+        Parameters
+        ----------
+        indices : list of int
+            Different photographs.
+        n_ahead : int, default=0
+            How many that come after one are decoded meanwhile.
+        """
+        left = deque(indices)
+        with self._lock:
+            self._needed.update(indices)
+        try:
+            while left:
+                photograph = self._get(left[0], n_ahead)
+                with self._lock:
+                    self._needed[left.popleft()] -= 1
+                yield photograph
+        finally:
+            with self._lock:
+                self._needed.subtract(left)
+
+    def _get(self, index, n_ahead):
         with self._lock:
             for wanted in range(index, min(index + 1 + n_ahead, len(self.images))):
                 if wanted not in self._kept:
@@ -190,9 +216,12 @@ class KeptPhotographs:
 
     def _forget_old(self):
         n_bytes = sum(self._sizes[index] for index in self._kept)
-        while len(self._kept) > _N_KEPT and n_bytes > self._n_bytes:
-            index, _ = self._kept.popitem(last=False)
-            n_bytes -= self._sizes[index]
+        for index in [*self._kept]:
+            if len(self._kept) <= _N_KEPT or n_bytes <= self._n_bytes:
+                return
+            if not self._needed[index]:
+                del self._kept[index]
+                n_bytes -= self._sizes[index]
 
 
 class TileImages:
@@ -230,8 +259,9 @@ class TileImages:
         n_ahead = int(isinstance(indices, slice))
         height, width = self._tiles.tile_size
         batch = np.empty((len(places), *self.shape[1:]), self.dtype)
-        for photograph in dict.fromkeys(place[0] for place in places):
-            pixels = self._photographs.get(photograph, n_ahead)
+        needed = [*dict.fromkeys(place[0] for place in places)]
+        photographs = self._photographs.each(needed, n_ahead)
+        for photograph, pixels in zip(needed, photographs, strict=True):
             for index, (other, row, column) in enumerate(places):
                 if other == photograph:
                     tile = pixels[row : row + height, column : column + width]

@@ -69,9 +69,7 @@ class StitchedMap:
         self._rows, self._columns, self._tile_size = rows, columns, tile_size
         self._ramps = [
             normalized_ramps(starts, size, width)
-            for starts, size, width in zip(
-                (rows, columns), tile_size, overlap, strict=True
-            )
+            for starts, size, width in zip((rows, columns), tile_size, overlap, strict=True)
         ]
         shape = (rows[-1] + tile_size[0], columns[-1] + tile_size[1])
         self.heat = np.zeros(shape, np.float32)

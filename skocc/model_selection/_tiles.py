@@ -150,24 +150,28 @@ class TiledDetector(
 
     Examples
     --------
+    Stripes, and stripes with a small spot. Random weights suffice here, and need no
+    download:
+
+    >>> import numpy as np
     >>> from skocc import ResNetKNN
-    >>> from skocc.datasets import make_defects, make_textures
     >>> from skocc.model_selection import TiledDetector
-    >>> images = make_textures(12, kind="weave", size=160, random_state=0)
-    >>> spotted = images[8:].copy()
-    >>> spotted[:, 100:108, 40:48] = 0
+    >>> rng = np.random.default_rng(0)
+    >>> stripes = np.sin(np.arange(56)) + rng.normal(scale=0.1, size=(12, 56, 56))
+    >>> spotted = stripes[8:].copy()
+    >>> spotted[:, 40:44, 30:34] = 0
     >>> detector = ResNetKNN(
-    ...     backbone="resnet18", weights=None, layers=("layer1",), image_size=None,
+    ...     backbone="resnet18", weights=None, layers=("relu",), image_size=None,
     ...     device="cpu", random_state=0,
     ... )
-    >>> tiled = TiledDetector(detector, tile_size=64).fit(images[:8])
-    >>> scores = tiled.score_samples(images[8:])
+    >>> tiled = TiledDetector(detector, tile_size=32).fit(stripes[:8])
+    >>> scores = tiled.score_samples(stripes[8:])
     >>> bool(scores.min() > tiled.score_samples(spotted).max())
     True
     >>> maps = tiled.anomaly_map(spotted)
     >>> maps.shape
-    (4, 160, 160)
-    >>> bool(maps[:, 100:108, 40:48].mean() > 2 * maps.mean())
+    (4, 56, 56)
+    >>> bool(maps[:, 40:44, 30:34].mean() > 2 * maps.mean())
     True
     """
 
@@ -230,8 +234,8 @@ class TiledDetector(
         ------
         ValueError
             A photograph is smaller than a tile, or tiles do not move on with so much
-            overlap; with `position_aware`, photographs differ in size; a Pipeline hides from
-            a memory bank which photograph a tile is from; or X is not usable.
+            overlap; with `position_aware`, photographs differ in size; a Pipeline hides
+            from a memory bank which photograph a tile is from; or X is not usable.
 
         Warns
         -----
@@ -460,7 +464,9 @@ class TiledDetector(
         size = check_map_size(size)
         tiles = self._read(X, reset=False)
         sides = self._sides()[0]
-        sizes = [tuple(c[-1] + n for c, n in zip(g, sides, strict=True)) for g in tiles.grids]
+        sizes = [
+            tuple(c[-1] + n for c, n in zip(g, sides, strict=True)) for g in tiles.grids
+        ]
         sizes = sizes if isinstance(size, str) else [size] * len(sizes)
         is_one_size = len(set(sizes)) == 1
         maps = np.empty((len(sizes), *sizes[0]), dtype) if is_one_size else []
@@ -500,7 +506,7 @@ class TiledDetector(
 
     @classmethod
     def _of_parts(cls, pairs, fitted, params):
-        """Return an estimator with fitted detectors, `pairs` being unfitted ones by name."""
+        """Return an estimator with fitted detectors; `pairs` are unfitted, by name."""
         tiled = cls(pairs[0][1], **params)
         tiled._validate_params()
         tiled._set_parts(fitted)
@@ -520,15 +526,21 @@ class TiledDetector(
         return {}
 
     def _check_steps(self):
-        """Raise a ValueError for a memory bank behind steps that hide the photograph."""
+        """Raise a ValueError for a class, or a bank behind steps that hide photographs."""
+        if isinstance(self.detector, type):
+            raise ValueError(
+                "detector must be an instance of a detector, with fit and score_samples. "
+                f"Got the class {self.detector.__name__}. Pass "
+                f"{self.detector.__name__}()."
+            )
         last = last_step(self.detector)
         is_alone = not isinstance(self.detector, Pipeline) or len(self.detector) == 1
         if not is_alone and getattr(last, "_train_scores_leave_one_out", False):
             raise ValueError(
                 f"{type(last).__name__} must know which photograph a tile is from, or a "
                 "tile finds itself in those that overlap it, and the threshold is too "
-                f"tight. Got a Pipeline of {len(self.detector)} steps, which do not pass it "
-                "on. Put the steps before the tiles, as in "
+                f"tight. Got a Pipeline of {len(self.detector)} steps, which do not "
+                "pass it on. Put the steps before the tiles, as in "
                 f"make_pipeline(step, TiledDetector({type(last).__name__}()))."
             )
 
@@ -544,8 +556,8 @@ class TiledDetector(
             warn(
                 f"The photographs are decoded again and again, because {what} tiles of all "
                 f"of them. Got {len(photographs)} that take {n_bytes} bytes when decoded, "
-                f"and max_cache_bytes={self.max_cache_bytes!r}. Set it to {n_bytes} if there "
-                "is memory, or pass fewer photographs."
+                f"and max_cache_bytes={self.max_cache_bytes!r}. Set it to {n_bytes} if "
+                "there is memory, or pass fewer photographs."
             )
 
 
@@ -584,8 +596,8 @@ def _check_one_size(photographs, like):
         if size != expected:
             raise ValueError(
                 "With position_aware=True all photographs must have one size, because each "
-                f"detector has a place in them. Got {size[0]} x {size[1]} pixels (H x W) at "
-                f"index {index} of X, and {expected[0]} x {expected[1]} before. Resize "
+                f"detector has a place in them. Got {size[0]} x {size[1]} pixels (H x W) "
+                f"at index {index} of X, and {expected[0]} x {expected[1]} before. Resize "
                 "them, or set position_aware=False."
             )
 
@@ -594,6 +606,6 @@ def _check_map(heat, sides):
     if heat.shape != sides:
         raise ValueError(
             "The heat map of a tile must have its size, to be stitched. Got "
-            f"{heat.shape[0]} x {heat.shape[1]} for tiles of {sides[0]} x {sides[1]} pixels "
-            "(H x W). Leave out steps before the detector that change the size."
+            f"{heat.shape[0]} x {heat.shape[1]} for tiles of {sides[0]} x {sides[1]} "
+            "pixels (H x W). Leave out steps before the detector that change the size."
         )
