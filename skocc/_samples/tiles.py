@@ -101,10 +101,14 @@ class Tiles:
         self.groups = np.repeat(np.arange(len(n_tiles)), n_tiles)
         self._indices = np.arange(len(self.groups))
         kept = KeptPhotographs(photographs, n_bytes)
-        self._kept = {(intensity_range, photographs.shape[-1]): kept}
+        self._n_channels = photographs.shape[-1]
+        self._kept = {(intensity_range, self._n_channels): kept}
 
     def __len__(self) -> int:
         return len(self._indices)
+
+    def __getstate__(self):
+        return {**vars(self), "_kept": {}}  # threads and locks stay in their process
 
     def take(self, indices: np.ndarray) -> "Tiles":
         """Return some of these tiles, which share what is decoded."""
@@ -131,7 +135,7 @@ class Tiles:
         if intensity_range is not None:
             intensity_range = tuple(intensity_range)
         if n_channels is None:
-            n_channels = next(iter(self._kept))[1]
+            n_channels = self._n_channels
         key = intensity_range, n_channels
         if key not in self._kept:
             photographs = self._read(intensity_range, n_channels)

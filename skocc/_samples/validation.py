@@ -104,8 +104,7 @@ def read_images(
         min_samples=min_samples,
         name=name,
     )
-    if not isinstance(X, Tiles):
-        X = _unwrap(X)
+    X = _unwrap(X)
     if isinstance(X, Tiles):
         images = reader.from_tiles(X)
     elif isinstance(X, list) or is_data_set(X):
@@ -372,8 +371,8 @@ def _warn_about_depth(images):
 
 
 def _unwrap(X):
-    """Return X as a list or data set of single images, a table, or an array."""
-    if is_data_set(X) or _is_table(X):
+    """Return X as a list or data set of single images, tiles, a table, or an array."""
+    if isinstance(X, Tiles) or is_data_set(X) or _is_table(X):
         return X
     if sparse.issparse(X):
         raise ValueError(

@@ -321,7 +321,8 @@ class TiledDetector(
         All maps are in memory, 4 bytes per pixel: 48 MB for a photograph of 12 megapixels.
         For many photographs ask for a smaller `size`, or pass them in parts.
         """
-        maps, scores = self._maps(X, size, np.float32, np.array, return_scores)
+        of_map = partial(np.asarray, dtype=np.float32)
+        maps, scores = self._maps(X, size, np.float32, of_map, return_scores)
         return (maps, scores) if return_scores else maps
 
     @available_if(_gives_maps)
@@ -360,14 +361,19 @@ class TiledDetector(
 
     @property
     def _train_scores_leave_one_out(self):
-        return getattr(last_step(self.detector), "_train_scores_leave_one_out", False)
+        last = last_step(self.detector)
+        is_frozen = isinstance(last, FrozenEstimator)  # it was fitted on other images
+        return not is_frozen and getattr(last, "_train_scores_leave_one_out", False)
 
     def __sklearn_is_fitted__(self):
         return hasattr(self, "offset_")
 
     def __sklearn_tags__(self):
         tags = super().__sklearn_tags__()
-        tags.input_tags = get_tags(self.detector).input_tags
+        try:
+            tags.input_tags = get_tags(self.detector).input_tags
+        except (AttributeError, TypeError, ValueError):  # no detector, which fit reports
+            return tags
         # Rows are flattened photographs, whatever the detector makes of rows.
         tags.input_tags.two_d_array = self.image_shape is not None
         return tags
@@ -380,11 +386,6 @@ class TiledDetector(
         read = partial(
             read_images, X, image_shape=self.image_shape, mixed_sizes=True, name=name
         )
-
-        def read_again(intensity_range, n_channels):
-            like = None if reset else (-1, -1, n_channels)
-            return read(intensity_range=intensity_range, n_channels=n_channels, like=like)
-
         photographs = read(
             intensity_range=intensity_range, like=like, min_samples=1 + reset
         )
@@ -396,7 +397,12 @@ class TiledDetector(
         stride = [side - width for side, width in zip(tile_size, overlap, strict=True)]
         n_bytes = self.max_cache_bytes if reset else 0
         tiles = Tiles(
-            photographs, read_again, intensity_range, tile_size, tuple(stride), n_bytes
+            photographs,
+            partial(_read_again, read, is_fit=reset),
+            intensity_range,
+            tile_size,
+            tuple(stride),
+            n_bytes,
         )
         if reset:
             self._warn_about_decoding(photographs)
@@ -457,6 +463,14 @@ class TiledDetector(
             while n_done in started and not started[n_done].n_missing:
                 yield started.pop(n_done).heat, scores
                 n_done += 1
+
+    def _scores_and_map_maxima(self, X):
+        """Return scores and the maxima of maps, both (n,), from one pass."""
+        check_is_fitted(self)
+        tiles, maxima, scores = self._read(X, reset=False), [], None
+        for heat, scores in self._stitched(tiles, with_scores=True):  # noqa: B007
+            maxima.append(highest_value(heat))
+        return _of_photographs(scores, tiles), np.array(maxima)
 
     def _maps(self, X, size, dtype, of_map, with_scores=False):
         """Return a function of the map of each photograph in a size, and the scores."""
@@ -521,7 +535,8 @@ class TiledDetector(
         names = [name for name, _ in self._named_parts()]
         known = [str(n) for n in range(n_tiles)] if self.position_aware else ["detector"]
         kinds = {type(part) for _, part in self._named_parts()}
-        if names != known or len(kinds) > 1 or len(self.image_shape_) != 3:
+        has_size = len(self.image_shape_) == 3 and self.image_shape_[0] != -1
+        if names != known or len(kinds) > 1 or has_size != bool(self.position_aware):
             raise ValueError(f"it has {len(names)} detectors of {n_tiles} places of tiles")
         return {}
 
@@ -559,6 +574,12 @@ class TiledDetector(
                 f"and max_cache_bytes={self.max_cache_bytes!r}. Set it to {n_bytes} if "
                 "there is memory, or pass fewer photographs."
             )
+
+
+def _read_again(read, intensity_range, n_channels, is_fit):
+    """Return photographs as `read` reads them, for a detector with another range."""
+    like = None if is_fit else (-1, -1, n_channels)
+    return read(intensity_range=intensity_range, n_channels=n_channels, like=like)
 
 
 def _fitted(detector, tiles):

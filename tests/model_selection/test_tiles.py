@@ -362,8 +362,9 @@ def test_few_photographs_are_kept(paths, monkeypatch):
     detector = tiled(quick(DeepSVDD, batch_size=4), max_cache_bytes=0)
     with pytest.warns(UserWarning, match=r"decoded again and again.*Got 8.*Set it to 4320"):
         detector.fit(paths)
+    most.clear()
     detector.score_samples(paths)
-    assert max(most) == 3
+    assert max(most) <= 5  # and not all eight: three, and those of another batch
     most.clear()
     tiled(quick(DeepSVDD, batch_size=4), max_cache_bytes=8 * 20 * 27).fit(paths)
     assert max(most) == 8
@@ -440,23 +441,28 @@ def test_banks_know_the_photograph_of_a_tile(detector):
             bank = getattr(inner, name)
             setattr(inner, name, type(bank)(bank.vectors, bank.images, bank.digests))
     # The tile alone is left out: its overlap with the next is found there.
-    assert np.all(fitted.score_samples(images) > honest + 1e-4 * np.abs(honest))
+    scores = fitted.score_samples(images)
+    assert np.all(scores >= honest - 1e-4 * np.abs(honest))
+    assert scores.mean() > honest.mean() + 1e-3 * np.abs(honest.mean())
 
 
 def test_false_alarms_are_those_of_contamination():
-    images = surfaces(160, (16, 16))
-    detector = tiled(contamination=0.2, overlap=0.75).fit(images[:40])
+    """Each photograph has a light of its own, by which its tiles resemble each other."""
+    rng = np.random.default_rng(0)
+    light = rng.uniform(0.2, 0.8, (160, 1, 1))
+    images = (light + rng.normal(0, 0.002, (160, 16, 16))).astype(np.float32)
+    detector = tiled(contamination=0.2, overlap=0.5).fit(images[:40])
     # Three standard deviations of the rate, of a threshold from 40 images and 120 tested.
     rate, margin = (detector.predict(images[40:]) == -1).mean(), 3 * np.sqrt(0.16 / 30)
     assert 0.2 - margin < rate < 0.2 + margin
     marked = detector.anomaly_mask(images[40:]).any(axis=(1, 2)).mean()
-    assert marked < 0.2 + margin
+    assert 0.2 - margin < marked < 0.2 + margin
+    # With a bank that knows tiles alone, the threshold is too tight.
     bank = detector.detector_.bank_
-    without = type(bank)(bank.vectors, bank.images, bank.digests)
-    detector.detector_.bank_ = without
+    detector.detector_.bank_ = type(bank)(bank.vectors, bank.images, bank.digests)
     detector.train_scores_ = detector.score_samples(images[:40])
-    dishonest = detector.set_contamination(0.2).predict(images[40:])
-    assert (dishonest == -1).mean() > 0.2 + margin
+    detector.set_params(contamination=0.2)._set_offset()
+    assert (detector.predict(images[40:]) == -1).mean() > 0.2 + margin
 
 
 def test_thresholds_move_with_contamination():
@@ -480,9 +486,9 @@ def test_thresholds_move_with_contamination():
 
 
 def test_a_small_defect_is_found_and_located():
-    images = surfaces(16, (40, 40))
+    images = surfaces(16, (40, 40)) // 8 + 110
     spotted = images[12:].copy()
-    spotted[:, 21:24, 30:33] = 0
+    spotted[:, 21:24, 30:33] = 255
     detector = tiled().fit(images[:8])
     scores = [detector.score_samples(part) for part in (images[8:12], spotted)]
     assert scores[0].min() > scores[1].max()
@@ -638,9 +644,8 @@ def test_labels_of_anomalies_warn_once():
 
 @pytest.mark.filterwarnings("ignore")
 def test_scikit_learn_checks():
-    detector = quick(DeepSVDD, pretrain_n_epochs=0)
     results = check_estimator(
-        TiledDetector(detector, tile_size=1, overlap=0, image_shape=(1, -1)),
+        TiledDetector(Brightness(), tile_size=1, overlap=0, image_shape=(1, -1)),
         on_fail=None,
         on_skip=None,
     )
@@ -706,7 +711,7 @@ def test_not_fitted_and_without_maps():
 @pytest.mark.parametrize(
     "detector",
     [
-        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))]),
+        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))], n_jobs=2),
         make_pipeline(Pixels(), OneClassSVM()),
         make_pipeline(knn()),
         quick(PatchSVDD, patch_size=8),
