@@ -34,11 +34,11 @@ _NETWORKS = ("backbone", "autoencoder")
 _OWN_NETWORK = {"own network": True}
 # Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
-# Parts of an ensemble, and ensembles in ensembles.
-_N_PARTS, _N_LEVELS = 100, 3
-# Attributes of an ensemble that hold its parts, and what the header of a part holds; the
-# rest is that of the file.
-_PARTS = ("estimators", "estimators_", "named_estimators_")
+# Parts of an estimator that is made of others, and such within such.
+_N_PARTS, _N_LEVELS = 1000, 3
+# Estimators that are made of others, and what the header of a part holds; the rest is that
+# of the file.
+_MADE_OF_PARTS = ("DetectorEnsemble", "TiledDetector")
 _KEYS_OF_PARTS = ("estimator", "params", "values", "parts")
 # Limit on the bytes of a network that are not in the file but follow from sizes, such as
 # tables of weights for each pixel: the larger of a number and a multiple of the file.
@@ -54,7 +54,8 @@ def save(estimator, path: str | os.PathLike) -> None:
     ----------
     estimator : estimator of skocc
         Fitted estimator, on any device, or a
-        :class:`~skocc.model_selection.DetectorEnsemble` of such. `memory`,
+        :class:`~skocc.model_selection.DetectorEnsemble` or
+        :class:`~skocc.model_selection.TiledDetector` of such. `memory`,
         `checkpoint_dir` and `n_jobs` belong to the running program and are not saved: they
         are None after :func:`load`.
     path : str or Path
@@ -296,28 +297,31 @@ def _exported_class(name):
         value, folder = getattr(import_module(MODULES[name]), name), "skocc.estimators."
     elif name in (features := import_module("skocc.feature_extraction")).__all__:
         value, folder = getattr(features, name), "skocc.feature_extraction."
-    elif name == "DetectorEnsemble":
-        return _ensemble_class()
+    elif name in _MADE_OF_PARTS:
+        return getattr(import_module("skocc.model_selection"), name)
     else:
         return None
     is_estimator = isinstance(value, type) and issubclass(value, FittedMixin)
     return value if is_estimator and value.__module__.startswith(folder) else None
 
 
-def _ensemble_class():
-    return import_module("skocc.model_selection").DetectorEnsemble
+def _has_parts(kind):
+    """Return whether estimators of a class are made of others."""
+    return kind.__name__ in _MADE_OF_PARTS and _public_class(kind.__name__) is kind
 
 
 def _take_apart(estimator):
     """Return header and arrays of a fitted estimator."""
     params = estimator.get_params(deep=False)
     values, arrays, parts = {}, {}, None
-    if isinstance(estimator, _ensemble_class()):
+    # Callbacks belong to the program.
+    left_out = {*params, "_skl_callbacks"}
+    if _has_parts(type(estimator)):
         parts, arrays = _take_parts_apart(estimator)
-        del params["estimators"]
+        left_out.update(estimator._part_names)
+        params = {k: v for k, v in params.items() if k not in estimator._part_names}
     for name, value in vars(estimator).items():
-        # Callbacks belong to the program.
-        if name in params or name == "_skl_callbacks" or (parts and name in _PARTS):
+        if name in left_out:
             continue
         if name not in estimator._fitted_attributes:
             raise ValueError(
@@ -328,8 +332,7 @@ def _take_apart(estimator):
         if value is None:
             values[name] = None
         elif kind.kind == "bank":
-            for part in _bank_kinds(kind):
-                arrays[f"{name}/{part}"] = getattr(value, part)
+            arrays |= {f"{name}/{part}": array for part, array in _bank_parts(value, kind)}
         elif kind.kind == "network":
             arrays |= _state_of(value, name)
         elif kind.is_list:
@@ -379,23 +382,24 @@ def _advice_on_networks(needed, given):
     return f"the network that the detector was fitted with as {names}, and no other"
 
 
-def _take_parts_apart(ensemble):
+def _take_parts_apart(estimator):
     """Return pairs of a name and a header, None if dropped, and the arrays of all parts."""
     parts, arrays = [], {}
-    for index, (name, part) in enumerate(ensemble.named_estimators_.items()):
+    whole = type(estimator).__name__
+    for index, (name, part) in enumerate(estimator._named_parts()):
         if isinstance(part, str):  # dropped
             parts.append([name, None])
             continue
         kind = type(part)
         if _public_class(kind.__name__) is not kind:
             raise ValueError(
-                f"The part {name!r} of the ensemble cannot be saved: save writes "
+                f"The part {name!r} of the {whole} cannot be saved: save writes "
                 f"estimators of skocc. Got a {kind.__name__}. Use joblib.dump."
             )
         header, of_part = _take_apart(part)
         if _own_networks(header):
             raise ValueError(
-                f"The part {name!r} of the ensemble cannot be saved, because load takes "
+                f"The part {name!r} of the {whole} cannot be saved, because load takes "
                 "networks of whole detectors only. Got one with a network of your own. Use "
                 "joblib.dump, or save the parts one by one."
             )
@@ -458,12 +462,12 @@ def _put_together(header, arrays, own_networks, level=0):
 
 
 def _with_parts(header, arrays, level):
-    """Return an ensemble of its parts, put together, and the arrays of itself alone."""
-    parts, ensemble_class = header["parts"], _public_class(header["estimator"])
-    if ensemble_class is not _ensemble_class():
-        raise ValueError("it has parts, and is no ensemble")
+    """Return an estimator of its parts, put together, and the arrays of itself alone."""
+    parts, whole_class = header["parts"], _public_class(header["estimator"])
+    if whole_class is None or not _has_parts(whole_class):
+        raise ValueError("it has parts, and is not made of any")
     if level == _N_LEVELS or len(parts) > _N_PARTS:
-        raise ValueError(f"it has {len(parts)} parts, in {level} ensembles, or more")
+        raise ValueError(f"it has {len(parts)} parts, at level {level}, or more")
     own, of_parts = {}, [{} for _ in parts]
     for key, array in arrays.items():
         prefix, _, rest = key.partition("/")
@@ -488,11 +492,7 @@ def _with_parts(header, arrays, level):
         key: None if key in _OF_THE_PROGRAM else _decode(value)
         for key, value in header["params"].items()
     }
-    ensemble = ensemble_class(pairs, **params)
-    ensemble._validate_params()
-    ensemble._checked_parts()
-    ensemble._set_parts(fitted)
-    return ensemble, own
+    return whole_class._of_parts(pairs, fitted, params), own
 
 
 def _digits(text, limit):
@@ -629,7 +629,14 @@ def _bank_kinds(kind):
         "vectors": Fitted("float32", (n_vectors, n_features)),
         "images": Fitted("int32", (n_vectors,), below="n"),
         "digests": Fitted("uint8", ("n", 16)),
+        "groups": Fitted("int32", ("n",), below="n", optional=True),
     }
+
+
+def _bank_parts(bank, kind):
+    """Return pairs of a name and an array, of the parts that a memory bank has."""
+    pairs = [(part, getattr(bank, part)) for part in _bank_kinds(kind)]
+    return [(part, array) for part, array in pairs if array is not None]
 
 
 def _bank_of(name, arrays, kind):
@@ -637,11 +644,12 @@ def _bank_of(name, arrays, kind):
     from skocc._ops.memory_bank import MemoryBank
 
     kinds = _bank_kinds(kind)
-    if arrays.keys() != kinds.keys():
+    needed = {part for part, its_kind in kinds.items() if not its_kind.optional}
+    if not needed <= arrays.keys() <= kinds.keys():
         raise ValueError(f"{name} has other entries than it should")
     parts = {
-        part: _ungroup(f"{name}/{part}", {None: arrays[part]}, kinds[part])
-        for part in kinds
+        part: _ungroup(f"{name}/{part}", {None: array}, kinds[part])
+        for part, array in arrays.items()
     }
     return MemoryBank(**parts)
 
@@ -654,8 +662,9 @@ def _check_arrays(estimator):
         if value is None or not kind.axes or kind.is_list:
             continue
         if kind.kind == "bank":
-            for part, part_kind in _bank_kinds(kind).items():
-                arrays.append((f"{name}/{part}", part_kind, getattr(value, part)))
+            kinds = _bank_kinds(kind)
+            for part, array in _bank_parts(value, kind):
+                arrays.append((f"{name}/{part}", kinds[part], array))
         else:
             arrays.append((name, kind, value))
     for name, kind, array in arrays:
@@ -716,7 +725,7 @@ def _fill(estimator, arrays):
         if kind.is_list:
             setattr(estimator, name, [_aligned(array).numpy() for array in value])
         elif kind.kind == "bank":
-            parts = {p: _aligned(getattr(value, p)).numpy() for p in _bank_kinds(kind)}
+            parts = {p: _aligned(a).numpy() for p, a in _bank_parts(value, kind)}
             setattr(estimator, name, type(value)(**parts))
         elif kind.axes:
             setattr(estimator, name, _aligned(value).numpy())
@@ -736,10 +745,10 @@ def _fill(estimator, arrays):
 
 
 def _parts_of(estimator):
-    """Return the index and the fitted part, for all parts of an ensemble; else none."""
-    if not isinstance(estimator, _ensemble_class()):
+    """Return the index and the fitted part, for all parts of an estimator."""
+    if not _has_parts(type(estimator)):
         return []
-    parts = enumerate(estimator.named_estimators_.values())
+    parts = enumerate(part for _, part in estimator._named_parts())
     return [(index, part) for index, part in parts if not isinstance(part, str)]
 
 

@@ -35,6 +35,8 @@ Other detectors are made of these:
 
 * :class:`~skocc.model_selection.DetectorEnsemble` averages several, of skocc and of
   scikit-learn. It takes what all its parts take, and has heat maps if one of them has.
+* :class:`~skocc.model_selection.TiledDetector` finds small defects in large images, by a
+  detector of their tiles. It has heat maps if its detector has.
 * :class:`~skocc.model_selection.ThresholdTuner` gives any of them a threshold with a
   bounded rate of false alarms, and p-values.
 * :func:`~skocc.model_selection.classical_detectors` are four of scikit-learn, on features

@@ -1,7 +1,6 @@
 """Mixin for detectors that return heat maps at the size of the images."""
 
 from collections.abc import Callable
-from numbers import Integral
 
 import numpy as np
 import torch
@@ -12,7 +11,7 @@ from skocc._base.thresholds import PixelThresholdMixin, is_above, pixel_threshol
 from skocc._engine.ambient import isolated
 from skocc._samples.progress import track
 from skocc._samples.sources import resize_array
-from skocc._samples.validation import check_image_size
+from skocc._samples.validation import check_map_size
 
 
 def _has_maps(detector):
@@ -127,7 +126,7 @@ class AnomalyMapMixin(PixelThresholdMixin):
     def _maps_in_size(self, X, size, dtype, of_map):
         """Return a function of each map (H, W) in a size, and the scores (n,)."""
         check_is_fitted(self)
-        size = _checked_size(size)
+        size = check_map_size(size)
         images = self._read(X, reset=False)
         maps, scores = self._maps_and_scores(
             images, self._scoring_device(), lambda maps: maps
@@ -187,21 +186,6 @@ def map_maxima(maps: torch.Tensor) -> torch.Tensor:
     highest = torch.finfo(maps.dtype).max
     maxima = torch.nan_to_num(maxima, nan=highest, posinf=highest, neginf=-highest)
     return maxima.cpu().double()  # MPS has no float64
-
-
-def _checked_size(size):
-    """Return the size of maps as "input", "model" or (H, W)."""
-    if isinstance(size, str) and size in ("input", "model"):
-        return size
-    if isinstance(size, Integral | tuple | list):
-        try:
-            return check_image_size(size)
-        except ValueError:
-            pass
-    raise ValueError(
-        'size must be "input", "model", one number of pixels or (H, W), both positive. Got '
-        f"{size!r}. Pass for example size=(256, 256)."
-    )
 
 
 def _resized(heat, size):

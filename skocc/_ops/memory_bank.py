@@ -210,7 +210,8 @@ class MemoryBank:
     """Embeddings of training images, and the image that contains each embedding.
 
     A training image would find its own vectors at distance 0. Therefore training images are
-    recognized by a digest, and are compared only with the vectors of other images.
+    recognized by a digest, and are compared only with the vectors of other images, or of
+    other groups of images.
 
     Parameters
     ----------
@@ -220,10 +221,20 @@ class MemoryBank:
         Index of the image that contains each vector.
     digests : ndarray of shape (n, 16), uint8
         Digests of the images, from :func:`image_digests`.
+    groups : ndarray of shape (n,), int32, default=None
+        Group of each image, less than n: images of one group, such as overlapping tiles of
+        a photograph, are not compared with each other. None: each is a group.
     """
 
-    def __init__(self, vectors: np.ndarray, images: np.ndarray, digests: np.ndarray):
+    def __init__(
+        self,
+        vectors: np.ndarray,
+        images: np.ndarray,
+        digests: np.ndarray,
+        groups: np.ndarray | None = None,
+    ):
         self.vectors, self.images, self.digests = vectors, images, digests
+        self.groups = groups
         self._numbers: dict[bytes, int] | None = None
         self._index: ApproximateIndex | None = None
         self._prepared: PreparedBank | None = None
@@ -241,6 +252,7 @@ class MemoryBank:
         subsampling: str,
         generator: torch.Generator,
         track: Callable[[Iterable], Iterable] = iter,
+        groups: np.ndarray | None = None,
     ) -> list["MemoryBank"]:
         """Build one bank from each of several parallel streams of vectors.
 
@@ -251,6 +263,8 @@ class MemoryBank:
             stream.
         digests : list of bytes
             Digests of all images; the iteration over `blocks` may fill this list.
+        groups : ndarray of shape (n,), int, default=None
+            Group of each image, as in the class.
 
         Returns
         -------
@@ -268,8 +282,15 @@ class MemoryBank:
         )
         n_images = len(digests)
         table = np.frombuffer(b"".join(digests), np.uint8).reshape(-1, 16)
+        if groups is not None:
+            groups = groups.astype(np.int32)
         return [
-            cls(bank.vectors.numpy(), (bank.rows // (n // n_images)).int().numpy(), table)
+            cls(
+                bank.vectors.numpy(),
+                (bank.rows // (n // n_images)).int().numpy(),
+                table,
+                groups,
+            )
             for bank, n in zip(banks, n_vectors, strict=True)
         ]
 
@@ -278,21 +299,22 @@ class MemoryBank:
 
     def __getstate__(self):
         # What a search needs beside these is made again when it is needed.
-        return {"vectors": self.vectors, "images": self.images, "digests": self.digests}
+        names = ("vectors", "images", "digests", "groups")
+        return {name: getattr(self, name) for name in names}
 
     def __setstate__(self, state):
         self.__init__(**state)
 
     def n_others(self) -> int:
-        """Return the minimum number of vectors from other images, for any image."""
-        return len(self) - int(np.bincount(self.images).max())
+        """Return the minimum number of vectors from other groups, for any image."""
+        return len(self) - int(np.bincount(self._groups_of_vectors()).max())
 
     def spread(self) -> float:
         """Return the mean standard deviation of features, relative to their magnitude."""
         return relative_spread(self.vectors[:: max(1, len(self) // _N_SHOWN)])
 
     def numbers_of(self, batch: torch.Tensor) -> torch.Tensor:
-        """Return the index of each image of a batch among the training images.
+        """Return the group of each image of a batch among the training images.
 
         Parameters
         ----------
@@ -301,17 +323,19 @@ class MemoryBank:
         Returns
         -------
         numbers : Tensor of shape (b,), int32
-            Indices on the device of the batch; -1 for an image that is not a training
-            image. Equal images have the index of the first, so that the others still find a
-            copy of themselves.
+            Groups on the device of the batch; -1 for an image that is not a training
+            image. Without `groups` they are the indices of the images. Equal images have
+            that of the first, so that the others still find a copy of themselves.
         """
         return self.numbers_of_digests(image_digests(batch)).to(batch.device)
 
     def numbers_of_digests(self, digests: list[bytes]) -> torch.Tensor:
-        """Return the index (b,) of each image of which a digest is given, on the CPU."""
+        """Return the group (b,) of each image of which a digest is given, on the CPU."""
         if self._numbers is None:
             known = [digest.tobytes() for digest in self.digests]
-            self._numbers = {d: number for number, d in reversed([*enumerate(known)])}
+            numbers = range(len(known)) if self.groups is None else self.groups.tolist()
+            pairs = [*zip(known, numbers, strict=True)]
+            self._numbers = dict(reversed(pairs))
         found = [self._numbers.get(digest, -1) for digest in digests]
         return torch.tensor(found, dtype=torch.int32)
 
@@ -335,7 +359,8 @@ class MemoryBank:
             once. The bank is prepared once for exact searches on the CPU, which takes as
             much memory as the bank, and at each call for those on another device.
         """
-        vectors, images = tensor_view(self.vectors), tensor_view(self.images)
+        vectors = tensor_view(self.vectors)
+        images = tensor_view(self._groups_of_vectors())
         if search == "exact" and device.type not in ("cpu", "mps"):
             return BankSearch(PreparedBank(vectors.to(device), images.to(device)))
         with self._lock:  # only one of several threads prepares the bank
@@ -347,6 +372,9 @@ class MemoryBank:
             if self._index is None:
                 self._index = ApproximateIndex(vectors, images, waiting=waiting)
             return BankSearch(self._index)
+
+    def _groups_of_vectors(self):
+        return self.images if self.groups is None else self.groups[self.images]
 
 
 @dataclass(frozen=True)
@@ -370,7 +398,7 @@ class BankSearch:
         ----------
         queries : Tensor of shape (n, d)
         image_of_query : Tensor of shape (n,)
-            Index of the training image that contains each query, or -1, as
+            Group of the training image that contains each query, or -1, as
             :meth:`MemoryBank.numbers_of` returns it.
         n_neighbors : int
 
@@ -392,7 +420,7 @@ class BankSearch:
         queries : Tensor of shape (b, c, d)
             Vectors of the c cells of b images.
         image_of_query : Tensor of shape (b,)
-            Index of each image, as in :meth:`nearest`.
+            Group of each image, as in :meth:`nearest`.
         n_neighbors : int
         """
         if isinstance(self.index, ApproximateIndex):

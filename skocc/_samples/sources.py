@@ -80,10 +80,17 @@ class ReadImages(ImageSource, Protocol):
         Number of values per sample, ``n_features_in_``; None if it differs between samples.
     is_table : bool
         Whether X was given as rows and columns.
+    groups : ndarray of shape (n,), int, or None
+        Group of each sample: those of one group, such as tiles of one photograph, know each
+        other. None means that each is by itself.
     """
 
     n_features: int | None
     is_table: bool
+    groups: np.ndarray | None
+
+    def original_sizes(self) -> list[tuple[int, int]]:
+        """Return the (H, W) of each image before it was resized."""
 
 
 class ArrayImages:
@@ -107,7 +114,7 @@ class ArrayImages:
         Whether the array holds 16-bit integers that are divided by their full range.
     """
 
-    n_ahead = 0
+    n_ahead, groups = 0, None
 
     def __init__(self, array, image_size=None, intensity_range=None, is_table=False):
         self._array, self._intensity_range = array, intensity_range
@@ -167,7 +174,7 @@ class FileImages:
     """
 
     # Two, so that no thread waits while the last images of a batch are decoded and stacked.
-    n_ahead, is_table = 2, False
+    n_ahead, is_table, groups = 2, False, None
 
     def __init__(
         self,
@@ -346,7 +353,7 @@ class ItemImages:
         uint16, and no scaling of other types.
     """
 
-    n_ahead, is_table = 1, False
+    n_ahead, is_table, groups = 1, False, None
 
     def __init__(
         self,

@@ -25,6 +25,7 @@ from skocc._samples.sources import (
     ReadImages,
     is_data_set,
 )
+from skocc._samples.tiles import Tiles
 from skocc._samples.warnings import warn
 
 # Sizes of the channel axis that identify the layout of a four-dimensional array.
@@ -59,7 +60,7 @@ def read_images(
 
     Parameters
     ----------
-    X : array, tensor, list, Series, DataFrame or Dataset
+    X : array, tensor, list, Series, DataFrame, Dataset or Tiles
         See "Images in" in the user guide.
     image_shape, image_size, intensity_range
         The parameters of the estimator with these names.
@@ -80,7 +81,7 @@ def read_images(
 
     Returns
     -------
-    images : ArrayImages, FileImages or ItemImages
+    images : ArrayImages, FileImages, ItemImages or TileImages
         Source of shape (n, H, W, C) for images, (n, -1, -1, C) for images that differ in
         size, or (n, d) for plain rows.
 
@@ -104,7 +105,9 @@ def read_images(
         name=name,
     )
     X = _unwrap(X)
-    if isinstance(X, list) or is_data_set(X):
+    if isinstance(X, Tiles):
+        images = reader.from_tiles(X)
+    elif isinstance(X, list) or is_data_set(X):
         # Files or single images: _unwrap has converted all other lists to arrays.
         images = reader.from_items(X)
     elif len(X.shape) == 2:
@@ -226,7 +229,7 @@ def check_fitted_shape(estimator):
     shape = estimator.image_shape_
     check_intensity_range(getattr(estimator, "intensity_range", None))
     image_shape = check_image_shape(estimator.image_shape)
-    image_size = check_image_size(estimator.image_size)
+    image_size = check_image_size(getattr(estimator, "image_size", None))
     is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
     is_mixed = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0
     if image_size is not None and len(shape) > 1:
@@ -238,7 +241,7 @@ def check_fitted_shape(estimator):
     if not ((is_usual or is_mixed) and agrees):
         raise ValueError(
             f"image_shape_={shape} cannot come from image_shape={estimator.image_shape!r} "
-            f"and image_size={estimator.image_size!r}"
+            f"and image_size={image_size!r}"
         )
 
 
@@ -320,6 +323,21 @@ def check_image_size(image_size):
     return tuple(int(n) for n in size)
 
 
+def check_map_size(size):
+    """Return the size of heat maps as "input", "model" or (H, W)."""
+    if isinstance(size, str) and size in ("input", "model"):
+        return size
+    if isinstance(size, Integral | tuple | list):
+        try:
+            return check_image_size(size)
+        except ValueError:
+            pass
+    raise ValueError(
+        'size must be "input", "model", one number of pixels or (H, W), both positive. Got '
+        f"{size!r}. Pass for example size=(256, 256)."
+    )
+
+
 def check_intensity_range(intensity_range):
     """Raise a ValueError unless the range is None or two ascending finite numbers."""
     if intensity_range is None:
@@ -338,10 +356,10 @@ def check_intensity_range(intensity_range):
 
 def _warn_about_depth(images):
     """Warn when images of 16 bits use less than an eighth of them, by the first ones."""
-    # One by one, since they may differ in size.
-    firsts = [images.load([index]) for index in range(min(len(images), _N_CHECKED))]
-    low = round(65535 * float(min(image.min() for image in firsts)))
-    high = round(65535 * float(max(image.max() for image in firsts)))
+    # One by one, since they may differ in size, and be too large to be held together.
+    firsts = (images.load([index]) for index in range(min(len(images), _N_CHECKED)))
+    lows, highs = zip(*((image.min(), image.max()) for image in firsts), strict=True)
+    low, high = round(65535 * float(min(lows))), round(65535 * float(max(highs)))
     if high - low < 65536 / 8:
         warn(
             "The images have 16 bits but use little of that range, so that they hardly "
@@ -353,8 +371,8 @@ def _warn_about_depth(images):
 
 
 def _unwrap(X):
-    """Return X as a list or data set of single images, a table, or an array."""
-    if is_data_set(X) or _is_table(X):
+    """Return X as a list or data set of single images, tiles, a table, or an array."""
+    if isinstance(X, Tiles) or is_data_set(X) or _is_table(X):
         return X
     if sparse.issparse(X):
         raise ValueError(
@@ -500,11 +518,7 @@ class _Reader:
     def from_items(self, items):
         """Return paths or PIL images, or a data set, as a source."""
         self.check_sample_count(len(items))
-        n_channels = self.n_channels
-        if self.like is not None and len(self.like) == 3:
-            n_channels = self.like[2]
-        elif self.like is None and self.image_shape is not None:
-            n_channels = self.image_shape[2] if self.image_shape[2] != -1 else None
+        n_channels = self.channels()
         if isinstance(items, list) and _is_files(items):
             if n_channels not in (None, 1, 3):
                 raise ValueError(
@@ -525,6 +539,15 @@ class _Reader:
                 ),
                 self.intensity_range,
             )
+        if self.like is None and self.image_size is None:
+            _check_against_image_shape(images.shape, self.image_shape)
+        return images
+
+    def from_tiles(self, tiles):
+        """Return tiles of photographs as a source."""
+        self.check_sample_count(len(tiles))
+        n_channels = self.channels()
+        images = tiles.as_source(self.image_size, self.intensity_range, n_channels)
         if self.like is None and self.image_size is None:
             _check_against_image_shape(images.shape, self.image_shape)
         return images
@@ -586,6 +609,14 @@ class _Reader:
         if self.like is None or self.image_size is None:
             _check_against_image_shape(X.shape, self.image_shape)
         return ArrayImages(X, self.image_size, self.intensity_range)
+
+    def channels(self):
+        """Return the number of channels to decode to, or None for those of the images."""
+        if self.like is not None and len(self.like) == 3:
+            return self.like[2]
+        if self.like is None and self.image_shape is not None:
+            return self.image_shape[2] if self.image_shape[2] != -1 else None
+        return self.n_channels
 
     def expected_shape(self):
         """Return the known part of (H, W, C), with -1 for unknown sizes, or None."""

@@ -558,6 +558,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
             subsampling=self.subsampling,
             generator=run.generator,
             track=partial(track, stage="coreset", unit="vector"),
+            groups=run.source.groups,
         )
         return banks, all_vectors.batches(banks)
 

@@ -495,6 +495,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             subsampling=self.subsampling,
             generator=run.generator,
             track=partial(track, stage="coreset", unit="vector"),
+            groups=run.source.groups,
         )
         return bank, all_vectors.batches([bank])
 

@@ -22,6 +22,7 @@ from skocc.model_selection._split import (
     two_protocol_split,
 )
 from skocc.model_selection._thresholds import ThresholdTuner
+from skocc.model_selection._tiles import TiledDetector
 
 __all__ = [
     "DetectorEnsemble",
@@ -31,6 +32,7 @@ __all__ = [
     "OnlineFDR",
     "SyntheticSplit",
     "ThresholdTuner",
+    "TiledDetector",
     "add_synthetic_anomalies",
     "benjamini_hochberg",
     "classical_detectors",

@@ -206,6 +206,8 @@ class DetectorEnsemble(
         "offset_": Fitted("float"),
         **MAP_ATTRIBUTES,
     }
+    # What `skocc.save` writes as parts.
+    _part_names = ("estimators", "estimators_", "named_estimators_")
 
     def __init__(
         self,
@@ -433,6 +435,19 @@ class DetectorEnsemble(
         self.named_estimators_ = Bunch(
             **{name: next(parts) if _is_part(p) else p for name, p in self.estimators}
         )
+
+    def _named_parts(self):
+        """Return pairs of a name and a fitted part, or "drop"."""
+        return self.named_estimators_.items()
+
+    @classmethod
+    def _of_parts(cls, pairs, fitted, params):
+        """Return an ensemble with fitted parts, `pairs` being unfitted ones by name."""
+        ensemble = cls(pairs, **params)
+        ensemble._validate_params()
+        ensemble._checked_parts()
+        ensemble._set_parts(fitted)
+        return ensemble
 
     def _check_loaded(self):
         return {"parts": len(self.estimators_)}

@@ -4,6 +4,7 @@ import sys
 
 from skocc._base.private_sklearn import safe_indexing
 from skocc._samples.sources import is_data_set
+from skocc._samples.tiles import Tiles
 
 
 def take(X, indices):
@@ -11,9 +12,11 @@ def take(X, indices):
 
     Parameters
     ----------
-    X : array, tensor, table, list or Dataset
+    X : array, tensor, table, list, Dataset or Tiles
     indices : ndarray of shape (n,), int
     """
+    if isinstance(X, Tiles):
+        return X.take(indices)
     if is_data_set(X):
         return sys.modules["torch.utils.data"].Subset(X, indices.tolist())
     return safe_indexing(X, indices)
