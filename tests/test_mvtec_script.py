@@ -111,6 +111,24 @@ def test_settings_of_the_documents(script):
     assert script.make("patch_svdd", "pill", options).random_state == 3
 
 
+def test_figures_of_a_perfect_detector(script, root):
+    class Perfect:
+        def fit(self, paths):
+            assert len(paths) == 6
+
+        def anomaly_map(self, paths, size, return_scores):
+            masks = [str(path).replace("/test/", "/ground_truth/") for path in paths]
+            masks = [path.replace(".png", "_mask.png") for path in masks]
+            maps = [
+                np.asarray(Image.open(path)) if "good" not in path else np.zeros((64, 64))
+                for path in masks
+            ]
+            return np.array(maps, np.float32), -np.max(maps, axis=(1, 2))
+
+    figures = script.evaluate(Perfect(), script.load_mvtec_layout(root, "wood"))
+    assert {figures[name] for name in script.METRICS} == {"1.0000"}
+
+
 def test_a_folder_without_categories(script, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=r"holds no category\. Pass the folder"):
         call(script, monkeypatch, tmp_path, "--output", tmp_path / "x.csv")

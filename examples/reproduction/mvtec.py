@@ -136,8 +136,7 @@ def evaluate(detector, data):
     else:
         maps, scores = None, detector.score_samples(paths)
     seconds = time.perf_counter() - start
-    # Metrics rank anomalies first, and take what is higher for them.
-    ranked = data.test_labels, -scores
+    ranked = data.test_labels, scores
     found = {"image AUROC": metrics.auroc(*ranked)}
     if maps is not None and any(data.test_masks):
         masks = load_masks(data.test_masks, maps.shape[1])
