@@ -76,7 +76,7 @@ class FrozenFeatures(nn.Module):
         """
         maps = cast(FeatureMaps, self.extract.maps)
         channels, heights, widths = zip(*maps.shapes(height, width), strict=True)
-        join = cast(JoinedMaps | LocallyAwarePatches, self.join)
+        join = cast(JoinedMaps | LocallyAwarePatches | UnitLength, self.join)
         return join.n_features(channels), max(heights), max(widths)
 
 
@@ -88,6 +88,8 @@ class JoinedMaps(nn.Module):
     interpolation : {"average", "bilinear"}, default="average"
         How a map is resized to the grid: by adaptive average pooling, which repeats or
         averages cells, or by bilinear interpolation.
+    averages : bool, default=True
+        Whether neighborhoods are averaged. Otherwise, cells are only resized.
 
     Notes
     -----
@@ -96,19 +98,24 @@ class JoinedMaps(nn.Module):
     grid is that of the largest map before the averages.
     """
 
-    def __init__(self, interpolation: str = "average"):
+    # That of networks that earlier versions have pickled.
+    averages = True
+
+    def __init__(self, interpolation: str = "average", averages: bool = True):
         super().__init__()
         self.interpolation = interpolation
+        self.averages = averages
 
     def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
         """Map (b, c, h, w) per layer to (b, sum of c, largest h, largest w)."""
-        grid = largest_grid(maps)
-        pooled = [
-            functional.avg_pool2d(
-                m, tuple(min(_NEIGHBORHOOD, n) for n in m.shape[2:]), stride=1
-            )
-            for m in maps
-        ]
+        grid, pooled = largest_grid(maps), maps
+        if self.averages:
+            pooled = [
+                functional.avg_pool2d(
+                    m, tuple(min(_NEIGHBORHOOD, n) for n in m.shape[2:]), stride=1
+                )
+                for m in maps
+            ]
         if self.interpolation == "bilinear":
             return torch.cat([_bilinear(m, grid) for m in pooled], dim=1)
         return torch.cat([functional.adaptive_avg_pool2d(m, grid) for m in pooled], dim=1)
@@ -119,7 +126,8 @@ class JoinedMaps(nn.Module):
 
     def extra_repr(self) -> str:
         """Return the settings."""
-        return f"interpolation={self.interpolation!r}"
+        averages = "" if self.averages else ", averages=False"
+        return f"interpolation={self.interpolation!r}{averages}"
 
 
 class LocallyAwarePatches(nn.Module):
@@ -166,6 +174,28 @@ class LocallyAwarePatches(nn.Module):
     def extra_repr(self) -> str:
         """Return the settings."""
         return f"dim={self.dim}"
+
+
+class UnitLength(nn.Module):
+    """Module that scales the features of each cell to length 1.
+
+    Parameters
+    ----------
+    join : nn.Module
+        Module that joins maps, such as :class:`JoinedMaps`.
+    """
+
+    def __init__(self, join: "JoinedMaps | LocallyAwarePatches"):
+        super().__init__()
+        self.join = join
+
+    def forward(self, maps: Sequence[torch.Tensor]) -> torch.Tensor:
+        """Map (b, c, h, w) per layer to what `join` returns, of length 1 along axis 1."""
+        return functional.normalize(self.join(maps), dim=1)
+
+    def n_features(self, channels: Sequence[int]) -> int:
+        """Return the number of features of a cell, for the channels of the layers."""
+        return self.join.n_features(channels)
 
 
 class GlobalAverages(nn.Module):

@@ -217,20 +217,20 @@ class _OwnPixels(NamedTuple):
         return pixels[:, 0] & self.cells.is_left()
 
 
-def search_farthest(cells: Cells) -> None:
-    """Search the bank for the neighbors of the cell of each image that is farthest.
+def search_farthest(cells: Cells, n_top: int = 1) -> None:
+    """Search the bank for the neighbors of the cells of each image that are farthest.
 
-    The maximum of ``cells.distances`` over an image, and the first cell that has it, are
-    then those of a search of all cells. It is :func:`search_highest` for a map whose pixels
-    are the cells.
+    The `n_top` largest of ``cells.distances`` over an image, and the first cell that has
+    the maximum, are then those of a search of all cells. It is :func:`search_highest` for a
+    map whose pixels are the cells.
     """
-    maps = search_highest([_OwnPixels(cells)], lambda distances: distances[:, None])
+    maps = search_highest([_OwnPixels(cells)], lambda distances: distances[:, None], n_top)
     # Cells that may be as far as the farthest: the first of them counts.
     cells.search((maps[:, 0] >= maps.amax(dim=2)) & cells.is_left())
 
 
-def search_highest(scales: Sequence, maps_of: Callable) -> torch.Tensor:
-    """Search banks until the highest value of the map of each image is exact.
+def search_highest(scales: Sequence, maps_of: Callable, n_top: int = 1) -> torch.Tensor:
+    """Search banks until the highest values of the map of each image are exact.
 
     Parameters
     ----------
@@ -240,12 +240,14 @@ def search_highest(scales: Sequence, maps_of: Callable) -> torch.Tensor:
         Function from a distance (b, c) for each scale to maps (b, H, W). It must not fall
         where a distance rises, to the last bit: sums and products of distances by numbers
         that are not negative, always in the same order.
+    n_top : int, default=1
+        How many of the highest values of an image are wanted.
 
     Returns
     -------
     maps : Tensor of shape (b, H, W)
-        Of each image the highest value is that of the map of a search of all cells; the
-        others are bounds from above. NaN counts as the highest.
+        Of each image the `n_top` highest values are those of the map of a search of all
+        cells; the others are bounds from above. NaN counts as the highest.
 
     Notes
     -----
@@ -253,8 +255,8 @@ def search_highest(scales: Sequence, maps_of: Callable) -> torch.Tensor:
 
     1. The nearest cluster of the bank bounds all cells.
     2. In each image, the cells under the highest pixels are bounded by more clusters, and
-       those under one pixel are searched in all of the bank. Its value is a lower limit of
-       the maximum.
+       those under the `n_top` highest are searched in all of the bank. The lowest value of
+       these is a lower limit of the values that are wanted.
     3. The cells under pixels that exceed the limit are bounded by more clusters, and those
        that remain are searched in all of the bank. Where many remain, those under the
        highest pixels come first, and may rule out the others.
@@ -266,9 +268,9 @@ def search_highest(scales: Sequence, maps_of: Callable) -> torch.Tensor:
             cells.bound(cells.is_left() & cells.bounds.isinf(), level)
         # An infinite bound would be NaN where a map multiplies it by zero.
         cells.search(cells.is_left() & cells.bounds.isinf())
-    maps = _BoundedMaps(scales, maps_of)
-    maps.bound(maps.highest(_N_LIKELY), level=1)
-    maps.search(maps.highest(1))
+    maps = _BoundedMaps(scales, maps_of, n_top)
+    maps.bound(maps.highest(_N_LIKELY * n_top), level=1)
+    maps.search(maps.highest(n_top))
     for level in range(1, len(_LEVELS)):
         maps.bound(maps.may_be_highest(), level)
     for _ in range(_N_SEARCHES - 1):
@@ -280,10 +282,12 @@ def search_highest(scales: Sequence, maps_of: Callable) -> torch.Tensor:
 class _BoundedMaps:
     """Maps of the distances of cells, or of their bounds."""
 
-    def __init__(self, scales, maps_of):
+    def __init__(self, scales, maps_of, n_top):
         self.scales, self.maps_of = scales, maps_of
         self.update()
+        self.n_top = min(n_top, self.heights[0].numel())
         self.limits = torch.full_like(self.maps[:, :1, :1], -torch.inf)
+        self.is_known = torch.zeros_like(self.maps, dtype=torch.bool)
 
     def update(self):
         self.maps = self.maps_of(*(scale.cells.values() for scale in self.scales))
@@ -297,7 +301,7 @@ class _BoundedMaps:
         return found.view_as(self.maps)
 
     def may_be_highest(self):
-        """Return a mask (b, H, W) of the pixels that may be above all that are known."""
+        """Return a mask (b, H, W) of the pixels that may be among the highest."""
         return self.heights > self.limits
 
     def bound(self, pixels, level):
@@ -310,7 +314,7 @@ class _BoundedMaps:
             self.update()
 
     def search(self, pixels, at_most=None):
-        """Search for the cells under some pixels, which limit the maxima from below.
+        """Search for the cells under some pixels, which limit the highest from below.
 
         In images that have more such cells than `at_most`, only those under the highest of
         the pixels.
@@ -320,10 +324,13 @@ class _BoundedMaps:
         chosen = [scale.under(pixels) for scale in self.scales]
         if at_most is not None:
             n_cells = sum(mask.sum(dim=1) for mask in chosen)
-            pixels &= (n_cells <= at_most)[:, None, None].to(pixels) | self.highest(2)
+            likely = self.highest(2 * self.n_top)
+            pixels &= (n_cells <= at_most)[:, None, None].to(pixels) | likely
             chosen = [scale.under(pixels) for scale in self.scales]
         for scale, mask in zip(self.scales, chosen, strict=True):
             scale.cells.search(mask)
         self.update()
-        known = self.heights.masked_fill(~pixels, -torch.inf)
-        self.limits = torch.maximum(self.limits, known.amax(dim=(1, 2), keepdim=True))
+        self.is_known |= pixels
+        known = self.heights.masked_fill(~self.is_known, -torch.inf).flatten(1)
+        highest = known.topk(self.n_top, dim=1).values
+        self.limits = torch.maximum(self.limits, highest[:, -1:, None])

@@ -18,7 +18,12 @@ from skocc._engine.batches import ImageBatches
 from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.seeding import seeded
-from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps, LocallyAwarePatches
+from skocc._nets.feature_maps import (
+    FrozenFeatures,
+    JoinedMaps,
+    LocallyAwarePatches,
+    UnitLength,
+)
 from skocc._ops.maps import cell_scores_to_map, changed_pixels
 from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
@@ -63,20 +68,27 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     normalization : {"imagenet"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, as when
         the weights were trained. The source does not.
-    pooling : {"average", "locally_aware"}, default="average"
-        Whether the features of a cell are the mean of its 3 x 3 neighborhood, or come from
-        all nine entries, as in PatchCore.
+    pooling : {"average", "locally_aware"} or None, default="average"
+        Whether the features of a cell are the mean of its 3 x 3 neighborhood, come from
+        all nine entries, as in PatchCore, or are its own (None), for transformers.
     interpolation : {"average", "bilinear"}, default="average"
-        How smaller layers are brought to the grid for ``pooling="average"``. Locally aware
-        patches are always brought there bilinearly.
+        How smaller layers are brought to the grid of the largest. Locally aware patches are
+        always brought there bilinearly.
     embedding_dim : int, default=1024
         Size of the features of a cell for ``pooling="locally_aware"``.
+    metric : {"euclidean", "cosine"}, default="euclidean"
+        Distance of a cell from a vector of the bank. "cosine" is one minus the cosine of
+        their angle: their lengths do not count.
     n_neighbors : int, default=1
         Number of neighbors that ``neighbor_aggregation="mean"`` averages over. More than
         one needs "mean".
     neighbor_aggregation : {"min", "mean"}, default="min"
         The score of a cell is its distance to the nearest vector of the bank ("min"), or
         its mean distance to the `n_neighbors` nearest ones ("mean").
+    n_top : int, default=1
+        Number of cells whose mean is the score of an image: those with the highest scores.
+        The source takes one, AnomalyDINO a hundredth of the cells. More than one are for
+        defects that are larger than a cell.
     search : {"exact", "approximate"}, default="exact"
         "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
         first graph of a process compiles for a minute or two, also one of few images;
@@ -92,7 +104,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     reweighting : int or None, default=None
         Number of bank vectors, at least 2, that the score of an image is weighted by: those
         around the nearest neighbor of its worst cell tell how usual that neighbor is. The
-        paper of PatchCore weights scores so. None: no weights, as in its code.
+        paper of PatchCore weights scores so, for ``n_top=1`` and Euclidean distances. None:
+        no weights, as in its code.
     score_normalization : {"median"} or None, default=None
         "median" divides the scores of an image's cells by their median, for images that
         differ from each other as a whole, in light for example, and have small defects:
@@ -179,13 +192,17 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     to the neighbor found for it, itself among them. Whether it is, [2]_ leaves open; so w
     lies between 0 and 1.
 
+    With ``n_top=n``, s is the mean of the n largest m(c). With ``metric="cosine"``,
+    features are scaled to length 1, and m is half the square of the distance, which is one
+    minus the cosine; with more than one neighbor, half the square of their mean distance.
+    AnomalyDINO [3]_ has both.
+
     With ``score_normalization="median"`` m is divided by the median of its cells before the
-    maximum is taken; w is computed from the distances all the same. [1]_ and [2]_ have
-    nothing like it. On photographs taken under several lights no other setting gains as
-    much: see the reproduction tables of the documentation. It needs a bank without
-    near-duplicates of the images that are scored, such as other photographs of one piece:
-    most of their cells are at no distance, and any other is then a large multiple of the
-    median.
+    maximum is taken; w is computed from the distances all the same. No source has anything
+    like it. On photographs taken under several lights no other setting gains as much: see
+    the reproduction tables of the documentation. It needs a bank without near-duplicates of
+    the images that are scored, such as other photographs of one piece: most of their cells
+    are at no distance, and any other is then a large multiple of the median.
 
     The report [1]_ puts its threshold where F1 on the labeled test images is highest. `fit`
     has no such labels: `contamination` is that of all detectors, and "auto" the mean of the
@@ -223,6 +240,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
        neighbors.
     .. [2] K. Roth et al., "Towards total recall in industrial anomaly detection", CVPR
        2022, arXiv:2106.08265. Code: https://github.com/amazon-science/patchcore-inspection.
+    .. [3] S. Damm et al., "AnomalyDINO: Boosting patch-based few-shot anomaly detection
+       with DINOv2", WACV 2025, arXiv:2405.14529. Code:
+       https://github.com/dammsi/AnomalyDINO.
 
     Examples
     --------
@@ -255,11 +275,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "weights": [None, str, os.PathLike],
         "layers": [None, tuple, list],
         "normalization": [None, StrOptions({"imagenet"})],
-        "pooling": [StrOptions({"average", "locally_aware"})],
+        "pooling": [None, StrOptions({"average", "locally_aware"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "metric": [StrOptions({"euclidean", "cosine"})],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "neighbor_aggregation": [StrOptions({"min", "mean"})],
+        "n_top": [Interval(Integral, 1, None, closed="left")],
         "search": [StrOptions({"exact", "approximate"})],
         "subsampling": [StrOptions({"random", "coreset"})],
         "bank_fraction": [Interval(Real, 0, 1, closed="right")],
@@ -287,8 +309,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         pooling="average",
         interpolation="average",
         embedding_dim=1024,
+        metric="euclidean",
         n_neighbors=1,
         neighbor_aggregation="min",
+        n_top=1,
         search="exact",
         subsampling="random",
         bank_fraction=1.0,
@@ -313,8 +337,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.pooling = pooling
         self.interpolation = interpolation
         self.embedding_dim = embedding_dim
+        self.metric = metric
         self.n_neighbors = n_neighbors
         self.neighbor_aggregation = neighbor_aggregation
+        self.n_top = n_top
         self.search = search
         self.subsampling = subsampling
         self.bank_fraction = bank_fraction
@@ -422,13 +448,19 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         run.scores = Scores(scores, self.bank_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
-        """Raise a ValueError for other channels, and neighbors that have no use."""
+        """Raise a ValueError for other channels, and for parameters that clash."""
         check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
         if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
             raise ValueError(
                 "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
                 f"n_neighbors={self.n_neighbors}. Set n_neighbors=1, or "
                 "neighbor_aggregation='mean'."
+            )
+        if self.reweighting is not None and (self.n_top > 1 or self.metric == "cosine"):
+            raise ValueError(
+                "reweighting weights the Euclidean distance of the farthest cell. Got "
+                f"n_top={self.n_top} and metric={self.metric!r}. Set reweighting=None, or "
+                "n_top=1 and metric='euclidean'."
             )
 
     def _check_neighbors(self):
@@ -445,10 +477,13 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         return int(self.n_neighbors) if self.neighbor_aggregation == "mean" else 1
 
     def _build_network(self, weights, image_shape):
-        if self.pooling == "average":
-            join = JoinedMaps(self.interpolation)
-        else:
+        join: JoinedMaps | LocallyAwarePatches | UnitLength
+        if self.pooling == "locally_aware":
             join = LocallyAwarePatches(int(self.embedding_dim))
+        else:
+            join = JoinedMaps(self.interpolation, averages=self.pooling == "average")
+        if self.metric == "cosine":
+            join = UnitLength(join)
         return FrozenFeatures(
             join, self.backbone, self.layers, weights, self.normalization, image_shape
         )
@@ -532,7 +567,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def _search_farthest(self, cells):
         """Search for the cells that are needed for the scores of images."""
         if self.score_normalization is None:
-            search_farthest(cells)
+            search_farthest(cells, int(self.n_top))
         else:  # a median needs all cells
             cells.search_all()
 
@@ -559,8 +594,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _image_scores(self, cells, rows, numbers, bank):
         """Return the score (b,) of each image, higher being more anomalous."""
+        values = self._cell_scores(cells.distances)
+        if self.n_top > 1:
+            return values.topk(min(int(self.n_top), values.shape[1])).values.mean(dim=1)
         # s* of PatchCore (Eq. 6), the distance of the cell that is farthest from the bank.
-        s_star, worst = self._normalized(cells.distances).max(dim=1)
+        s_star, worst = values.max(dim=1)
         if self.reweighting is None:
             return s_star
         worst = worst + cells.shape[1] * torch.arange(len(worst), device=worst.device)
@@ -577,11 +615,17 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _pixel_scores(self, cells):
         """Return the map (b, H, W) of each image."""
-        grids = self._normalized(cells).unflatten(1, self.grid_shape_)
+        grids = self._cell_scores(cells).unflatten(1, self.grid_shape_)
         return cell_scores_to_map(grids, self.image_shape_[:2], self.smoothing)
 
-    def _normalized(self, cells):
-        return cells if self.score_normalization is None else divided_by_median(cells)
+    def _cell_scores(self, distances):
+        """Return the scores of cells (b, c) from their distances, or from bounds."""
+        if self.metric == "cosine":  # of vectors of length 1
+            # Minus infinity marks cells that were not searched, and has to stay below.
+            distances = distances.square().copysign(distances) / 2
+        if self.score_normalization is None:
+            return distances
+        return divided_by_median(distances)
 
     def _auto_offset(self, train_scores):
         return train_scores.mean() - 2 * train_scores.std()

@@ -166,8 +166,8 @@ FEATURE_CAE_RULES = (
 RESNET_KNN_RULES = (
     NoEffect(
         ("embedding_dim",),
-        lambda d: d.pooling == "average",
-        "averages keep the channels of the layers",
+        lambda d: d.pooling != "locally_aware",
+        "cells keep the channels of the layers",
         "set pooling='locally_aware'",
     ),
     NoEffect(

@@ -65,7 +65,7 @@ CASES = [
     ("MOCCA", {"warm_up_n_epochs": 2, "boundary": "hard"}, "a hard boundary"),
     ("PatchSVDD", {"embedding_dim": 9, "backbone": nn.Conv2d(3, 2, 3)}, "own features"),
     ("PatchSVDD", {"subsampling": "coreset", "max_bank_bytes": None}, "all vectors are"),
-    ("ResNetKNN", {"embedding_dim": 9}, "averages keep"),
+    ("ResNetKNN", {"embedding_dim": 9}, "cells keep the channels"),
     ("ResNetKNN", {"subsampling": "coreset", "max_bank_bytes": None}, "all vectors are"),
     ("VideoMOCCA", {"embedding_dim": 8, "backbone": nn.Conv3d(3, 2, 1)}, "has its own"),
     (

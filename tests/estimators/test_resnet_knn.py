@@ -107,6 +107,9 @@ def test_training_images_are_scored_against_the_others(make, fitted, images):
         {},
         {"neighbor_aggregation": "mean", "n_neighbors": 3},
         {"reweighting": 3},
+        {"n_top": 4},
+        {"metric": "cosine", "pooling": None},
+        {"metric": "cosine", "n_top": 3, "neighbor_aggregation": "mean", "n_neighbors": 2},
         {"score_normalization": "median"},
     ],
     ids=str,
@@ -283,6 +286,42 @@ def test_pooling_interpolation_and_normalization(make, fitted, images):
         assert not np.allclose(detector.score_samples(images), scores)
 
 
+@pytest.mark.parametrize("n_top", [1, 5, 999])
+def test_cosine_distances_and_the_mean_of_the_highest_cells(make, images, n_top):
+    detector = make(metric="cosine", pooling=None, n_top=n_top).fit(images[:8])
+    plain = make(pooling=None).fit(images[:8])
+    bank = np.concatenate(features(plain, images[:8]))
+    bank /= np.linalg.norm(bank, axis=1, keepdims=True)
+    for image in images[8:10]:
+        (vectors,) = features(plain, image[None])
+        vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+        cells = (1 - vectors @ bank.T).min(axis=1)
+        expected = np.sort(cells)[::-1][:n_top].mean()
+        assert detector.score_samples(image[None])[0] == pytest.approx(-expected, rel=1e-4)
+        maps, scores = detector.anomaly_map(image[None], return_scores=True)
+        assert scores[0] == detector.score_samples(image[None])[0]
+        grid = torch.from_numpy(cells).view(1, 1, 10, 9)
+        expected = functional.interpolate(grid, (40, 36), mode="bilinear")
+        np.testing.assert_allclose(maps[0], expected[0, 0], rtol=1e-3, atol=1e-6)
+
+
+def test_lengths_of_features_do_not_count_for_cosines(backbone, make, images):
+    scores = make(metric="cosine", pooling=None).fit(images[:8]).score_samples(images)
+    louder = nn.Sequential(*backbone, nn.Identity())
+    with torch.no_grad():
+        louder[2].weight *= 4
+        louder[2].bias *= 4
+    params = {"backbone": louder, "layers": ("2",), "pooling": None}
+    expected, found = (
+        make(**params, metric=metric).fit(images[:8]).score_samples(images)
+        for metric in ("euclidean", "cosine")
+    )
+    assert not np.allclose(found, scores)  # of other layers
+    quiet = make(**params | {"backbone": backbone}, metric="cosine").fit(images[:8])
+    np.testing.assert_allclose(found, quiet.score_samples(images), rtol=1e-4, atol=1e-7)
+    assert not np.allclose(expected, found)
+
+
 def test_threshold_of_the_source(make, images):
     detector = make(contamination="auto").fit(images)
     scores = detector.train_scores_
@@ -316,6 +355,8 @@ def test_map_has_the_size_of_the_images(make, images):
             r"^backbone: your module .* \(2, 2, 40, 18\)",
         ),
         ({"reweighting": 1}, "reweighting"),
+        ({"reweighting": 2, "n_top": 2}, "farthest cell. Got n_top=2 .* reweighting=None"),
+        ({"reweighting": 2, "metric": "cosine"}, "metric='cosine'. Set reweighting=None"),
         ({"memory": 3}, "memory"),
     ],
 )

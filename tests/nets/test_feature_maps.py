@@ -7,6 +7,7 @@ from skocc._nets.feature_maps import (
     GlobalAverages,
     JoinedMaps,
     LocallyAwarePatches,
+    UnitLength,
 )
 from skocc._nets.normalization import ImageNetNormalization
 
@@ -45,6 +46,30 @@ def test_bilinear_interpolation_of_the_averages():
         expected = functional.interpolate(pooled, (8, 6), mode="bilinear")
         torch.testing.assert_close(joined[:, first:last], expected)
     assert not torch.allclose(joined, JoinedMaps()([large, small]))
+
+
+@pytest.mark.parametrize("interpolation", ["average", "bilinear"])
+def test_cells_of_their_own(interpolation):
+    large, small = two_maps()
+    joined = JoinedMaps(interpolation, averages=False)([large, small])
+    assert torch.equal(joined[:, :3], large)
+    expected = small.repeat_interleave(2, 2).repeat_interleave(2, 3)
+    if interpolation == "bilinear":
+        expected = functional.interpolate(small, (8, 6), mode="bilinear")
+    torch.testing.assert_close(joined[:, 3:], expected)
+
+
+def test_features_of_length_one():
+    maps = two_maps()
+    maps[0][0, :, 0, 0], maps[1][0, :, 0, 0] = 0, 0
+    join = UnitLength(JoinedMaps(averages=False))
+    joined = join(maps)
+    lengths = joined.norm(dim=1)
+    assert lengths[0, 0, 0] == 0
+    assert join.n_features([3, 5]) == 8
+    torch.testing.assert_close(lengths[1], torch.ones(8, 6))
+    values = JoinedMaps(averages=False)(maps)
+    torch.testing.assert_close(joined * values.norm(dim=1, keepdim=True), values)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 2), (1, 5), (3, 2)])

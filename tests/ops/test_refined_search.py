@@ -84,6 +84,33 @@ def test_maxima_are_those_of_a_full_search(kind, n_neighbors, grouped):
     assert_same_maxima(found, expected)
 
 
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n_top", [2, 7, N_CELLS, N_CELLS + 1])
+def test_the_highest_of_an_image_are_those_of_a_full_search(kind, n_top):
+    queries, bank = cells_and_bank(kind)
+    queries[1, 3, 2] = torch.nan
+    cells = module.Cells(queries, PreparedBank(bank))
+    module.search_farthest(cells, n_top)
+    expected = full_search(queries, bank)
+    assert_same_maxima((cells.distances, cells.indices * 0), (expected[0], expected[1] * 0))
+    n = min(n_top, N_CELLS)
+    torch.testing.assert_close(
+        cells.distances.topk(n).values,
+        expected[0].topk(n).values,
+        rtol=0,
+        atol=0,
+        equal_nan=True,
+    )
+
+
+def test_few_cells_are_searched_for_the_highest():
+    queries, bank = cells_and_bank("plain")
+    queries = queries * torch.linspace(0.5, 1.5, N_CELLS)[:, None]
+    cells = module.Cells(queries, PreparedBank(bank))
+    module.search_farthest(cells, 5)
+    assert 5 * N_IMAGES <= int((~cells.is_left()).sum()) < 0.4 * N_IMAGES * N_CELLS
+
+
 def test_most_cells_are_not_searched(counts):
     queries, bank = cells_and_bank("plain")
     queries = queries * torch.linspace(0.5, 1.5, N_CELLS)[:, None]
