@@ -210,6 +210,12 @@ def published_size(backbone: Any, weights: Any) -> tuple[int, int]:
     transformers have it in their configuration.
     """
     parameter = "image_size='weights'"
+    if isinstance(backbone, str) and weights is None:
+        raise ValueError(
+            f"{parameter} takes the size that the weights were trained for, and random "
+            f"weights were not trained. Got weights=None of backbone={backbone!r}. Set "
+            "image_size to a number of pixels, or weights to 'imagenet'."
+        )
     size = getattr(getattr(backbone, "config", None), "image_size", None)
     if isinstance(size, int):
         return size, size

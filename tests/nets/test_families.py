@@ -131,8 +131,10 @@ def test_convolutional_networks_of_torchvision(name, size):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["convnext_tiny", "efficientnet_b0"])
 def test_larger_networks_of_torchvision(name):
-    test_features = getattr(__import__("torchvision").models, name)(weights=None)
-    module, batch = random_weights(test_features), torch.rand(2, 3, 64, 96)
+    from torchvision import models
+
+    module = random_weights(models.get_model(name, weights=None))
+    batch = torch.rand(2, 3, 64, 96)
     with torch.no_grad():
         check(module, ["features"], batch, [module.features(batch)], hooked=False)
 

@@ -1,4 +1,5 @@
 import copy
+import os
 import pickle
 import subprocess
 import sys
@@ -164,7 +165,7 @@ def test_keys_of_a_cache():
     for seed in ("0", "1"):
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", KEY],
-            env={**__import__("os").environ, "PYTHONHASHSEED": seed},
+            env={**os.environ, "PYTHONHASHSEED": seed},
             capture_output=True,
             text=True,
         )

@@ -101,7 +101,7 @@ def test_files_that_do_not_fit(tmp_path, change, message):
 def test_heads_that_count_have_to_fit(tmp_path):
     """A network of the user that is trained begins with the head that it has."""
     torch.save(without(state_of(), "head"), tmp_path / "a.pt")
-    with pytest.raises(ValueError, match="missing 'head.weight', 'head.bias'"):
+    with pytest.raises(ValueError, match=r"missing 'head\.weight', 'head\.bias'"):
         BackboneEncoder(Net, tmp_path / "a.pt")
     torch.save({"state_dict": prefixed(state_of(), "module.")}, tmp_path / "b.pt")
     encoder = BackboneEncoder(Net, tmp_path / "b.pt")
