@@ -178,34 +178,18 @@ def check_backbone_channels(
         a named network to be trained.
     weights : "imagenet", "offline", None, str or Path, default="imagenet"
     """
-    check_trained(backbone, weights, "normalization", normalization)
+    if normalization == "weights" and weights is None and isinstance(backbone, str):
+        raise ValueError(
+            "normalization='weights' takes the colors that the weights were trained with, "
+            "and random weights were not trained. Got weights=None of backbone="
+            f"{backbone!r}. Set normalization='imagenet' or None, or weights='imagenet'."
+        )
     is_named = isinstance(backbone, str) or normalization is not None
     if is_named and (len(image_shape) != 3 or image_shape[2] not in (1, 3)):
         raise ValueError(
             "A backbone of torchvision needs 1 or 3 channels, and so do one of timm and "
             f"normalization. Got samples of shape {image_shape}. Pass for "
             "example X[:, :, :, :3], or a module of your own with normalization=None."
-        )
-
-
-def check_trained(backbone, weights, name, value):
-    """Raise a ValueError for "weights" as a parameter if a named network has none.
-
-    Parameters
-    ----------
-    backbone, weights
-        The parameters of the estimator with these names.
-    name : str
-        Name of the parameter, for the message.
-    value : any
-        Its value.
-    """
-    is_asked = isinstance(value, str) and value == "weights"
-    if is_asked and weights is None and isinstance(backbone, str):
-        raise ValueError(
-            f"{name}='weights' takes what the weights were trained with, and random "
-            f"weights were not. Got weights=None of backbone={backbone!r}. Set {name} to "
-            "another value, or weights to 'imagenet'."
         )
 
 
