@@ -37,19 +37,26 @@ from skocc._nets import (
     backbones,
     conv_autoencoder,
     distance,
+    dry_run,
     feature_autoencoder,
     feature_maps,
+    hooks,
+    image_sizes,
     layer_encoder,
     layouts,
     lenet,
     mlp,
+    named,
     normalization,
     own,
     own_autoencoder,
+    own_code,
     own_patches,
     patch_encoder,
     residual_encoder,
+    tracing,
     video_encoder,
+    weights,
 )
 from skocc._ops import (
     clusters,
@@ -116,8 +123,23 @@ WITHOUT_TENSORS = {
     device.resolve_device,
     device.sample_without_values,
     # They build and try out networks on the CPU, before a fit.
+    dry_run.dry_run,
+    dry_run.layer_outputs,
+    hooks.keep,
+    hooks.keep_layers,
+    image_sizes.set_image_size,
+    layouts.Layout,
     layouts.default_layers,
     layouts.layout_of,
+    layouts.n_dropped,
+    named.Published,
+    named.build_network,
+    named.published_of,
+    named.published_size,
+    named.remove_classifier,
+    own_code.code_of,
+    tracing.trace,
+    weights.load_offline_weights,
     own.channels_first,
     own.is_own,
     own.own_module,
@@ -195,6 +217,10 @@ NETWORKS = {
     backbones.BackboneEncoder: lambda: (
         backbones.BackboneEncoder(small_network(), weights=None),
         [rand(2, 1, 8, 8)],
+    ),
+    hooks.HookedLayers: lambda: (
+        hooks.HookedLayers(small_network().eval(), ["0", "2"]),
+        [rand(2, 3, 8, 8)],
     ),
     backbones.FeatureMaps: lambda: (
         backbones.FeatureMaps(small_network(), ["0", "2"], weights=None),
@@ -361,7 +387,7 @@ def published_weights(tmp_path):
 def file_weights(tmp_path):
     network = small_network()
     torch.save(network.state_dict(), tmp_path / "w.pt")
-    return list(backbones.load_weights(network.to(CUDA), tmp_path / "w.pt").parameters())
+    return list(weights.load_weights(network.to(CUDA), tmp_path / "w.pt").parameters())
 
 
 def frozen_norm(tmp_path):
@@ -641,7 +667,7 @@ SEVERAL = {
         patch_pairs.position_pairs,
         patch_pairs.scale_loss,
     ],
-    file_weights: [backbones.load_weights],
+    file_weights: [weights.load_weights],
     frozen_norm: [normalization.freeze_batch_norm],
     kept_features: [feature_cache.cached],
     learned_filters: [filters.dictionary_filters, pretraining.start_from_dictionary],
@@ -685,7 +711,9 @@ CASES = {
     banks.image_digests: lambda: rand(len(banks.image_digests(rand(3, 2, 4, 4)))),
     banks.to_rows: lambda: banks.to_rows(rand(2, 3, 4, 4)),
     maps.cell_scores_to_map: lambda: maps.cell_scores_to_map(rand(2, 3, 4), (6, 8)),
-    layouts.as_map: lambda: layouts.as_map(rand(2, 5, 3), "tokens"),
+    layouts.as_map: lambda: layouts.as_map(
+        rand(2, 5, 3), layouts.Layout(n_prefix_tokens=1), (8, 8)
+    ),
     own.in_channels: lambda: own.in_channels(rand(2, 1, 4, 4), 3),
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),

@@ -17,7 +17,8 @@ def validate_images(
     ----------
     estimator : estimator
         Its parameters ``image_shape``, ``image_size`` and, if it exists,
-        ``intensity_range`` determine how X is read.
+        ``intensity_range`` determine how X is read. If the size is "weights", its method
+        ``_size_of_weights`` returns it.
     X : array, tensor, list, Series, DataFrame or Dataset
         See "Images in" in the user guide.
     reset : bool
@@ -36,10 +37,13 @@ def validate_images(
     ValueError
         X is invalid, or its shape differs from that in `fit`.
     """
+    image_size = estimator.image_size
+    if isinstance(image_size, str):
+        image_size = estimator._size_of_weights() if reset else estimator.image_shape_[:2]
     images = read_images(
         X,
         image_shape=estimator.image_shape,
-        image_size=estimator.image_size,
+        image_size=image_size,
         intensity_range=getattr(estimator, "intensity_range", None),
         like=None if reset else estimator.image_shape_,
         rows=rows,

@@ -120,14 +120,16 @@ def _add_networks(compare):
         "--backbone",
         default="resnet18",
         metavar="NAME",
-        help="network of torchvision for detectors on features (default: resnet18)",
+        help="network for detectors on features: a name of torchvision, or timm/ and a "
+        "name of timm (default: resnet18)",
     )
     compare.add_argument(
         "--weights",
         default="imagenet",
         metavar="FILE",
-        help="its weights: imagenet, which torchvision downloads, a file of a state dict, "
-        "or none (default: imagenet)",
+        help="its weights: imagenet, which torchvision or timm downloads; offline, those "
+        "of the extra skocc[offline] for timm/tf_efficientnet_lite0; a file of a state "
+        "dict; or none (default: imagenet)",
     )
     compare.add_argument(
         "--budget",
@@ -152,10 +154,11 @@ def _methods(text):
 def _compare(options):
     # What is missing is said before anything is fitted.
     check_matplotlib()
-    if options.weights not in ("imagenet", "none") and not Path(options.weights).is_file():
+    is_word = options.weights in ("imagenet", "offline", "none")
+    if not is_word and not Path(options.weights).is_file():
         raise ValueError(
             f"There is no file of weights. Got --weights {options.weights!r}. Name a file, "
-            "or pass imagenet or none."
+            "or pass imagenet, offline or none."
         )
     images = _images_to_compare(options)
     for destination in filter(None, (options.output, options.table)):
@@ -233,11 +236,13 @@ def _draw(n, n_wanted, rng):
 def _detectors(options, n_train):
     """Return the detectors that are compared, by name, with parameters of small budgets."""
     shared = {"device": options.device}
+    # Random weights were trained on nothing, and any scale of the pixels is as good.
+    is_random = options.weights == "none"
     features = shared | {
         "backbone": options.backbone,
-        "weights": None if options.weights == "none" else options.weights,
+        "weights": None if is_random else options.weights,
         "image_size": options.image_size,
-        "normalization": "imagenet",
+        "normalization": "imagenet" if is_random else "weights",
     }
     classical = {}
     if set(options.methods) & set(_CLASSICAL):

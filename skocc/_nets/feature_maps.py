@@ -10,8 +10,9 @@ from torch import nn
 from torch.nn import functional
 
 from skocc._nets.backbones import FeatureMaps
+from skocc._nets.named import published_of
 from skocc._nets.normalization import ImageNetNormalization
-from skocc._nets.own import channels_first
+from skocc._nets.own import channels_first, is_own, own_module
 
 # Side, in cells, of the neighborhood that determines a cell's features.
 _NEIGHBORHOOD = 3
@@ -26,12 +27,16 @@ class FrozenFeatures(nn.Module):
         Module that maps the layers' maps to one tensor, such as :class:`JoinedMaps`.
     backbone, layers, weights
         As in :class:`~skocc._nets.backbones.FeatureMaps`.
-    normalization : {"imagenet"} or None, default=None
-        Whether the images are first normalized by ImageNet's mean and standard deviation.
+    normalization : {"imagenet", "weights"} or None, default=None
+        Whether the images are first normalized by ImageNet's mean and standard deviation,
+        or by those of the images that the weights were trained on.
     image_shape : tuple (H, W, C), default=None
-        Shape of the images, by which the channels of a network of the user are chosen.
+        Shape of the images, by which the channels of a network of the user are chosen, and
+        the size of networks that take one size only.
     strides : tuple of int, default=(8, 16)
         Strides of the layers if `layers` is None.
+    n_prefix_tokens : int, default=None
+        As in :class:`~skocc._nets.backbones.FeatureMaps`.
 
     Attributes
     ----------
@@ -50,6 +55,7 @@ class FrozenFeatures(nn.Module):
         normalization: str | None = None,
         image_shape: tuple[int, int, int] | None = None,
         strides: tuple[int, ...] = (8, 16),
+        n_prefix_tokens: int | None = None,
     ):
         super().__init__()
         normalize: nn.Module = nn.Identity()
@@ -57,8 +63,13 @@ class FrozenFeatures(nn.Module):
             normalize = ImageNetNormalization()  # which makes three channels of a gray one
             if image_shape is not None:
                 image_shape = (*image_shape[:2], 3)
+        if normalization == "weights":
+            if is_own(backbone):
+                backbone = own_module(backbone, "backbone")  # of a function, to be asked
+            published = published_of(backbone, weights, "normalization='weights'")
+            normalize = ImageNetNormalization(published.mean, published.std)
         in_shape = None if image_shape is None else channels_first(image_shape)
-        maps = FeatureMaps(backbone, layers, weights, in_shape, strides)
+        maps = FeatureMaps(backbone, layers, weights, in_shape, strides, n_prefix_tokens)
         self.extract = nn.Sequential(OrderedDict(normalize=normalize, maps=maps))
         self.join = join
 

@@ -1,7 +1,6 @@
 """Trainable networks that also return what some of their layers compute."""
 
 import os
-import threading
 from collections.abc import Sequence
 from functools import partial
 from typing import Any
@@ -10,11 +9,9 @@ import torch
 from torch import nn
 
 from skocc._nets.backbones import BackboneEncoder
-from skocc._nets.layouts import as_map, default_layers, layout_of
+from skocc._nets.hooks import keep, keep_layers
+from skocc._nets.layouts import default_layers, layout_of
 from skocc._nets.own import subject
-
-# What the layers of this thread's encoder are to keep: a dictionary, or nothing.
-_current = threading.local()
 
 
 class LayerEncoder(nn.Module):
@@ -38,8 +35,9 @@ class LayerEncoder(nn.Module):
         body = self.encoder.body
         for name, module in body.named_modules():
             if name:
-                keep = partial(_keep, name=name, layout=layout_of(body, name))
-                module.register_forward_hook(keep)
+                reduce = partial(_features, layout=layout_of(body, name))
+                hook = partial(keep, name=name, reduce=reduce)
+                module.register_forward_hook(hook)
 
     def ordered(self, layers: Sequence[str | int] | None) -> tuple[str | int, ...]:
         """Return the layers to use, or raise a ValueError for names that do not exist.
@@ -93,16 +91,7 @@ class LayerEncoder(nn.Module):
         ValueError
             A layer does not run, or returns no features.
         """
-        kept: dict[str | int, Any] = dict.fromkeys(layers)
-        _current.kept = kept
-        try:
-            output = self.encoder(batch)
-            if -1 in kept:
-                kept[-1] = output
-        except _AllKept:
-            pass
-        finally:
-            del _current.kept
+        kept = keep_layers(lambda: self.encoder(batch), layers)
         for layer, features in kept.items():
             if not isinstance(features, torch.Tensor) or len(features) != len(batch):
                 raise ValueError(
@@ -114,25 +103,14 @@ class LayerEncoder(nn.Module):
         return [kept[layer] for layer in layers]
 
 
-class _AllKept(BaseException):
-    """Ends a forward pass after its last layer. No code of a user catches it by chance."""
-
-
-def _keep(module, args, output, *, name, layout):
-    """Keep the features of a layer if they are asked for, at its first use."""
-    kept = getattr(_current, "kept", None)
-    if kept is None or name not in kept or kept[name] is not None:
-        return
-    kept[name] = _features(output, layout)
-    if all(value is not None for value in kept.values()):
-        raise _AllKept
-
-
 def _features(output, layout):
     """Return features (b, d) of the output of a layer, or what cannot give any."""
     if not isinstance(output, torch.Tensor):
         return type(output).__name__
-    output = as_map(output, layout)
     if output.dim() == 3:  # tokens
-        return output.mean(dim=1)
+        if layout.n_prefix_tokens is None:
+            return output.mean(dim=1)
+        output = output[:, layout.n_prefix_tokens :].mT.unsqueeze(3)
+    if output.dim() == 4 and layout.is_channels_last:
+        output = output.permute(0, 3, 1, 2)
     return output.flatten(2).mean(dim=2) if output.dim() > 3 else output

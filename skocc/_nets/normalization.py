@@ -1,5 +1,7 @@
 """Normalization of pixels before the first layer, and frozen BatchNorm."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import nn
 
@@ -107,17 +109,25 @@ class SymmetricRange(nn.Module):
 
 
 class ImageNetNormalization(nn.Module):
-    """Subtract ImageNet's mean color and divide by its standard deviation.
+    """Subtract ImageNet's mean color and divide by its standard deviation, or other ones.
 
     Networks of torchvision are trained on such images, from RGB in [0, 1].
+
+    Parameters
+    ----------
+    mean, std : sequence of three float
+        Of each channel.
     """
 
     mean: torch.Tensor
     std: torch.Tensor
 
-    def __init__(self):
+    def __init__(
+        self,
+        mean: Sequence[float] = (0.485, 0.456, 0.406),
+        std: Sequence[float] = (0.229, 0.224, 0.225),
+    ):
         super().__init__()
-        mean, std = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1))
 

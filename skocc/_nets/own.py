@@ -8,11 +8,14 @@ channels the network takes and what it returns, before anything is trained.
 import copy
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from itertools import chain
 from typing import Any, TypeGuard
 
 import torch
 from torch import nn
+
+from skocc._nets.hooks import LayerError
 
 
 def is_own(network: Any) -> TypeGuard[nn.Module | Callable[[], nn.Module]]:
@@ -103,18 +106,24 @@ def try_out(
 
 
 def taken_channels(
-    module: nn.Module, in_shape: tuple[int, ...], name: str, returns: str
+    module: nn.Module,
+    in_shape: tuple[int, ...],
+    name: str,
+    returns: str,
+    run: Callable[[tuple[int, ...]], Any] | None = None,
 ) -> tuple[int, Any]:
     """Return the channels that a module takes, and anything that it returns.
 
     Parameters, errors and first result are those of :func:`try_out`, which checks the
-    second.
+    second. `run` maps the shape of a batch to the second; None: the module does, given
+    zeros.
     """
+    run = partial(_output_of_zeros, module) if run is None else run
     errors = []
     for shape in possible_shapes(in_shape):
         try:
-            return shape[0], _output_of_zeros(module, shape)
-        except MemoryError:
+            return shape[0], run((2, *shape))
+        except (MemoryError, LayerError):
             raise
         except Exception as error:  # the forward of the user's module may raise anything
             errors.append(f"{_shown(error)} for a batch of shape {(2, *shape)}")
@@ -137,7 +146,7 @@ def _output_of_zeros(module, shape):
     modes = [(part, part.training) for part in module.modules()]
     try:
         with torch.enable_grad():
-            return module.eval()(torch.zeros(2, *shape, device=device))
+            return module.eval()(torch.zeros(shape, device=device))
     finally:
         for part, mode in modes:
             part.training = mode

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skocc._nets.backbones import load_weights
+from skocc._nets.weights import load_weights
 
 # Slope of the leaky ReLU below zero.
 _SLOPE = 0.1

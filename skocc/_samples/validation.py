@@ -166,7 +166,9 @@ def check_like(images, like, name):
     )
 
 
-def check_backbone_channels(image_shape, backbone="", normalization=None):
+def check_backbone_channels(
+    image_shape, backbone="", normalization=None, weights="imagenet"
+):
     """Raise a ValueError for images that a network of torchvision cannot take.
 
     Parameters
@@ -174,14 +176,22 @@ def check_backbone_channels(image_shape, backbone="", normalization=None):
     image_shape : tuple (H, W, C)
     backbone : str, nn.Module, class or function, default=""
         Name of a network, or one of the user, which may take other channels.
-    normalization : {"imagenet"} or None, default=None
-        "imagenet" is for gray or RGB images whatever the network takes.
+    normalization : {"imagenet", "weights"} or None, default=None
+        One is for gray or RGB images whatever the network takes. "weights" needs those of
+        a named network to be trained.
+    weights : "imagenet", "offline", None, str or Path, default="imagenet"
     """
+    if normalization == "weights" and weights is None and isinstance(backbone, str):
+        raise ValueError(
+            "normalization='weights' takes the colors that the weights were trained with, "
+            "and random weights were not trained. Got weights=None of backbone="
+            f"{backbone!r}. Set normalization='imagenet' or None, or weights='imagenet'."
+        )
     is_named = isinstance(backbone, str) or normalization is not None
     if is_named and (len(image_shape) != 3 or image_shape[2] not in (1, 3)):
         raise ValueError(
-            "A backbone of torchvision needs 1 or 3 channels, and so does "
-            f"normalization='imagenet'. Got samples of shape {image_shape}. Pass for "
+            "A backbone of torchvision needs 1 or 3 channels, and so do one of timm and "
+            f"normalization. Got samples of shape {image_shape}. Pass for "
             "example X[:, :, :, :3], or a module of your own with normalization=None."
         )
 
@@ -229,12 +239,14 @@ def check_fitted_shape(estimator):
     shape = estimator.image_shape_
     check_intensity_range(getattr(estimator, "intensity_range", None))
     image_shape = check_image_shape(estimator.image_shape)
-    image_size = check_image_size(getattr(estimator, "image_size", None))
+    image_size = getattr(estimator, "image_size", None)
+    is_of_weights = isinstance(image_size, str)
+    image_size = None if is_of_weights else check_image_size(image_size)
     is_usual = len(shape) in (1, 3, 4) and all(1 <= n <= _LONGEST_SIDE for n in shape)
     is_mixed = len(shape) == 3 and shape[:2] == (-1, -1) and shape[2] > 0
     if image_size is not None and len(shape) > 1:
         agrees = is_mixed or shape[-3:-1] == image_size
-    elif image_shape is not None and len(shape) < 4:
+    elif image_shape is not None and len(shape) < 4 and not is_of_weights:
         agrees = is_mixed or (len(shape) == 3 and _matches(shape, image_shape))
     else:
         agrees = True

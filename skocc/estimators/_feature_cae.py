@@ -1,25 +1,29 @@
 """Autoencoder of deep features: cells that it cannot reconstruct."""
 
 import math
-import os
 from functools import partial
 from numbers import Integral
 
 import numpy as np
 import torch
 
-from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
+from skocc._base.constraints import (
+    CONTAMINATION_OR_AUTO,
+    FROZEN_CONSTRAINTS,
+    TRAINING_CONSTRAINTS,
+)
 from skocc._base.detector import Scores
 from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
-from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
+from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
 from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
+from skocc._nets.named import published_size
 from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.maps import cell_scores_to_map
 from skocc._ops.scores import divided_by_median, squared_error_map
@@ -45,23 +49,32 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; or a network of your own that
-        torch.fx can trace: a module, which is copied, or a class or function that builds
-        one, see :ref:`own networks <own_networks>`.
-    weights : {"imagenet"}, name, path or None, default="imagenet"
-        torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
-        ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
-        such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A network of your own stays as it is unless
-        this is a path.
+        Name of a classification network of torchvision; "timm/" and the name of a network
+        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
+        also one of Hugging Face's transformers: a module, which is copied, or a class or
+        function that builds one, see :ref:`networks for features <backbones>`.
+    weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
+        "imagenet" loads the best weights of torchvision, which are its second ones
+        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
+        weights of timm under this name, of whatever images. A name such as
+        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
+        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
+        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
+        random weights. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
         stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
         :ref:`User Guide <default_layers>` lists those of other networks.
-    normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean color is subtracted and the deviation divided by, as when
-        the weights were trained. The source does not.
+    n_prefix_tokens : int or None, default=None
+        Class and register tokens at the beginning of what a layer of a transformer returns,
+        which stand for no place of the image and are dropped. None: they are known, as
+        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
+        another transformer an error asks for it.
+    normalization : {"imagenet", "weights"} or None, default=None
+        Whether ImageNet's mean color is subtracted and the deviation divided by, or those
+        that the weights were trained with, which torchvision and timm say. The source does
+        not.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid.
     autoencoder : torch.nn.Module, class or function, default=None
@@ -111,9 +124,10 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         the mean of the training images' scores.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
-    image_size : int or tuple (H, W), default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). None: the
-        images have one size already.
+    image_size : int, tuple (H, W), "weights" or None, default=224
+        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
+        the size that the weights were trained for, where it is known. None: the images
+        have one size already.
     intensity_range : tuple (low, high), default=None
         Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
         camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
@@ -227,11 +241,8 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
     _parameter_constraints = {
         **TRAINING_CONSTRAINTS,
+        **FROZEN_CONSTRAINTS,
         "contamination": CONTAMINATION_OR_AUTO,
-        "backbone": [str, callable],
-        "weights": [None, str, os.PathLike],
-        "layers": [None, tuple, list],
-        "normalization": [None, StrOptions({"imagenet"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
         "autoencoder": [None, callable],
         "latent_dim": [Interval(Integral, 1, None, closed="left")],
@@ -240,7 +251,6 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         "score_normalization": [None, StrOptions({"median"})],
         "border": [None, Interval(Integral, 0, None, closed="left")],
         "max_feature_bytes": [None, Interval(Integral, 0, None, closed="left")],
-        "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
@@ -256,6 +266,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         backbone="resnet50",
         weights="imagenet",
         layers=None,
+        n_prefix_tokens=None,
         normalization=None,
         interpolation="average",
         autoencoder=None,
@@ -284,6 +295,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
+        self.n_prefix_tokens = n_prefix_tokens
         self.normalization = normalization
         self.interpolation = interpolation
         self.autoencoder = autoencoder
@@ -363,7 +375,9 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         return super().score_samples(X)
 
     def _check_parameters(self, n_samples):
-        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
+        check_backbone_channels(
+            self.image_shape_, self.backbone, self.normalization, self.weights
+        )
 
     def _fit(self, images, run):
         if not run.is_warm:
@@ -400,8 +414,17 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     def _build_backbone(self, weights):
         join = JoinedMaps(self.interpolation)
         return FrozenFeatures(
-            join, self.backbone, self.layers, weights, self.normalization, self.image_shape_
+            join,
+            self.backbone,
+            self.layers,
+            weights,
+            self.normalization,
+            self.image_shape_,
+            n_prefix_tokens=self.n_prefix_tokens,
         )
+
+    def _size_of_weights(self):
+        return published_size(self.backbone, self.weights)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""

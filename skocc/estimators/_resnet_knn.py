@@ -1,18 +1,21 @@
 """Nearest neighbors of deep features (after SPADE and PatchCore): ResNetKNN."""
 
 import math
-import os
 from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
 import torch
 
-from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
+from skocc._base.constraints import (
+    CONTAMINATION_OR_AUTO,
+    DETECTOR_CONSTRAINTS,
+    FROZEN_CONSTRAINTS,
+)
 from skocc._base.detector import BaseDetector, Scores
 from skocc._base.fitted import DETECTOR_ATTRIBUTES, MAP_ATTRIBUTES, Fitted
 from skocc._base.maps import AnomalyMapMixin, map_maxima
-from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
+from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.feature_cache import cached
@@ -24,6 +27,7 @@ from skocc._nets.feature_maps import (
     LocallyAwarePatches,
     UnitLength,
 )
+from skocc._nets.named import published_size
 from skocc._ops.maps import cell_scores_to_map, changed_pixels
 from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
@@ -51,23 +55,32 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; or a network of your own that
-        torch.fx can trace: a module, which is copied, or a class or function that builds
-        one, see :ref:`own networks <own_networks>`.
-    weights : {"imagenet"}, name, path or None, default="imagenet"
-        torchvision's best ImageNet weights, which are its second ones ("IMAGENET1K_V2") for
-        ResNet50 and MobileNetV2 and its first for ResNet18; those of a name that it has,
-        such as "IMAGENET1K_V1"; the file of a state dict (``.pt``, ``.pth`` or
-        ``.safetensors``); or random weights. A network of your own stays as it is unless
-        this is a path.
+        Name of a classification network of torchvision; "timm/" and the name of a network
+        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
+        also one of Hugging Face's transformers: a module, which is copied, or a class or
+        function that builds one, see :ref:`networks for features <backbones>`.
+    weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
+        "imagenet" loads the best weights of torchvision, which are its second ones
+        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
+        weights of timm under this name, of whatever images. A name such as
+        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
+        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
+        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
+        random weights. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
         stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
         :ref:`User Guide <default_layers>` lists those of other networks.
-    normalization : {"imagenet"} or None, default=None
-        Whether ImageNet's mean color is subtracted and the deviation divided by, as when
-        the weights were trained. The source does not.
+    n_prefix_tokens : int or None, default=None
+        Class and register tokens at the beginning of what a layer of a transformer returns,
+        which stand for no place of the image and are dropped. None: they are known, as
+        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
+        another transformer an error asks for it.
+    normalization : {"imagenet", "weights"} or None, default=None
+        Whether ImageNet's mean color is subtracted and the deviation divided by, or those
+        that the weights were trained with, which torchvision and timm say. The source does
+        not.
     pooling : {"average", "locally_aware"} or None, default="average"
         Whether the features of a cell are the mean of its 3 x 3 neighborhood, come from
         all nine entries, as in PatchCore, or are its own (None), for transformers.
@@ -124,9 +137,10 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "auto" puts the threshold two standard deviations below the mean of their scores.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
-    image_size : int or tuple (H, W), default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). None: the
-        images have one size already.
+    image_size : int, tuple (H, W), "weights" or None, default=224
+        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
+        the size that the weights were trained for, where it is known. None: the images
+        have one size already.
     intensity_range : tuple (low, high), default=None
         Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
         camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
@@ -270,11 +284,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     _parameter_constraints = {
         **DETECTOR_CONSTRAINTS,
+        **FROZEN_CONSTRAINTS,
         "contamination": CONTAMINATION_OR_AUTO,
-        "backbone": [str, callable],
-        "weights": [None, str, os.PathLike],
-        "layers": [None, tuple, list],
-        "normalization": [None, StrOptions({"imagenet"})],
         "pooling": [None, StrOptions({"average", "locally_aware"})],
         "interpolation": [StrOptions({"average", "bilinear"})],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
@@ -289,7 +300,6 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "reweighting": [None, Interval(Integral, 2, None, closed="left")],
         "score_normalization": [None, StrOptions({"median"})],
         "smoothing": [Interval(Real, 0, None, closed="left")],
-        "memory": [None, str, os.PathLike, HasMethods(["cache"])],
     }
     _fitted_attributes = {
         **DETECTOR_ATTRIBUTES,
@@ -305,6 +315,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         backbone="resnet50",
         weights="imagenet",
         layers=None,
+        n_prefix_tokens=None,
         normalization=None,
         pooling="average",
         interpolation="average",
@@ -333,6 +344,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
+        self.n_prefix_tokens = n_prefix_tokens
         self.normalization = normalization
         self.pooling = pooling
         self.interpolation = interpolation
@@ -431,6 +443,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             `max_bank_bytes`.
         """
         size = self.image_size if image_size is None else image_size
+        if isinstance(size, str):
+            size = self._size_of_weights()
         height, width = (size, size) if isinstance(size, int | Integral) else size
         with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
             n_channels = self.image_shape_[2] if hasattr(self, "image_shape_") else 1
@@ -449,7 +463,9 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for other channels, and for parameters that clash."""
-        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
+        check_backbone_channels(
+            self.image_shape_, self.backbone, self.normalization, self.weights
+        )
         if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
             raise ValueError(
                 "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
@@ -485,8 +501,17 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         if self.metric == "cosine":
             join = UnitLength(join)
         return FrozenFeatures(
-            join, self.backbone, self.layers, weights, self.normalization, image_shape
+            join,
+            self.backbone,
+            self.layers,
+            weights,
+            self.normalization,
+            image_shape,
+            n_prefix_tokens=self.n_prefix_tokens,
         )
+
+    def _size_of_weights(self):
+        return published_size(self.backbone, self.weights)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""

@@ -1,15 +1,13 @@
 """Features of a pretrained network as a table."""
 
-import os
-
 import numpy as np
 from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skocc._base.constraints import IMAGE_CONSTRAINTS
+from skocc._base.constraints import FROZEN_CONSTRAINTS, IMAGE_CONSTRAINTS
 from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
-from skocc._base.private_sklearn import HasMethods, StrOptions, fit_context
+from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
@@ -18,6 +16,7 @@ from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.feature_maps import FrozenFeatures, GlobalAverages
+from skocc._nets.named import published_size
 from skocc._samples.validation import check_backbone_channels
 
 
@@ -34,22 +33,31 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; or a network of your own that
-        torch.fx can trace: a module, which is copied, or a class or function that builds
-        one, see :ref:`own networks <own_networks>`.
-    weights : {"imagenet"}, name, path or None, default="imagenet"
-        "imagenet" loads torchvision's best ImageNet weights: the second ones
-        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2, the first for ResNet18. A name such
-        as "IMAGENET1K_V1" loads those weights of torchvision. A path loads a state dict
-        (``.pt``, ``.pth`` or ``.safetensors``). None means random weights. A network of
-        your own keeps its weights unless this is a path.
+        Name of a classification network of torchvision; "timm/" and the name of a network
+        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
+        also one of Hugging Face's transformers: a module, which is copied, or a class or
+        function that builds one, see :ref:`networks for features <backbones>`.
+    weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
+        "imagenet" loads the best weights of torchvision, which are its second ones
+        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
+        weights of timm under this name, of whatever images. A name such as
+        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
+        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
+        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
+        random weights. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over
         all their cells; vectors are used unchanged. None: the last of stride 32, which is
         ("layer4",) of a ResNet; see the :ref:`User Guide <default_layers>`.
-    normalization : {"imagenet"} or None, default=None
-        Whether images are normalized by ImageNet's mean and standard deviation, as in the
-        training of the weights. The report [1]_ does not normalize them.
+    n_prefix_tokens : int or None, default=None
+        Class and register tokens at the beginning of what a layer of a transformer returns,
+        which stand for no place of the image and are dropped. None: they are known, as
+        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
+        another transformer an error asks for it.
+    normalization : {"imagenet", "weights"} or None, default=None
+        Whether ImageNet's mean color is subtracted and the deviation divided by, or those
+        that the weights were trained with, which torchvision and timm say. The report
+        [1]_ does not.
     memory : path, joblib.Memory or None, default=None
         Folder in which the features of each image are kept for other fits, so that a search
         over the parameters of a pipeline computes them once. None means that they are not
@@ -58,9 +66,10 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         Number of images per batch, at least 2. Features do not depend on it.
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
-    image_size : int or tuple (H, W), default=224
-        Size in pixels to which all images are resized (bilinear, antialiased). None means
-        that all images have the same size.
+    image_size : int, tuple (H, W), "weights" or None, default=224
+        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
+        the size that the weights were trained for, where it is known. None: the images
+        have one size already.
     intensity_range : tuple (low, high), default=None
         Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
         camera that writes 16-bit files. None means the range of uint8 and uint16, and no
@@ -129,11 +138,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
 
     _parameter_constraints = {
         **IMAGE_CONSTRAINTS,
-        "backbone": [str, callable],
-        "weights": [None, str, os.PathLike],
-        "layers": [None, tuple, list],
-        "normalization": [None, StrOptions({"imagenet"})],
-        "memory": [None, str, os.PathLike, HasMethods(["cache"])],
+        **FROZEN_CONSTRAINTS,
     }
     _fitted_attributes = {**IMAGE_ATTRIBUTES, "network_": Fitted("network")}
 
@@ -143,6 +148,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         backbone="resnet50",
         weights="imagenet",
         layers=None,
+        n_prefix_tokens=None,
         normalization=None,
         memory=None,
         batch_size=32,
@@ -156,6 +162,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         self.backbone = backbone
         self.weights = weights
         self.layers = layers
+        self.n_prefix_tokens = n_prefix_tokens
         self.normalization = normalization
         self.memory = memory
         self.batch_size = batch_size
@@ -277,7 +284,11 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
             self.normalization,
             self.image_shape_,
             strides=(32,),
+            n_prefix_tokens=self.n_prefix_tokens,
         )
+
+    def _size_of_weights(self):
+        return published_size(self.backbone, self.weights)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute, whose weights are loaded later."""
@@ -289,7 +300,9 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return {}
 
     def _check_channels(self):
-        check_backbone_channels(self.image_shape_, self.backbone, self.normalization)
+        check_backbone_channels(
+            self.image_shape_, self.backbone, self.normalization, self.weights
+        )
 
 
 class _InTuple(nn.Module):

@@ -182,7 +182,7 @@ def test_backbone_passes_over_the_images_once(backbone, images, monkeypatch):
 def test_features_are_kept_for_other_fits(backbone, images, tmp_path, monkeypatch):
     first = make(backbone, memory=tmp_path).fit(images)
     # The backbone is asked for its channels and the size of its maps, and nothing else.
-    monkeypatch.setattr(backbones, "taken_channels", lambda *args: (3, None))
+    monkeypatch.setattr(backbones, "taken_channels", lambda *args, **kwargs: (3, None))
     monkeypatch.setattr(module.FrozenFeatures, "grid", lambda *args: (10, 20, 24))
     original = torch.nn.Conv2d.forward
 

@@ -198,27 +198,10 @@ def test_layer_names_and_modules_that_cannot_be_used():
         ValueError, match=r"'layer9', which this ResNet does not.*'layer1', .*'layer1.0'"
     ):
         FeatureMaps("resnet18", ["layer9"], weights=None)
-    with pytest.raises(
-        ValueError, match=r"'unused', which does not return a single.*'act'"
-    ):
+    with pytest.raises(ValueError, match=r"'unused', which does not return a.*'act'"):
         FeatureMaps(Branches(), ["unused"])
-    with pytest.raises(ValueError, match="'pair', which does not return a single"):
+    with pytest.raises(ValueError, match="'pair', which does not return a"):
         FeatureMaps(Branches(), ["pair"])
-
-    class Moody(nn.Conv2d):
-        def forward(self, x):
-            return super().forward(x) if x.mean() > 0 else x
-
-    class Wrapper(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.inner = Moody(3, 3, 1)
-
-        def forward(self, x):
-            return self.inner(x) if x.sum() > 0 else x
-
-    with pytest.raises(ValueError, match=r"cannot trace this Wrapper.*does not branch"):
-        FeatureMaps(Wrapper(), ["inner"])
 
 
 def test_layers_with_half_precision_weights(tmp_path):

@@ -1,10 +1,13 @@
+import math
+
 import pytest
 import torch
 from torch import nn
 
 from skocc._engine.seeding import seeded
 from skocc._nets.backbones import FeatureMaps
-from skocc._nets.layouts import as_map, default_layers
+from skocc._nets.hooks import LayerError
+from skocc._nets.layouts import Layout, as_map, default_layers
 
 # One member of each family of torchvision, and its layers of stride 8 and 16.
 FAMILIES = {
@@ -81,7 +84,49 @@ def test_the_last_layer_of_a_stride_and_the_outermost():
 
 def test_tokens_and_permuted_maps():
     tokens = torch.arange(2 * 5 * 3).view(2, 5, 3)
-    found = as_map(tokens, "tokens")
+    found = as_map(tokens, Layout(n_prefix_tokens=1), (32, 32))
     assert found.shape == (2, 3, 2, 2)
     assert found[1, :, 1, 0].tolist() == tokens[1, 3].tolist()
-    assert as_map(torch.empty(2, 4, 5, 3), "channels last").shape == (2, 3, 4, 5)
+    permuted = as_map(torch.empty(2, 4, 5, 3), Layout(is_channels_last=True), (64, 80))
+    assert permuted.shape == (2, 3, 4, 5)
+    vectors = torch.rand(2, 5)
+    assert as_map(vectors, Layout(), (8, 8)) is vectors
+
+
+@pytest.mark.parametrize(
+    ("n_tokens", "layout", "image_size", "grid"),
+    [
+        (1 + 12, Layout(n_prefix_tokens=1), (48, 64), (3, 4)),
+        (5 + 12, Layout(n_prefix_tokens=5, patch_size=(16, 16)), (48, 64), (3, 4)),
+        # Before a class token is added, the patches alone.
+        (12, Layout(n_prefix_tokens=1, patch_size=(16, 16)), (48, 64), (3, 4)),
+        (12, Layout(patch_size=(16, 16)), (64, 48), (4, 3)),
+        # Later stages of a hierarchy have fewer tokens than there are patches.
+        (6, Layout(n_prefix_tokens=0, patch_size=(4, 4)), (64, 96), (2, 3)),
+        # One stride, rounded down in both directions, or up.
+        (7 * 9, Layout(n_prefix_tokens=0), (112, 150), (7, 9)),
+        (8 * 10, Layout(n_prefix_tokens=0), (113, 150), (8, 10)),
+    ],
+)
+def test_the_grid_of_tokens(n_tokens, layout, image_size, grid):
+    tokens = torch.rand(2, n_tokens, 3)
+    found = as_map(tokens, layout, image_size)
+    assert found.shape == (2, 3, *grid)
+    last = math.prod(grid)
+    assert torch.equal(found.flatten(2).mT, tokens[:, n_tokens - last :])
+
+
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [
+        (Layout(), r"'a', which returns 17 tokens .* 64 x 64 .*Got n_prefix_tokens=None"),
+        (
+            Layout(n_prefix_tokens=2),
+            r"'a', whose tokens form no map .*Got 17 tokens with 2",
+        ),
+        (Layout(n_prefix_tokens=17), r"form no map .*Set n_prefix_tokens to"),
+    ],
+)
+def test_tokens_that_give_no_map(layout, message):
+    with pytest.raises(LayerError, match=message):
+        as_map(torch.rand(1, 17, 3), layout, (64, 64), "a")

