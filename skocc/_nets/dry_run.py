@@ -118,7 +118,7 @@ def _run_on_zeros(network, shape):
 
 
 def _check_attributes(network):
-    """Raise a ValueError for tensors that are plain attributes, which no file would hold."""
+    """Raise a ValueError for tensors as plain attributes, which no file would hold."""
     for name, module in network.named_modules():
         for key, value in vars(module).items():
             if isinstance(value, torch.Tensor):
