@@ -15,7 +15,7 @@ IMAGE_CONSTRAINTS = {
     "verbose": ["verbose"],
 }
 # For classes with a frozen network, whose weights may say the size.
-FROZEN_CONSTRAINTS = {
+FROZEN_CONSTRAINTS: dict[str, list] = {
     "backbone": [str, callable],
     "weights": [None, str, os.PathLike],
     "layers": [None, tuple, list],

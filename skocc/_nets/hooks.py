@@ -51,7 +51,8 @@ class HookedLayers(nn.Module):
         super().__init__()
         self.model = model
         self.layers = tuple(layers)
-        self._n_running, self._hooks = 0, []
+        self._n_running = 0
+        self._hooks: list = []
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map images to the outputs of the layers."""

@@ -1,13 +1,14 @@
 """Networks that take images of one size only, brought to that of the images."""
 
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 
-def set_image_size(model: nn.Module, height: int, width: int) -> bool:
+def set_image_size(model: Any, height: int, width: int) -> bool:
     """Make a network take images of a size, if it is one that takes one size only.
 
     Parameters
