@@ -227,6 +227,11 @@ def published_size(backbone: Any, weights: Any) -> tuple[int, int]:
     return published_of(backbone, weights, parameter).size
 
 
+def size_of_weights(estimator: Any) -> tuple[int, int]:
+    """Return the size that ``image_size="weights"`` of an estimator stands for."""
+    return published_size(estimator.backbone, estimator.weights)
+
+
 def _nothing_known(name, parameter):
     return ValueError(
         f"{parameter} needs a network that says what its weights were trained on: one of "
