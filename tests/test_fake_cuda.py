@@ -137,6 +137,7 @@ WITHOUT_TENSORS = {
     named.published_of,
     named.published_size,
     named.remove_classifier,
+    named.size_of_weights,
     own_code.code_of,
     tracing.trace,
     weights.load_offline_weights,

@@ -6,6 +6,9 @@ Fits on the 400 tiles in ``train/good``, scores the whole test set, and adds a l
     python examples/reproduction/magnetic_tile_features.py --size 224 --output rows.csv
     python examples/reproduction/magnetic_tile_features.py --size 320 \
         --pooling locally_aware --embedding-dim 256 --output rows.csv
+    python examples/reproduction/magnetic_tile_features.py --n-train 200 \
+        --backbone timm/tf_efficientnet_lite0 --weights offline --normalization weights \
+        --layers blocks.4
 
 The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment
 variable SKOCC_DATA names. The ImageNet weights of MobileNetV2 are the file
@@ -29,9 +32,12 @@ def parse_arguments():
     add_arguments(parser)
     parser.add_argument("--size", type=int, default=224, help="pixels a side")
     parser.add_argument("--backbone", default="mobilenet_v2")
-    parser.add_argument("--weights", help="file of a state dict, or imagenet")
+    parser.add_argument("--weights", help="file of a state dict, imagenet or offline")
+    parser.add_argument("--n-train", type=int, help="train on the first N tiles alone")
     parser.add_argument("--layers", nargs="+", default=["features.6", "features.13"])
-    parser.add_argument("--normalization", default="imagenet", choices=["imagenet", "none"])
+    parser.add_argument(
+        "--normalization", default="imagenet", choices=["imagenet", "weights", "none"]
+    )
     parser.add_argument(
         "--pooling", default="average", choices=["average", "locally_aware"]
     )
@@ -81,6 +87,10 @@ def make(options):
         verbose=options.verbose,
     )
     setting = [" + ".join(options.layers)]
+    if options.backbone != "mobilenet_v2":
+        setting.insert(0, options.backbone)
+    if options.n_train is not None:
+        setting.append(f"{options.n_train} tiles")
     if normalization is None:
         setting.append("not normalized")
     if options.pooling == "locally_aware":
@@ -106,7 +116,13 @@ def main():
     """Fit, score, print and write."""
     options = parse_arguments()
     detector, setting = make(options)
-    row = measure(detector, options.data, setting, mirrored=options.mirrored)
+    row = measure(
+        detector,
+        options.data,
+        setting,
+        mirrored=options.mirrored,
+        n_train=options.n_train,
+    )
     add_row(options.output, row)
 
 

@@ -1,9 +1,8 @@
 """Parameter constraints that several classes share, in scikit-learn's format."""
 
-import os
 from numbers import Integral, Real
 
-from skocc._base.private_sklearn import HasMethods, Interval, StrOptions
+from skocc._base.private_sklearn import Interval, StrOptions
 
 # For every class that accepts images.
 IMAGE_CONSTRAINTS = {
@@ -13,16 +12,6 @@ IMAGE_CONSTRAINTS = {
     "intensity_range": [None, tuple, list],
     "random_state": ["random_state"],
     "verbose": ["verbose"],
-}
-# For classes with a frozen network, whose weights may say the size.
-FROZEN_CONSTRAINTS = {
-    "backbone": [str, callable],
-    "weights": [None, str, os.PathLike],
-    "layers": [None, tuple, list],
-    "n_prefix_tokens": [None, Interval(Integral, 0, None, closed="left")],
-    "normalization": [None, StrOptions({"imagenet", "weights"})],
-    "memory": [None, str, os.PathLike, HasMethods(["cache"])],
-    "image_size": [*IMAGE_CONSTRAINTS["image_size"], StrOptions({"weights"})],
 }
 _CONTAMINATION = Interval(Real, 0, 0.5, closed="right")
 # For every detector, including those that train no network.

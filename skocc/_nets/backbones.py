@@ -224,7 +224,7 @@ class FeatureMaps(nn.Module):
         model = build_network(backbone, weights, any_head=True).eval()
         is_fixed = in_shape is not None and set_image_size(model, *in_shape[1:])
         if layers is None:
-            shapes = [(3, 224, 224)]
+            shapes: list[tuple[int, ...]] = [(3, 224, 224)]
             if in_shape is not None and is_own(backbone):
                 shapes = possible_shapes(in_shape)
             elif in_shape is not None and is_fixed:
@@ -233,9 +233,8 @@ class FeatureMaps(nn.Module):
         self.layers = tuple(layers)
         self.n_prefix_tokens = n_prefix_tokens
         self._outputs: dict[tuple[int, int], tuple[torch.Tensor, ...]] = {}
-        self.body = trace(model, self.layers)
-        if self.body is None:
-            self.body = HookedLayers(model, self.layers)
+        graph = trace(model, self.layers)
+        self.body = HookedLayers(model, self.layers) if graph is None else graph
         self.layouts = tuple(
             layout_of(model, name, n_prefix_tokens) for name in self.layers
         )

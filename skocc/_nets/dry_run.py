@@ -108,12 +108,22 @@ def _run_without_values(network, shape):
 def _run_on_zeros(network, shape):
     device = next((t.device for t in _tensors(network)), torch.device("cpu"))
     if device.type == "meta":
+        _check_attributes(network)
         # A copy, of the size of the network. Values are as good as any others.
         network = copy.deepcopy(network).to_empty(device="cpu")
         device = torch.device("cpu")
         for tensor in _tensors(network):
             tensor.zero_()
     return run_on_images(network, _zeros(network, shape, device))
+
+
+def _check_attributes(network):
+    """Raise a ValueError for tensors as plain attributes, which no file would hold."""
+    for name, module in network.named_modules():
+        for key, value in vars(module).items():
+            if isinstance(value, torch.Tensor):
+                place = f"{name}.{key}".lstrip(".")
+                raise ValueError(f"{place} is a tensor, and no parameter or buffer")
 
 
 def _tensors(network):

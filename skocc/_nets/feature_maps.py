@@ -73,6 +73,23 @@ class FrozenFeatures(nn.Module):
         self.extract = nn.Sequential(OrderedDict(normalize=normalize, maps=maps))
         self.join = join
 
+    @classmethod
+    def of(cls, estimator, join, weights, image_shape, **options) -> "FrozenFeatures":
+        """Return the network that the parameters of an estimator describe.
+
+        `weights` is that of the estimator, or None where they are loaded later.
+        """
+        return cls(
+            join,
+            estimator.backbone,
+            estimator.layers,
+            weights,
+            estimator.normalization,
+            image_shape,
+            n_prefix_tokens=estimator.n_prefix_tokens,
+            **options,
+        )
+
     def forward(self, batch: torch.Tensor) -> torch.Tensor:
         """Map images (b, C, H, W) to the output of `join`."""
         return self.join(self.extract(batch))

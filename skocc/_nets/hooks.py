@@ -1,5 +1,6 @@
 """Outputs of layers, kept by forward hooks while a network runs."""
 
+import copy
 import inspect
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from skocc._nets.own_code import code_of
 # What the layers of this thread's network are to keep: a dictionary, or nothing.
 _current = threading.local()
 # While hooks are put on a network or taken off it.
-_changing = threading.Lock()
+_changing = threading.RLock()
 
 
 class LayerError(ValueError):
@@ -50,7 +51,8 @@ class HookedLayers(nn.Module):
         super().__init__()
         self.model = model
         self.layers = tuple(layers)
-        self._n_running, self._hooks = 0, []
+        self._n_running = 0
+        self._hooks: list = []
 
     def forward(self, batch: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Map images to the outputs of the layers."""
@@ -98,6 +100,12 @@ class HookedLayers(nn.Module):
 
     def __getstate__(self):
         return {**vars(self), "_n_running": 0, "_hooks": []}
+
+    def __deepcopy__(self, memo):
+        copied = memo[id(self)] = type(self).__new__(type(self))
+        with _changing:
+            vars(copied).update(copy.deepcopy(self.__getstate__(), memo))
+        return copied
 
 
 def keep_layers(run: Callable[[], Any], layers: Sequence) -> dict:

@@ -1,13 +1,14 @@
 """Networks that take images of one size only, brought to that of the images."""
 
 from types import MethodType
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn import functional
 
 
-def set_image_size(model: nn.Module, height: int, width: int) -> bool:
+def set_image_size(model: Any, height: int, width: int) -> bool:
     """Make a network take images of a size, if it is one that takes one size only.
 
     Parameters
@@ -35,7 +36,7 @@ def set_image_size(model: nn.Module, height: int, width: int) -> bool:
             return True
         if _is_fixed_of_timm(model):
             if tuple(model.patch_embed.img_size) != (height, width):
-                model.set_input_size(img_size=(height, width))
+                model.set_input_size(img_size=(height, width), **_windows(model))
             return True
     except Exception as error:
         raise ValueError(
@@ -57,6 +58,15 @@ def _is_fixed_of_timm(model):
         and getattr(getattr(model, "patch_embed", None), "img_size", None) is not None
         and not getattr(model, "dynamic_img_size", False)
     )
+
+
+def _windows(model):
+    """Return the windows of a Swin Transformer, which timm would scale with the image."""
+    if not type(model).__name__.startswith("SwinTransformer"):
+        return {}
+    sizes = [getattr(module, "window_size", None) for module in model.modules()]
+    sizes = [size for size in sizes if isinstance(size, tuple)]
+    return {"window_size": max(sizes)} if sizes else {}
 
 
 def _set_vit(model, height, width):

@@ -138,9 +138,12 @@ def _timm_of(name):
             'with pip install "skocc[timm]", or pass an nn.Module.'
         ) from error
     timm_name = name.removeprefix(_TIMM)
-    base, _, tag = timm_name.partition(".")
-    config = timm.models.get_pretrained_cfg(timm_name) if timm.is_model(base) else None
-    if not timm.is_model(base) or (tag and config is None):
+    try:
+        timm.models.get_pretrained_cfg(timm_name)  # which checks the tag as well
+        is_known = timm.is_model(timm_name.partition(".")[0])
+    except (RuntimeError, KeyError):
+        is_known = False
+    if not is_known:
         raise ValueError(
             f"backbone={name!r} is not a network of timm {timm.__version__}, or one "
             "without weights of this tag. Use a name that timm.list_models(pretrained=True)"
@@ -222,6 +225,11 @@ def published_size(backbone: Any, weights: Any) -> tuple[int, int]:
     if isinstance(size, tuple | list) and len(size) == 2:
         return int(size[0]), int(size[1])
     return published_of(backbone, weights, parameter).size
+
+
+def size_of_weights(estimator: Any) -> tuple[int, int]:
+    """Return the size that ``image_size="weights"`` of an estimator stands for."""
+    return published_size(estimator.backbone, estimator.weights)
 
 
 def _nothing_known(name, parameter):

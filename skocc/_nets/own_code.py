@@ -34,7 +34,8 @@ def code_of(model: nn.Module) -> str:
         module. It does not depend on weights, which a key has anyway, nor on the code of
         torch.
     """
-    digest, known = hashlib.blake2b(digest_size=16), set()
+    known: set = set()
+    digest = hashlib.blake2b(digest_size=16)
     for name, module in model.named_modules():
         settings = {
             key: value for key, value in vars(module).items() if key not in _OF_MODULES

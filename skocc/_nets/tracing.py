@@ -61,7 +61,7 @@ def trace(model: nn.Module, layers: Sequence[str]) -> fx.GraphModule | None:
     _check_layers(model, layers)
     for module in model.modules():
         if getattr(module, "inplace", False):
-            module.inplace = False
+            vars(module)["inplace"] = False
     tracer = _LayerTracer()
     try:
         graph = tracer.trace(model)

@@ -7,14 +7,11 @@ from numbers import Integral
 import numpy as np
 import torch
 
-from skocc._base.constraints import (
-    CONTAMINATION_OR_AUTO,
-    FROZEN_CONSTRAINTS,
-    TRAINING_CONSTRAINTS,
-)
+from skocc._base.constraints import CONTAMINATION_OR_AUTO, TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
 from skocc._base.embeddings import EmbeddingMixin
 from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
+from skocc._base.frozen import FROZEN_CONSTRAINTS, frozen_parameters
 from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
@@ -23,7 +20,7 @@ from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
-from skocc._nets.named import published_size
+from skocc._nets.named import size_of_weights
 from skocc._nets.own_autoencoder import OwnAutoencoder
 from skocc._ops.maps import cell_scores_to_map
 from skocc._ops.scores import divided_by_median, squared_error_map
@@ -49,32 +46,25 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; "timm/" and the name of a network
-        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
-        also one of Hugging Face's transformers: a module, which is copied, or a class or
-        function that builds one, see :ref:`networks for features <backbones>`.
+        Name of a classification network of torchvision, or "timm/" and that of one of timm;
+        or a module, also of Hugging Face's transformers, which is copied, or a class or
+        function that builds one: see :ref:`networks for features <backbones>`.
     weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
-        "imagenet" loads the best weights of torchvision, which are its second ones
-        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
-        weights of timm under this name, of whatever images. A name such as
-        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
-        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
-        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
-        random weights. A network of your own stays as it is unless this is a path.
+        The best weights of torchvision, or those of timm under the name; "offline": those
+        that the extra ``skocc[offline]`` has of "timm/tf_efficientnet_lite0"; a name of
+        torchvision such as "IMAGENET1K_V1"; a file (``.pt``, ``.pth``, ``.safetensors``);
+        None: random ones. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
         stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
         :ref:`User Guide <default_layers>` lists those of other networks.
     n_prefix_tokens : int or None, default=None
-        Class and register tokens at the beginning of what a layer of a transformer returns,
-        which stand for no place of the image and are dropped. None: they are known, as
-        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
-        another transformer an error asks for it.
+        Class and register tokens that layers of a transformer return first, and that are
+        dropped. None: as known; an error asks for it where it is not.
     normalization : {"imagenet", "weights"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, or those
-        that the weights were trained with, which torchvision and timm say. The source does
-        not.
+        that torchvision or timm says the weights were trained with. The source does not.
     interpolation : {"average", "bilinear"}, default="average"
         How smaller layers are brought to the grid.
     autoencoder : torch.nn.Module, class or function, default=None
@@ -125,9 +115,8 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
     image_size : int, tuple (H, W), "weights" or None, default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
-        the size that the weights were trained for, where it is known. None: the images
-        have one size already.
+        Size in pixels that all images are resized to (bilinear, antialiased), or that the
+        weights were trained for. None: the images have one size already.
     intensity_range : tuple (low, high), default=None
         Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
         camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
@@ -322,6 +311,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         self.warm_start = warm_start
 
     _without_effect = FEATURE_CAE_RULES
+    _size_of_weights = size_of_weights
     # Codes of a random encoder differ little, and still rank images.
     _min_spread = 1e-6
 
@@ -375,9 +365,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         return super().score_samples(X)
 
     def _check_parameters(self, n_samples):
-        check_backbone_channels(
-            self.image_shape_, self.backbone, self.normalization, self.weights
-        )
+        check_backbone_channels(self.image_shape_, **frozen_parameters(self))
 
     def _fit(self, images, run):
         if not run.is_warm:
@@ -413,18 +401,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
 
     def _build_backbone(self, weights):
         join = JoinedMaps(self.interpolation)
-        return FrozenFeatures(
-            join,
-            self.backbone,
-            self.layers,
-            weights,
-            self.normalization,
-            self.image_shape_,
-            n_prefix_tokens=self.n_prefix_tokens,
-        )
-
-    def _size_of_weights(self):
-        return published_size(self.backbone, self.weights)
+        return FrozenFeatures.of(self, join, weights, self.image_shape_)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""

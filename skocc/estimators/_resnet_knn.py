@@ -7,13 +7,10 @@ from numbers import Integral, Real
 import numpy as np
 import torch
 
-from skocc._base.constraints import (
-    CONTAMINATION_OR_AUTO,
-    DETECTOR_CONSTRAINTS,
-    FROZEN_CONSTRAINTS,
-)
+from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
 from skocc._base.detector import BaseDetector, Scores
 from skocc._base.fitted import DETECTOR_ATTRIBUTES, MAP_ATTRIBUTES, Fitted
+from skocc._base.frozen import FROZEN_CONSTRAINTS, frozen_parameters
 from skocc._base.maps import AnomalyMapMixin, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.ambient import isolated
@@ -27,7 +24,7 @@ from skocc._nets.feature_maps import (
     LocallyAwarePatches,
     UnitLength,
 )
-from skocc._nets.named import published_size
+from skocc._nets.named import size_of_weights
 from skocc._ops.maps import cell_scores_to_map, changed_pixels
 from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
@@ -55,32 +52,25 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; "timm/" and the name of a network
-        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
-        also one of Hugging Face's transformers: a module, which is copied, or a class or
-        function that builds one, see :ref:`networks for features <backbones>`.
+        Name of a classification network of torchvision, or "timm/" and that of one of timm;
+        or a module, also of Hugging Face's transformers, which is copied, or a class or
+        function that builds one: see :ref:`networks for features <backbones>`.
     weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
-        "imagenet" loads the best weights of torchvision, which are its second ones
-        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
-        weights of timm under this name, of whatever images. A name such as
-        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
-        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
-        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
-        random weights. A network of your own stays as it is unless this is a path.
+        The best weights of torchvision, or those of timm under the name; "offline": those
+        that the extra ``skocc[offline]`` has of "timm/tf_efficientnet_lite0"; a name of
+        torchvision such as "IMAGENET1K_V1"; a file (``.pt``, ``.pth``, ``.safetensors``);
+        None: random ones. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers that describe a cell, named as in ``backbone.named_modules()``. The grid is
         that of the largest: 28 x 28 cells for "layer2" at 224 pixels. None: the last of
-        stride 8 and the last of stride 16, which are ("layer2", "layer3") of a ResNet; the
-        :ref:`User Guide <default_layers>` lists those of other networks.
+        stride 8 and of 16, ("layer2", "layer3") of a ResNet; see the :ref:`default layers
+        <default_layers>` of others.
     n_prefix_tokens : int or None, default=None
-        Class and register tokens at the beginning of what a layer of a transformer returns,
-        which stand for no place of the image and are dropped. None: they are known, as
-        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
-        another transformer an error asks for it.
+        Class and register tokens that layers of a transformer return first, and that are
+        dropped. None: as known; an error asks for it where it is not.
     normalization : {"imagenet", "weights"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, or those
-        that the weights were trained with, which torchvision and timm say. The source does
-        not.
+        that torchvision or timm says the weights were trained with. The source does not.
     pooling : {"average", "locally_aware"} or None, default="average"
         Whether the features of a cell are the mean of its 3 x 3 neighborhood, come from
         all nine entries, as in PatchCore, or are its own (None), for transformers.
@@ -138,9 +128,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
     image_size : int, tuple (H, W), "weights" or None, default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
-        the size that the weights were trained for, where it is known. None: the images
-        have one size already.
+        Size in pixels that all images are resized to (bilinear, antialiased), or that the
+        weights were trained for. None: the images have one size already.
     intensity_range : tuple (low, high), default=None
         Numbers that are read as 0 and 1, in every image alike, such as (0, 4095) where a
         camera of 12 bits writes files of 16. None: the range of uint8 and uint16, and other
@@ -371,6 +360,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.verbose = verbose
 
     _without_effect = RESNET_KNN_RULES
+    _size_of_weights = size_of_weights
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
 
@@ -443,8 +433,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             `max_bank_bytes`.
         """
         size = self.image_size if image_size is None else image_size
-        if isinstance(size, str):
-            size = self._size_of_weights()
+        size = self._size_of_weights() if isinstance(size, str) else size
         height, width = (size, size) if isinstance(size, int | Integral) else size
         with seeded(0, torch.device("cpu")):  # weights are drawn, and not used
             n_channels = self.image_shape_[2] if hasattr(self, "image_shape_") else 1
@@ -463,9 +452,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for other channels, and for parameters that clash."""
-        check_backbone_channels(
-            self.image_shape_, self.backbone, self.normalization, self.weights
-        )
+        check_backbone_channels(self.image_shape_, **frozen_parameters(self))
         if self.neighbor_aggregation == "min" and self.n_neighbors > 1:
             raise ValueError(
                 "neighbor_aggregation='min' uses the nearest neighbor alone. Got "
@@ -500,18 +487,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             join = JoinedMaps(self.interpolation, averages=self.pooling == "average")
         if self.metric == "cosine":
             join = UnitLength(join)
-        return FrozenFeatures(
-            join,
-            self.backbone,
-            self.layers,
-            weights,
-            self.normalization,
-            image_shape,
-            n_prefix_tokens=self.n_prefix_tokens,
-        )
-
-    def _size_of_weights(self):
-        return published_size(self.backbone, self.weights)
+        return FrozenFeatures.of(self, join, weights, image_shape)
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""

@@ -5,8 +5,9 @@ from sklearn.base import BaseEstimator, TransformerMixin
 from sklearn.utils.validation import check_is_fitted
 from torch import nn
 
-from skocc._base.constraints import FROZEN_CONSTRAINTS, IMAGE_CONSTRAINTS
+from skocc._base.constraints import IMAGE_CONSTRAINTS
 from skocc._base.fitted import IMAGE_ATTRIBUTES, Fitted, FittedMixin
+from skocc._base.frozen import FROZEN_CONSTRAINTS, frozen_parameters
 from skocc._base.private_sklearn import fit_context
 from skocc._base.reading import unchanged_on_error, validate_images
 from skocc._engine.ambient import isolated
@@ -16,7 +17,7 @@ from skocc._engine.feature_cache import cached
 from skocc._engine.inference import map_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.feature_maps import FrozenFeatures, GlobalAverages
-from skocc._nets.named import published_size
+from skocc._nets.named import size_of_weights
 from skocc._samples.validation import check_backbone_channels
 
 
@@ -33,30 +34,24 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     Parameters
     ----------
     backbone : str, torch.nn.Module, class or function, default="resnet50"
-        Name of a classification network of torchvision; "timm/" and the name of a network
-        of timm, such as "timm/vit_small_patch14_dinov2.lvd142m"; or a network of your own,
-        also one of Hugging Face's transformers: a module, which is copied, or a class or
-        function that builds one, see :ref:`networks for features <backbones>`.
+        Name of a classification network of torchvision, or "timm/" and that of one of timm;
+        or a module, also of Hugging Face's transformers, which is copied, or a class or
+        function that builds one: see :ref:`networks for features <backbones>`.
     weights : {"imagenet", "offline"}, name, path or None, default="imagenet"
-        "imagenet" loads the best weights of torchvision, which are its second ones
-        ("IMAGENET1K_V2") for ResNet50 and MobileNetV2 and its first for ResNet18, or the
-        weights of timm under this name, of whatever images. A name such as
-        "IMAGENET1K_V1" loads those weights of torchvision; "offline" those of the extra
-        ``skocc[offline]`` for ``backbone="timm/tf_efficientnet_lite0"``, without a
-        download; a path a state dict (``.pt``, ``.pth`` or ``.safetensors``). None:
-        random weights. A network of your own stays as it is unless this is a path.
+        The best weights of torchvision, or those of timm under the name; "offline": those
+        that the extra ``skocc[offline]`` has of "timm/tf_efficientnet_lite0"; a name of
+        torchvision such as "IMAGENET1K_V1"; a file (``.pt``, ``.pth``, ``.safetensors``);
+        None: random ones. A network of your own stays as it is unless this is a path.
     layers : tuple of str, default=None
         Layers to read, named as in ``backbone.named_modules()``. Maps are averaged over
         all their cells; vectors are used unchanged. None: the last of stride 32, which is
         ("layer4",) of a ResNet; see the :ref:`User Guide <default_layers>`.
     n_prefix_tokens : int or None, default=None
-        Class and register tokens at the beginning of what a layer of a transformer returns,
-        which stand for no place of the image and are dropped. None: they are known, as
-        for torchvision, timm, Hugging Face's transformers and DINOv2 of torch.hub; for
-        another transformer an error asks for it.
+        Class and register tokens that layers of a transformer return first, and that are
+        dropped. None: as known; an error asks for it where it is not.
     normalization : {"imagenet", "weights"} or None, default=None
         Whether ImageNet's mean color is subtracted and the deviation divided by, or those
-        that the weights were trained with, which torchvision and timm say. The report
+        that torchvision or timm says the weights were trained with. The report
         [1]_ does not.
     memory : path, joblib.Memory or None, default=None
         Folder in which the features of each image are kept for other fits, so that a search
@@ -67,9 +62,8 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
     image_shape : tuple (H, W) or (H, W, C), default=None
         Shape of the images in flattened rows, in pixels; one entry may be -1.
     image_size : int, tuple (H, W), "weights" or None, default=224
-        Size in pixels that all images are resized to (bilinear, antialiased). "weights":
-        the size that the weights were trained for, where it is known. None: the images
-        have one size already.
+        Size in pixels that all images are resized to (bilinear, antialiased), or that the
+        weights were trained for. None: the images have one size already.
     intensity_range : tuple (low, high), default=None
         Values that are scaled to 0 and 1 in all images, such as (0, 4095) for a 12-bit
         camera that writes 16-bit files. None means the range of uint8 and uint16, and no
@@ -141,6 +135,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         **FROZEN_CONSTRAINTS,
     }
     _fitted_attributes = {**IMAGE_ATTRIBUTES, "network_": Fitted("network")}
+    _size_of_weights = size_of_weights
 
     def __init__(
         self,
@@ -276,19 +271,8 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return [size for size, *_ in maps.shapes(*self.image_shape_[:2], only_maps=False)]
 
     def _build_network(self, weights):
-        return FrozenFeatures(
-            GlobalAverages(),
-            self.backbone,
-            self.layers,
-            weights,
-            self.normalization,
-            self.image_shape_,
-            strides=(32,),
-            n_prefix_tokens=self.n_prefix_tokens,
-        )
-
-    def _size_of_weights(self):
-        return published_size(self.backbone, self.weights)
+        join = GlobalAverages()
+        return FrozenFeatures.of(self, join, weights, self.image_shape_, strides=(32,))
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute, whose weights are loaded later."""
@@ -300,9 +284,7 @@ class DeepFeatures(FittedMixin, TransformerMixin, BaseEstimator):
         return {}
 
     def _check_channels(self):
-        check_backbone_channels(
-            self.image_shape_, self.backbone, self.normalization, self.weights
-        )
+        check_backbone_channels(self.image_shape_, **frozen_parameters(self))
 
 
 class _InTuple(nn.Module):

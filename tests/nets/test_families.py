@@ -1,5 +1,6 @@
 """Layers of every kind of network, against what the network itself returns."""
 
+import copy
 import pickle
 import warnings
 
@@ -203,7 +204,7 @@ def test_swin_of_torchvision():
 )
 def test_vision_transformer_of_timm(options, size, hooked):
     module, batch = timm_vit(**options), torch.rand(2, 3, *size)
-    reference = timm_vit(**options)
+    reference = copy.deepcopy(module)
     if size != (32, 32) and not hooked:
         reference.set_input_size(img_size=size)
     with torch.no_grad():
@@ -227,7 +228,7 @@ def test_convolutional_networks_of_timm():
         states = module.forward_intermediates(batch, intermediates_only=True)
     layers = ("stages.1", "stages.2")
     check(module, layers, batch, states[1:3], default=layers, hooked=False)
-    module = timm_model("tf_efficientnet_lite0", channel_multiplier=0.25)
+    module = timm_model("tf_efficientnet_lite0")
     with torch.no_grad():
         expected = module.forward_features(batch)
     # Its padding depends on the size of the images.
@@ -242,10 +243,10 @@ def test_convolutional_networks_of_timm():
 def test_swin_of_timm(size):
     options = {"depths": (1, 1), "embed_dim": 16, "num_heads": (1, 2), "window_size": 4}
     module = timm_model("swin_tiny_patch4_window7_224", img_size=64, **options)
-    reference = timm_model("swin_tiny_patch4_window7_224", img_size=64, **options)
+    reference = copy.deepcopy(module)
     batch = torch.rand(2, 3, *size)
     if size != (64, 64):
-        reference.set_input_size(img_size=size)
+        reference.set_input_size(img_size=size, window_size=4)
     with torch.no_grad():
         last = reference.forward_features(batch).permute(0, 3, 1, 2)
         first = reference.layers[0](reference.patch_embed(batch)).permute(0, 3, 1, 2)
@@ -265,7 +266,8 @@ def test_transformers_of_hugging_face(name, options, n_prefix, size):
     module, batch = hugging_face(name, **options), torch.rand(2, 3, *size)
     more = {"interpolate_pos_encoding": True} if name == "ViT" and size[0] != 32 else {}
     with torch.no_grad():
-        output = module(batch, output_hidden_states=True, **more)
+        # It leaves hooks, which cannot be pickled.
+        output = copy.deepcopy(module)(batch, output_hidden_states=True, **more)
     states = [as_grid(s, n_prefix, *(n // 8 for n in size)) for s in output.hidden_states]
     (container,) = (
         name
@@ -304,7 +306,7 @@ class OwnTransformer(nn.Module):
 
     def forward(self, x):
         x = self.embed(x).flatten(2).mT
-        return self.blocks(torch.cat([self.first.expand(len(x), -1, -1), x], dim=1))
+        return self.blocks(torch.cat([self.first.expand(x.shape[0], -1, -1), x], dim=1))
 
 
 def test_the_number_of_tokens_that_is_not_known():
