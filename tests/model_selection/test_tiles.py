@@ -1,5 +1,6 @@
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from skocc.model_selection import (
     TiledDetector,
 )
 from skocc.model_selection._stitching import normalized_ramps, ramp
+from skocc.model_selection._tiles import _read_again
 from tests.quick import quick
 
 TILE = 8
@@ -170,7 +172,7 @@ def test_a_detector_of_skocc_is_given_the_tiles(monkeypatch):
     assert not detector.collapsed_
 
 
-def test_tiles_at_any_indices(image_files):
+def test_tiles_at_any_indices():
     images = surfaces(5, (14, 9))
     photographs = read_images(images)
     X = tiles.Tiles(photographs, None, None, (8, 4), (5, 3))
@@ -185,6 +187,12 @@ def test_tiles_at_any_indices(image_files):
         part.as_source(None, None, None).load(slice(1, 4))[..., 0], expected[order[5:8]]
     )
     np.testing.assert_array_equal(part.groups, order[4:9] // (len(expected) // 5))
+    # In another process they are read anew.
+    read = partial(_read_again, partial(read_images, images), is_fit=True)
+    sent = pickle.loads(pickle.dumps(tiles.Tiles(photographs, read, None, (8, 4), (5, 3))))
+    np.testing.assert_array_equal(
+        read_images(sent.take(order[:5])).load(slice(0, 5))[..., 0], expected[order[:5]]
+    )
     resized = read_images(part, image_size=(4, 6))
     assert resized.load(slice(0, 2)).shape == (2, 4, 6, 1)
     assert resized.original_sizes() == [(8, 4)] * 5
@@ -711,7 +719,7 @@ def test_not_fitted_and_without_maps():
 @pytest.mark.parametrize(
     "detector",
     [
-        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))], n_jobs=2),
+        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))]),
         make_pipeline(Pixels(), OneClassSVM()),
         make_pipeline(knn()),
         quick(PatchSVDD, patch_size=8),
