@@ -60,6 +60,11 @@ class Brightness(BaseEstimator):
         maps = pixels * (1 + 0.1 * rows + 0.03 * columns).astype(np.float32)
         return (maps, -maps.max(axis=(1, 2)).astype(float)) if return_scores else maps
 
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags
+
 
 def surfaces(n_images=6, size=(20, 27), seed=0):
     """Return smooth random photographs (n, H, W), uint8."""
