@@ -259,11 +259,11 @@ class TileImages:
     def load(self, indices):
         """Return the tiles at `indices` as a new array (b, H, W, C)."""
         places = self._tiles.places(indices)
-        # In order, the next photograph is needed next.
-        n_ahead = int(isinstance(indices, slice))
         height, width = self._tiles.tile_size
         batch = np.empty((len(places), *self.shape[1:]), self.dtype)
         needed = [*dict.fromkeys(place[0] for place in places)]
+        # In order, the next photograph is needed next. A batch of several is loaded ahead.
+        n_ahead = int(isinstance(indices, slice) and len(needed) == 1)
         photographs = self._photographs.each(needed, n_ahead)
         for photograph, pixels in zip(needed, photographs, strict=True):
             for index, (other, row, column) in enumerate(places):

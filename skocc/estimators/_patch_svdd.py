@@ -341,7 +341,6 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     _without_effect = PATCH_SVDD_RULES
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
-
     _train_scores_leave_one_out = True
 
     def fit(self, X, y=None) -> "PatchSVDD":

@@ -524,6 +524,9 @@ class TiledDetector(
         tiled = cls(pairs[0][1], **params)
         tiled._validate_params()
         tiled._set_parts(fitted)
+        names = [name for name, _ in tiled._named_parts()]
+        if [name for name, _ in pairs] != names:
+            raise ValueError("its detectors have other names than places of tiles")
         return tiled
 
     def _check_loaded(self):
@@ -532,12 +535,11 @@ class TiledDetector(
             sizes = zip(self.image_shape_[:2], sides, overlap, strict=True)
             for size, side, width in sizes:
                 n_tiles *= 1 + max(0, -(-(size - side) // (side - width)))
-        names = [name for name, _ in self._named_parts()]
-        known = [str(n) for n in range(n_tiles)] if self.position_aware else ["detector"]
+        n_parts = len(self._named_parts())
         kinds = {type(part) for _, part in self._named_parts()}
         has_size = len(self.image_shape_) == 3 and self.image_shape_[0] != -1
-        if names != known or len(kinds) > 1 or has_size != bool(self.position_aware):
-            raise ValueError(f"it has {len(names)} detectors of {n_tiles} places of tiles")
+        if n_parts != n_tiles or len(kinds) > 1 or has_size != bool(self.position_aware):
+            raise ValueError(f"it has {n_parts} detectors of {n_tiles} places of tiles")
         return {}
 
     def _check_steps(self):

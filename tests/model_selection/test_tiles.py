@@ -1,5 +1,6 @@
 import json
 import pickle
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -33,6 +34,7 @@ from skocc.model_selection import (
     TiledDetector,
 )
 from skocc.model_selection._stitching import normalized_ramps, ramp
+from skocc.model_selection._tiles import _read_again
 from tests.quick import quick
 
 TILE = 8
@@ -57,6 +59,11 @@ class Brightness(BaseEstimator):
         rows, columns = np.indices(pixels.shape[1:])
         maps = pixels * (1 + 0.1 * rows + 0.03 * columns).astype(np.float32)
         return (maps, -maps.max(axis=(1, 2)).astype(float)) if return_scores else maps
+
+    def __sklearn_tags__(self):
+        tags = super().__sklearn_tags__()
+        tags.input_tags.string = True
+        return tags
 
 
 def surfaces(n_images=6, size=(20, 27), seed=0):
@@ -170,7 +177,7 @@ def test_a_detector_of_skocc_is_given_the_tiles(monkeypatch):
     assert not detector.collapsed_
 
 
-def test_tiles_at_any_indices(image_files):
+def test_tiles_at_any_indices():
     images = surfaces(5, (14, 9))
     photographs = read_images(images)
     X = tiles.Tiles(photographs, None, None, (8, 4), (5, 3))
@@ -185,6 +192,12 @@ def test_tiles_at_any_indices(image_files):
         part.as_source(None, None, None).load(slice(1, 4))[..., 0], expected[order[5:8]]
     )
     np.testing.assert_array_equal(part.groups, order[4:9] // (len(expected) // 5))
+    # In another process they are read anew.
+    read = partial(_read_again, partial(read_images, images), is_fit=True)
+    sent = pickle.loads(pickle.dumps(tiles.Tiles(photographs, read, None, (8, 4), (5, 3))))
+    np.testing.assert_array_equal(
+        read_images(sent.take(order[:5])).load(slice(0, 5))[..., 0], expected[order[:5]]
+    )
     resized = read_images(part, image_size=(4, 6))
     assert resized.load(slice(0, 2)).shape == (2, 4, 6, 1)
     assert resized.original_sizes() == [(8, 4)] * 5
@@ -616,6 +629,7 @@ class Half(BaseEstimator):
     """A transformer of tiles to halves of them."""
 
     def fit(self, X, y=None):
+        self.is_fitted_ = True
         return self
 
     def transform(self, X):
@@ -711,7 +725,7 @@ def test_not_fitted_and_without_maps():
 @pytest.mark.parametrize(
     "detector",
     [
-        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))], n_jobs=2),
+        DetectorEnsemble([("a", knn()), ("b", quick(DeepSVDD))]),
         make_pipeline(Pixels(), OneClassSVM()),
         make_pipeline(knn()),
         quick(PatchSVDD, patch_size=8),
@@ -772,7 +786,7 @@ def test_displays():
 def test_docstring_is_complete():
     documentation = ClassDoc(TiledDetector)
     parameters = [entry.name for entry in documentation["Parameters"]]
-    assert parameters == [*tiled().get_params(deep=False)]
+    assert sorted(parameters) == [*tiled().get_params(deep=False)]
     fitted = [tiled(position_aware=p).fit(surfaces()) for p in (False, True)]
     for entry in documentation["Attributes"]:
         if entry.name != "feature_names_in_":
