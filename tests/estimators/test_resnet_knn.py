@@ -13,7 +13,7 @@ from skocc import ResNetKNN
 from skocc._nets.backbones import FeatureMaps
 from skocc._ops.memory_bank import MemoryBank
 from skocc._ops.neighbors import PreparedBank
-from skocc.estimators._resnet_knn import _reweighting
+from skocc._ops.scores import reweighting
 from tests.nets.test_layouts import FAMILIES, QUICK
 
 N_CELLS = 10 * 9
@@ -166,10 +166,10 @@ def test_scores_survive_a_rotation_of_the_features(backbone, make, images):
 
 def test_weights_of_patchcore():
     distances = torch.tensor([[2.0, 2.5, 3.0]])
-    assert _reweighting(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
-    assert _reweighting(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
+    assert reweighting(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
+    assert reweighting(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
     large = torch.tensor([[1e4, 1e4]])
-    assert _reweighting(large, 1).item() == pytest.approx(0.5)
+    assert reweighting(large, 1).item() == pytest.approx(0.5)
 
 
 def test_reweighting_by_hand(make, fitted, images):
