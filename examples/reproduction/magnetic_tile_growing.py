@@ -2,10 +2,11 @@
 
 For each seed, 200 of the tiles in ``train/good`` are drawn and given to `fit` at once, or
 to `partial_fit` in ten parts of 20, which are whole batches. Banks hold all vectors, a
-tenth of them, or as many as a limit in bytes allows, which is a tenth of those of all 200
-images and is reached with the second part::
+tenth of them, or as many as a limit in bytes allows, which are a tenth of those of all 200
+images and are reached with the second part::
 
     python examples/reproduction/magnetic_tile_growing.py --output rows.csv
+    python examples/reproduction/magnetic_tile_growing.py --equal
 
 The AUROC is that of all test images. False alarms are the normal test images below
 `offset_`, or with a pixel above `pixel_threshold_`; ``contamination`` is 0.1. Three rules
@@ -15,12 +16,15 @@ for these thresholds are compared where a budget leaves out vectors of earlier i
 * "last half": of these only the scores of the later half of the images;
 * "anew": all images are scored again in the last bank, for which they must be at hand.
 
-The first line of a seed says whether ten parts and one fit with all vectors are equal to
-the last bit: bank, training scores, maxima of maps, thresholds, scores of test images.
+With ``--equal``, it says whether ten parts and one fit with all vectors are equal to the
+last bit instead: bank, training scores, maxima of maps, thresholds, scores of 50 test
+images; and how long they took.
 """
 
 import argparse
 import tempfile
+import time
+from itertools import product
 
 import numpy as np
 from sklearn.metrics import roc_auc_score
@@ -32,13 +36,18 @@ from skocc.datasets import load_mvtec_layout
 N_IMAGES, N_PARTS = 200, 10
 # A tenth of 28 x 28 cells of 128 features, of all images.
 LIMIT = 200 * 784 * 128 * 4 // 10
-BANKS = {
-    "all vectors": {},
-    "a tenth, random": {"bank_fraction": 0.1},
-    "a tenth, coreset": {"bank_fraction": 0.1, "subsampling": "coreset"},
-    "limit, random": {"max_bank_bytes": LIMIT},
-    "limit, coreset": {"max_bank_bytes": LIMIT, "subsampling": "coreset"},
-}
+TENTH, LIMITED = {"bank_fraction": 0.1}, {"max_bank_bytes": LIMIT}
+CORESET = {"subsampling": "coreset"}
+# Names of banks, in which way they are given the images, and parameters.
+BANKS = [
+    ("a tenth, random", "one fit", TENTH),
+    ("a tenth, random", "ten parts", TENTH),
+    ("limit, random", "ten parts", LIMITED),
+    ("all vectors", "one fit", {}),
+    ("a tenth, coreset", "ten parts", TENTH | CORESET),
+    ("a tenth, coreset", "one fit", TENTH | CORESET),
+    ("limit, coreset", "ten parts", LIMITED | CORESET),
+]
 EQUAL = ("train_scores_", "train_map_maxima_", "offset_", "pixel_threshold_")
 
 
@@ -58,29 +67,40 @@ def in_parts(detector, paths):
     return detector
 
 
-def are_equal(first, second, scores):
-    """Return whether two detectors and the scores of test images are the same."""
+def compare(options, paths, tiles, seed):
+    """Print whether ten parts and one fit are equal, and the seconds that they took."""
+    start = time.perf_counter()
+    first = make(options, seed, None).fit(paths)
+    middle = time.perf_counter()
+    second = in_parts(make(options, seed, None), paths)
+    seconds = middle - start, time.perf_counter() - middle
     pairs = [(getattr(first, name), getattr(second, name)) for name in EQUAL]
-    pairs += [(first.bank_.vectors, second.bank_.vectors), scores]
-    return all(np.array_equal(*pair) for pair in pairs)
+    pairs.append((first.bank_.vectors, second.bank_.vectors))
+    new = tiles.test_paths[::8][:50]
+    pairs.append((first.score_samples(new), second.score_samples(new)))
+    same = all(np.array_equal(*pair) for pair in pairs)
+    print(
+        f"seed {seed}: equal: {same}, {seconds[0]:.0f} s and {seconds[1]:.0f} s", flush=True
+    )
 
 
-def thresholds(detector, paths):
+def thresholds(detector, paths, way):
     """Yield each rule, and what it makes of scores and of the highest values of maps."""
     scores, maxima = detector.train_scores_, detector.train_map_maxima_
     half = len(scores) // 2
     yield "kept", scores, maxima
-    yield "last half", scores[half:], maxima[half:]
-    yield "anew", *detector._scores_and_map_maxima(paths)
+    if way != "one fit":  # which has no earlier images
+        yield "last half", scores[half:], maxima[half:]
+        yield "anew", *detector._scores_and_map_maxima(paths)
 
 
 def rows_of(detector, paths, tiles, setting):
-    """Yield the lines of a fitted detector, and at last the scores of test images."""
+    """Yield the lines of a fitted detector."""
     scores, maxima = detector._scores_and_map_maxima(tiles.test_paths)
     is_good = tiles.test_labels == 1
     auroc = roc_auc_score(is_good, scores)
-    for rule, own_scores, own_maxima in thresholds(detector, paths):
-        offset = detector._offset_of_contamination(own_scores)
+    for rule, own, own_maxima in thresholds(detector, paths, setting["given in"]):
+        offset = detector._offset_of_contamination(own)
         highest = -detector._offset_of_contamination(-own_maxima)
         yield setting | {
             "thresholds": rule,
@@ -90,40 +110,36 @@ def rows_of(detector, paths, tiles, setting):
             "found, %": f"{100 * np.mean(scores[~is_good] < offset):.1f}",
             "false alarms of maps, %": f"{100 * np.mean(maxima[is_good] > highest):.1f}",
         }
-    yield scores
 
 
 def main():
-    """Fit and score, and write a line for each bank, way and rule."""
+    """Fit and score, and write a line for each bank, way, seed and rule."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--memory", help="folder that keeps the features")
+    parser.add_argument("--equal", action="store_true", help="compare, and write no lines")
     options = parser.parse_args()
     tiles = load_mvtec_layout(options.data / "magnetic_tile")
-    with tempfile.TemporaryDirectory() as memory:
-        for seed in options.seeds:
-            order = np.random.default_rng(seed).permutation(len(tiles.train_paths))
-            paths = [tiles.train_paths[index] for index in order[:N_IMAGES]]
-            for bank, params in BANKS.items():
-                # Features that are kept would be equal in any case.
-                folder = None if bank == "all vectors" else memory
-                found = []
-                for way in ("one fit", "ten parts"):
-                    detector = make(options, seed, folder, **params)
-                    way_of = detector.fit if way == "one fit" else None
-                    way_of(paths) if way_of else in_parts(detector, paths)
-                    setting = {"bank": bank, "given in": way, "seed": seed}
-                    *rows, scores = rows_of(detector, paths, tiles, setting)
-                    found.append((detector, scores))
-                    for row in rows:
-                        print("  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
-                        add_row(options.output, row)
-                if bank == "all vectors":
-                    first, second = (detector for detector, _ in found)
-                    same = are_equal(first, second, [scores for _, scores in found])
-                    print(f"seed {seed}: equal to the last bit: {same}", flush=True)
+    draws = {}
+    for seed in options.seeds:
+        order = np.random.default_rng(seed).permutation(len(tiles.train_paths))
+        draws[seed] = [tiles.train_paths[index] for index in order[:N_IMAGES]]
+        if options.equal:
+            compare(options, draws[seed], tiles, seed)
+    if options.equal:
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        for (bank, way, params), seed in product(BANKS, options.seeds):
+            paths = draws[seed]
+            detector = make(options, seed, options.memory or folder, **params)
+            detector.fit(paths) if way == "one fit" else in_parts(detector, paths)
+            setting = {"bank": bank, "given in": way, "seed": seed}
+            for row in rows_of(detector, paths, tiles, setting):
+                print("  ".join(f"{k}: {v}" for k, v in row.items()), flush=True)
+                add_row(options.output, row)
 
 
 if __name__ == "__main__":
