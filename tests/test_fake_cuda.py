@@ -692,10 +692,6 @@ CASES = {
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),
     losses.dispersion_loss: lambda: losses.dispersion_loss(rand(4)),
     scores.reweighting: lambda: scores.reweighting(rand(2, 3), 4),
-    turns.turned: lambda: (
-        turns.turned(rand(2, 3, 6, 6), 8) + turns.turned(rand(1, 3, 4, 6), 3)
-    ),
-    scores.reweighting: lambda: scores.reweighting(rand(2, 3), 4),
     turns.turned: lambda: [
         *turns.turned(rand(2, 3, 6, 6), 8),
         *turns.turned(rand(1, 3, 4, 6), 3),
