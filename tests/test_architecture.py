@@ -109,7 +109,8 @@ ROOMS = {
 # private files only; and of these rooms each file is one task, which knows no other.
 APART = {"estimators": {"_layer_spheres", "_patches", "_patch_pairs", "_augmentation",
                         "_filters", "_spheres", "_pretraining", "_patch_networks",
-                        "_patch_maps", "_data_splitting", "_without_effect"}}  # fmt: skip
+                        "_patch_maps", "_data_splitting", "_without_effect",
+                        "_memory_banks"}}  # fmt: skip
 
 
 def table():

@@ -67,6 +67,7 @@ from skocc._ops import (
     refined_search,
     scores,
     tensors,
+    turns,
 )
 from skocc._ops import memory_bank as banks
 from skocc._samples.sources import ArrayImages
@@ -496,9 +497,9 @@ def bank_of_a_stream(tmp_path):
         cells.search_all()
         results += [cells.distances, cells.indices]
         results.append(memory_bank.numbers_of(rand(3, 2, 4, 4)))
-    held = banks.TrainingVectors([18], [7], 3)
+    held = banks.TrainingVectors([18], False, 3)
     results += held.add(rand(3, 2, 4, 4), [rand(18, 3)])
-    ((numbers, (vectors,)),) = held.batches([memory_bank])
+    ((numbers, (vectors,)),) = held.batches([memory_bank], 3)
     results += [numbers.to(CUDA), vectors.to(CUDA)]
     return results
 
@@ -719,6 +720,11 @@ CASES = {
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),
     losses.dispersion_loss: lambda: losses.dispersion_loss(rand(4)),
+    scores.reweighting: lambda: scores.reweighting(rand(2, 3), 4),
+    turns.turned: lambda: [
+        *turns.turned(rand(2, 3, 6, 6), 8),
+        *turns.turned(rand(1, 3, 4, 6), 3),
+    ],
     scores.divided_by_median: lambda: scores.divided_by_median(rand(2, 3, 4)),
     losses.hard_boundary_loss: lambda: losses.hard_boundary_loss(rand(4)),
     losses.intra_class_loss: lambda: losses.intra_class_loss(rand(4), rand(4) > 0.5),

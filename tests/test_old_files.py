@@ -37,6 +37,8 @@ def test_a_file_of_0_1_gives_the_scores_it_gave(name, tmp_path):
         assert len(estimator.anomaly_mask(X, threshold=0)) == len(X)
         with pytest.raises(AttributeError, match=r"no pixel_threshold_.*Got .*Fit again"):
             estimator.anomaly_mask(X)
+    if hasattr(estimator, "partial_fit"):  # 0.1 had none
+        assert estimator.n_samples_seen_ == len(estimator.train_scores_)
     if "-" in name:
         return
     # What was loaded can be saved, and is the same again: once for each class.

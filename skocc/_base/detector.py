@@ -106,6 +106,8 @@ class Run:
     scores : Scores or None
         Scores of the training images, if `_fit` has computed them. If None, `fit` computes
         them.
+    n_before : int
+        Number of images that earlier calls of `partial_fit` were given; 0 in `fit`.
 
     Examples
     --------
@@ -135,6 +137,7 @@ class Run:
     source: ImageSource
     callbacks: FitCallbacks
     scores: Scores | None = None
+    n_before: int = 0
 
 
 class BaseDetector(
@@ -304,23 +307,40 @@ class BaseDetector(
         self : estimator
             Fitted estimator.
         """
+        is_warm = getattr(self, "warm_start", False) and hasattr(self, "offset_")
+        # One image at least is held out.
+        min_samples = self._min_samples + (getattr(self, "validation_fraction", 0) > 0)
+        return self._learn(X, y, self._fit, is_warm=is_warm, min_samples=int(min_samples))
+
+    def _learn(self, X, y, learn, *, is_warm, min_samples, n_before=0):
+        """Learn from X by a method such as `_fit`, and set all that follows from it.
+
+        Parameters
+        ----------
+        X, y
+            As in `fit`.
+        learn : callable
+            Function ``learn(images, run)`` that sets what the method learns.
+        is_warm : bool
+            Whether X must have the shape of the images before.
+        min_samples : int
+        n_before : int, default=0
+            As in :class:`Run`.
+        """
         callbacks = FitCallbacks(self, X, y)
         with unchanged_on_error(self):
             device = resolve_device(self.device)
-            is_warm = getattr(self, "warm_start", False) and hasattr(self, "offset_")
-            # One image at least is held out.
-            min_samples = self._min_samples + (getattr(self, "validation_fraction", 0) > 0)
-            images = self._read(X, reset=not is_warm, min_samples=int(min_samples))
+            images = self._read(X, reset=not is_warm, min_samples=min_samples)
             warn_about_anomalies(y)
             # Before a GPU is given the images, for which all files may be decoded.
             check_effects(self)
-            self._check_parameters(len(images))
+            self._check_parameters(n_before + len(images))
             name = type(self).__name__
             logger.info("%s: fits %d samples %s", name, len(images), images.shape[1:])
-            with seeded(self.random_state, device) as generator:
-                run = Run(device, generator, is_warm, images, callbacks)
+            with seeded(self.random_state, device, n_before) as generator:
+                run = Run(device, generator, is_warm, images, callbacks, n_before=n_before)
                 images = keep_on_device(images, device)
-                self._fit(images, run)
+                learn(images, run)
             self._set_collapsed(self._set_threshold(images, run))
             logger.info("%s: is fitted, with offset_=%.6g", name, self.offset_)
         callbacks.end()

@@ -40,7 +40,9 @@ _current = threading.local()
 
 @contextmanager
 def seeded(
-    random_state: int | np.random.RandomState | None, device: torch.device
+    random_state: int | np.random.RandomState | None,
+    device: torch.device,
+    n_before: int = 0,
 ) -> Iterator[torch.Generator]:
     """Draw all random numbers in the block from private streams.
 
@@ -56,6 +58,9 @@ def seeded(
         from the system, not NumPy's global state.
     device : torch.device
         Device that has a separate stream.
+    n_before : int, default=0
+        Number of samples of earlier calls. Each number has streams of its own: those of an
+        int would otherwise be the same in every call.
 
     Yields
     ------
@@ -72,6 +77,8 @@ def seeded(
         seed = int(np.random.SeedSequence().generate_state(1)[0])
     else:
         seed = int(check_random_state(random_state).randint(2**31 - 1))
+    if n_before:
+        seed = int(np.random.SeedSequence([seed, n_before]).generate_state(1)[0])
     generator = torch.Generator().manual_seed(seed)
     before = getattr(_current, "streams", None)
     _current.streams = _Streams(seed, device)

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -24,6 +25,8 @@ from skocc._ops.tensors import relative_spread, tensor_view
 _POOL_BYTES = 2**28
 # Bytes that the vectors of all training images may take to be held for their scores.
 _HELD_BYTES = 2**29
+# Number of vectors from which on NumPy has no hypergeometric numbers.
+_N_HYPERGEOMETRIC = 10**9
 # Number of vectors from which the spread of the features is estimated.
 _N_SHOWN = 10_000
 
@@ -86,13 +89,10 @@ def build_banks(
     """
     sizes = list(n_kept)
     if subsampling == "coreset":
-        spare = _POOL_BYTES // bank_bytes(1, n_features) // len(sizes)
-        sizes = [
-            min(total, kept + spare) for total, kept in zip(n_vectors, sizes, strict=True)
-        ]
+        sizes = _pool_sizes(n_vectors, n_kept, n_features)
     banks = []
     for total, size in zip(n_vectors, sizes, strict=True):
-        rows = random_subset(total, size, generator)
+        rows = _subset(total, size, generator)
         banks.append(Bank(torch.empty(size, n_features), rows))
     starts, filled = [0] * len(banks), [0] * len(banks)
     for block in blocks:
@@ -112,6 +112,17 @@ def build_banks(
         _coreset_of(bank, kept, generator, track)
         for bank, kept in zip(banks, n_kept, strict=True)
     ]
+
+
+def _subset(n_vectors, size, generator):
+    """Return rows at random, of which there may be none."""
+    return random_subset(n_vectors, size, generator) if size else torch.arange(0)
+
+
+def _pool_sizes(n_vectors, n_kept, n_features):
+    """Return how many vectors of each stream a coreset is chosen from."""
+    spare = _POOL_BYTES // bank_bytes(1, n_features) // len(n_kept)
+    return [min(total, kept + spare) for total, kept in zip(n_vectors, n_kept, strict=True)]
 
 
 def _coreset_of(bank, size, generator, track):
@@ -149,11 +160,14 @@ class TrainingVectors:
 
     Parameters
     ----------
-    n_vectors, n_kept : sequence of int
-        Total number of vectors in each stream, and how many its bank keeps. A bank that
-        keeps all has them already. Otherwise they are held unless they take more than
-        512 MiB.
+    n_vectors : sequence of int
+        Number of vectors of all images that are added, in each stream.
+    are_in_banks : bool
+        Whether the banks hold all vectors of all their images, in order. Otherwise vectors
+        are held unless they take more than 512 MiB.
     n_features : int
+    n_turns : int, default=1
+        In how many turns an image is in each stream. Scores are those of the first.
 
     Attributes
     ----------
@@ -161,13 +175,19 @@ class TrainingVectors:
         Digests of all images that were added.
     """
 
-    def __init__(self, n_vectors: Sequence[int], n_kept: Sequence[int], n_features: int):
+    def __init__(
+        self,
+        n_vectors: Sequence[int],
+        are_in_banks: bool,
+        n_features: int,
+        n_turns: int = 1,
+    ):
         self.digests: list[bytes] = []
         self._n_images: list[int] = []
         self._held: list[Sequence[torch.Tensor]] = []
-        self._are_in_banks = list(n_vectors) == list(n_kept)
-        fit = bank_bytes(sum(n_vectors), n_features) <= _HELD_BYTES
-        self._are_held = fit and not self._are_in_banks
+        self._are_in_banks, self._n_turns = are_in_banks, n_turns
+        fit = bank_bytes(sum(n_vectors) // n_turns, n_features) <= _HELD_BYTES
+        self._are_held = fit and not are_in_banks
 
     def add(self, batch: torch.Tensor, vectors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Add a batch of images, and its vectors in each stream, which are returned."""
@@ -175,35 +195,45 @@ class TrainingVectors:
         self.digests += digests
         self._n_images.append(len(digests))
         if self._are_held:
-            self._held.append([part.cpu() for part in vectors])
+            n = len(digests)
+            self._held.append([self._unturned(part, n).cpu() for part in vectors])
         return vectors
 
-    def batches(self, banks: Sequence["MemoryBank"]) -> list[tuple] | None:
-        """Return the batches that were added, or None if they are not in memory.
+    def _unturned(self, vectors, n_images):
+        """Return the vectors of images as they are, of those in all turns."""
+        return vectors.unflatten(0, (n_images, self._n_turns, -1))[:, 0].flatten(0, 1)
+
+    def batches(self, banks: Sequence["MemoryBank"], batch_size: int) -> list[tuple] | None:
+        """Return batches of images, or None if they are not in memory.
 
         Parameters
         ----------
         banks : sequence of MemoryBank
             The banks of all streams.
+        batch_size : int
+            Images per batch. It is that of the batches that were added.
 
         Returns
         -------
         batches : list of (numbers, vectors), or None
             `numbers`, of shape (b,), are those of :meth:`MemoryBank.numbers_of`; `vectors`
-            is a list of Tensor (m, d), one for each stream, on the CPU.
+            is a list of Tensor (m, d), one for each stream, on the CPU. They are those of
+            all images of the banks where these hold all vectors, and else of the images
+            that were added.
         """
-        held = self._held
         if self._are_in_banks:
+            digests = [digest.tobytes() for digest in banks[0].digests]
+            numbers = banks[0].numbers_of_digests(digests).split(batch_size)
             streams = []
             for bank in banks:
-                n_each = len(bank) // len(self.digests)
-                vectors = tensor_view(bank.vectors)
-                streams.append(vectors.split([n * n_each for n in self._n_images]))
-            held = [*zip(*streams, strict=True)]
-        elif not self._are_held:
+                vectors = self._unturned(tensor_view(bank.vectors), len(digests))
+                n_each = len(vectors) // len(digests)
+                streams.append(vectors.split(batch_size * n_each))
+            return [*zip(numbers, zip(*streams, strict=True), strict=True)]
+        if not self._are_held:
             return None
         numbers = banks[0].numbers_of_digests(self.digests).split(self._n_images)
-        return [*zip(numbers, held, strict=True)]
+        return [*zip(numbers, self._held, strict=True)]
 
 
 class MemoryBank:
@@ -294,6 +324,95 @@ class MemoryBank:
             for bank, n in zip(banks, n_vectors, strict=True)
         ]
 
+    @classmethod
+    def grown(
+        cls,
+        banks: Sequence["MemoryBank"],
+        n_before: Sequence[int],
+        blocks: Iterable[Sequence[torch.Tensor]],
+        digests: list[bytes],
+        n_vectors: Sequence[int],
+        n_kept: Sequence[int],
+        *,
+        fraction: float,
+        subsampling: str,
+        generator: torch.Generator,
+        track: Callable[[Iterable], Iterable] = iter,
+        groups: np.ndarray | None = None,
+    ) -> list["MemoryBank"]:
+        """Add further images to banks, which are not changed themselves.
+
+        Parameters
+        ----------
+        banks : sequence of MemoryBank
+            The banks so far.
+        n_before : sequence of int
+            Number of vectors that each of them was chosen from.
+        blocks, digests, n_vectors, subsampling, generator, track, groups
+            As in :meth:`of_streams`, for the further images.
+        n_kept : sequence of int
+            Number of vectors that each bank is to have, if there are as many.
+        fraction : float
+            Fraction of all vectors that `n_kept` is, unless a limit makes it less.
+
+        Returns
+        -------
+        banks : list of MemoryBank
+            New banks. The further images have the numbers after those of the banks.
+
+        Notes
+        -----
+        A random subset of all vectors, old and new, has a number of old ones that is
+        hypergeometric, and they are a random subset of those in the bank. That is what is
+        kept where a limit lets the bank grow less than the images. Where the bank is a
+        fraction, it grows with them: then all of it stays, and the same fraction of the new
+        vectors is added. Each vector has the same chance either way.
+
+        A coreset is chosen from the bank and the new vectors (merge and reduce). A vector
+        that is left out is no farther from the bank than the sum of the farthest distances
+        of all such choices since it came.
+        """
+        n_features, zipped = banks[0].vectors.shape[1], partial(zip, strict=True)
+        sizes = [
+            min(n, len(bank) + new) for n, bank, new in zipped(n_kept, banks, n_vectors)
+        ]
+        staying = [len(bank) for bank in banks]
+        if subsampling == "random":
+            parts = zipped(staying, n_before, n_vectors, sizes)
+            staying = [_n_staying(*part, fraction, generator) for part in parts]
+            n_added = [size - n for size, n in zipped(sizes, staying)]
+        else:
+            n_added = _pool_sizes(n_vectors, sizes, n_features)
+        added = cls.of_streams(
+            blocks, digests, n_vectors, n_added, n_features,
+            subsampling="random", generator=generator, groups=groups,
+        )  # fmt: skip
+        grown = []
+        for bank, n, new, size in zipped(banks, staying, added, sizes):
+            joined = bank._only(_subset(len(bank), n, generator))._joined(new)
+            if size < len(joined):
+                vectors = tensor_view(joined.vectors)
+                joined = joined._only(greedy_coreset(vectors, size, generator, track=track))
+            grown.append(joined)
+        return grown
+
+    def _only(self, rows):
+        """Return the bank with some of its vectors, and all of its images."""
+        if len(rows) == len(self):
+            return self
+        vectors = tensor_view(self.vectors)[rows].numpy()
+        return MemoryBank(vectors, self.images[rows.numpy()], self.digests, self.groups)
+
+    def _joined(self, other):
+        """Return one bank of two, the images of the other one being the later ones."""
+        vectors = torch.cat([tensor_view(self.vectors), tensor_view(other.vectors)])
+        images = np.concatenate([self.images, other.images + np.int32(len(self.digests))])
+        digests, groups = np.concatenate([self.digests, other.digests]), None
+        if self.groups is not None or other.groups is not None:
+            first = np.int32(len(self.digests))
+            groups = np.concatenate([self._groups(), other._groups() + first])
+        return MemoryBank(vectors.numpy(), images, digests, groups)
+
     def __len__(self) -> int:
         return len(self.vectors)
 
@@ -373,6 +492,10 @@ class MemoryBank:
                 self._index = ApproximateIndex(vectors, images, waiting=waiting)
             return BankSearch(self._index)
 
+    def _groups(self):
+        n_images = len(self.digests)
+        return np.arange(n_images, dtype=np.int32) if self.groups is None else self.groups
+
     def _groups_of_vectors(self):
         return self.images if self.groups is None else self.groups[self.images]
 
@@ -427,6 +550,20 @@ class BankSearch:
             queries, image_of_query = queries.cpu(), image_of_query.cpu()
         queries, groups = _where_float64_is(queries), _groups_of(image_of_query)
         return Cells(queries, self.index, n_neighbors, query_groups=groups)
+
+
+def _n_staying(n_bank, n_before, n_new, size, fraction, generator):
+    """Return how many vectors of a random bank stay if others are added, see `grown`."""
+    n_all = n_before + n_new
+    is_in_proportion = n_bank <= round(fraction * n_before)
+    if size == n_bank + n_new or (is_in_proportion and size >= round(fraction * n_all)):
+        return min(n_bank, size)
+    rng = np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
+    if n_all < _N_HYPERGEOMETRIC:
+        n_old = int(rng.hypergeometric(n_before, n_new, size))
+    else:  # of so many vectors, it matters little whether one can be drawn twice
+        n_old = int(rng.binomial(size, n_before / n_all))
+    return max(size - n_new, min(n_old, n_bank))
 
 
 def _groups_of(image_of_query):

@@ -1,5 +1,7 @@
 """Scores: error maps, structural similarity, and scores relative to an image."""
 
+import math
+
 import torch
 from torch.nn import functional
 
@@ -75,6 +77,20 @@ def structural_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Te
         Values in [-1, 1], where 1 means equal images.
     """
     return similarity_map(first, second).mean(dim=(1, 2))
+
+
+def reweighting(distances: torch.Tensor, n_features: int) -> torch.Tensor:
+    """Return PatchCore's weights (b,) of s* (Eq. 7), in [0, 1).
+
+    Parameters
+    ----------
+    distances : Tensor of shape (b, n)
+        Of the farthest cell of each image to the vectors N_b(m*), of which m* is the first.
+    n_features : int
+        Size of a vector.
+    """
+    logits = distances / math.sqrt(n_features)
+    return 1 - logits.softmax(dim=1)[:, 0]
 
 
 def divided_by_median(cells: torch.Tensor) -> torch.Tensor:

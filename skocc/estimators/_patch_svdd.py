@@ -18,20 +18,19 @@ from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.patch_encoder import load_encoder_weights
-from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
+from skocc._ops.memory_bank import kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
 from skocc._ops.refined_search import search_highest
-from skocc._samples.log import logger
-from skocc._samples.progress import track, waiting
-from skocc._samples.warnings import warn
+from skocc._samples.progress import waiting
+from skocc.estimators._memory_banks import GrowingBanksMixin, check_neighbors, filled_banks
 from skocc.estimators._patch_maps import PatchMaps
 from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
 from skocc.estimators._patch_pairs import pair_loss
-from skocc.estimators._patches import check_patch_scales
+from skocc.estimators._patches import check_patch_scales, warn_about_positions
 from skocc.estimators._without_effect import PATCH_SVDD_RULES
 
 
-class PatchSVDD(AnomalyMapMixin, TrainedDetector):
+class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     r"""Patch-level one-class detector with heat maps: how far patches are from normal ones.
 
     An encoder learns from normal images to tell the position of a patch's neighbor, and to
@@ -156,6 +155,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the patches of each are compared
         with those of the other images.
+    n_samples_seen_ : int
+        Number of training images, of all calls of `partial_fit`.
     pixel_threshold_ : float
         Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
         `anomaly_mask` marks what is above it.
@@ -271,6 +272,7 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         **MAP_ATTRIBUTES,
         "bank_small_": Fitted("bank", ("m_small", "d")),
         "bank_big_": Fitted("bank", ("m_big", "d")),
+        "n_samples_seen_": Fitted("count", optional=True),
     }
 
     def __init__(
@@ -416,6 +418,8 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         return bank_bytes(sum(self._scales().n_vectors(n_images, image_size)), dim)
 
     def _fit(self, images, run):
+        if self.n_epochs > 0:
+            warn_about_positions(self.image_shape_[:2], int(self.patch_size))
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
         self._check_bank(len(images), network["encoder"].embedding_dim)
         self._train(network.to(run.device), images, run)
@@ -423,14 +427,21 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
 
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()
-        (self.bank_small_, self.bank_big_), vectors = self._make_banks(images, run)
+        self._fill_banks(images, run, ())
+
+    def _grow(self, images, run):
+        self._fill_banks(images, run, (self.bank_small_, self.bank_big_))
+
+    def _fill_banks(self, images, run, banks):
+        """Set the banks, of images and those of banks before, and their scores."""
+        banks, vectors = self._make_banks(images, run, banks)
+        self.bank_small_, self.bank_big_ = banks
         maxima, scores = self._maxima_and_scores(images, run.device, vectors)
         run.scores = Scores(scores, self.bank_small_.spread(), map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
-        size = int(self.patch_size)
-        check_patch_scales(size, self.strides)
+        check_patch_scales(int(self.patch_size), self.strides)
         if self.backbone is None:  # whose embeddings have a size that is not known yet
             self._check_bank(n_samples, self.embedding_dim)
         elif self.sampling == "dense" and self.n_epochs > 0:
@@ -438,14 +449,6 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
                 "sampling='dense' needs the encoder of the paper, which embeds all patches "
                 "of a crop in one pass. Got a network of your own, which embeds each by "
                 "itself. Set sampling='patches', and for example n_pairs=8."
-            )
-        side = min(self.image_shape_[:2])
-        if self.n_epochs > 0 and side < 1.25 * size:
-            warn(
-                f"Patches of {size} pixels fill the images, so that most of a patch's "
-                "neighbors are the patch itself and their positions teach nothing. Got "
-                f"images with a side of {side} pixels. Set a smaller patch_size, or an "
-                f"image_size of at least {7 * size // 4}, where every neighbor fits."
             )
 
     def _check_bank(self, n_samples, dim):
@@ -497,12 +500,10 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
     def _check_loaded(self):
         n_images, dim = len(self.bank_small_.digests), self.network_.encoder.embedding_dim
         self._check_parameters(n_images)
+        self._check_seen()
         self._check_bank(n_images, dim)
         for bank in (self.bank_small_, self.bank_big_):
-            if bank.n_others() < self.n_neighbors:
-                raise ValueError(
-                    f"n_neighbors={self.n_neighbors} of {bank.n_others()} vectors"
-                )
+            check_neighbors(bank, self.n_neighbors)
         return {"d": dim}
 
     def _train(self, network, images, run):
@@ -535,31 +536,15 @@ class PatchSVDD(AnomalyMapMixin, TrainedDetector):
         images = network.normalize(batch.to(next(network.parameters()).dtype))
         return [to_rows(z) for z in embed_patches(network.encoder, images, self._scales())]
 
-    def _make_banks(self, images, run):
+    def _make_banks(self, images, run, banks):
         """Return the banks of small and of big patches, and all embeddings if they fit."""
-        dim = self.network_.encoder.embedding_dim
-        n_vectors, n_kept = self._bank_sizes(len(images), dim)
         network = self._on_device(self.network_, run.device)
-        all_vectors = TrainingVectors(n_vectors, n_kept, dim)
-
-        def embed(batch):
-            return all_vectors.add(batch, self._embed(network, batch))
-
-        batches = ImageBatches(images, self.batch_size, device=run.device)
-        name = type(self).__name__
-        logger.info("%s: memory bank keeps %s of %s vectors", name, n_kept, n_vectors)
-        banks = MemoryBank.of_streams(
-            stream_batches(network, batches, embed, stage="memory bank"),
-            all_vectors.digests,
-            n_vectors,
-            n_kept,
-            dim,
-            subsampling=self.subsampling,
-            generator=run.generator,
-            track=partial(track, stage="coreset", unit="vector"),
-            groups=run.source.groups,
-        )
-        return banks, all_vectors.batches(banks)
+        dim = network.encoder.embedding_dim
+        return filled_banks(
+            self, network, partial(self._embed, network), images, run, banks,
+            n_each=self._scales().n_vectors(1, self.image_shape_[:2]), n_features=dim,
+            n_kept=lambda n_vectors: kept_under_budget(n_vectors, dim, self.max_bank_bytes),
+        )  # fmt: skip
 
     def _score(self, images, device):
         return Scores(self._maxima_and_scores(images, device)[1])

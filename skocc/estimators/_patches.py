@@ -8,6 +8,7 @@ from numbers import Integral
 
 import torch
 
+from skocc._samples.warnings import warn
 from skocc._samples.windows import window_starts
 from skocc.estimators._patch_pairs import random_crops
 
@@ -112,4 +113,16 @@ def check_patch_scales(patch_size: int, strides: tuple[int, int] | None) -> None
         raise ValueError(
             "strides must be two numbers of pixels, for the small and the big patches. "
             f"Got {strides!r}. Set for example strides=(4, 16)."
+        )
+
+
+def warn_about_positions(image_size: tuple[int, int], patch_size: int) -> None:
+    """Warn of images in which the neighbors of a patch are nearly the patch itself."""
+    side = min(image_size)
+    if side < 1.25 * patch_size:
+        warn(
+            f"Patches of {patch_size} pixels fill the images, so that most of a patch's "
+            "neighbors are the patch itself and their positions teach nothing. Got "
+            f"images with a side of {side} pixels. Set a smaller patch_size, or an "
+            f"image_size of at least {7 * patch_size // 4}, where every neighbor fits."
         )

@@ -1,7 +1,6 @@
 """Nearest neighbors of deep features (after SPADE and PatchCore): ResNetKNN."""
 
 import math
-from functools import partial
 from numbers import Integral, Real
 
 import numpy as np
@@ -16,7 +15,7 @@ from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.feature_cache import cached
-from skocc._engine.inference import map_batches, stream_batches
+from skocc._engine.inference import map_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.feature_maps import (
     FrozenFeatures,
@@ -26,18 +25,19 @@ from skocc._nets.feature_maps import (
 )
 from skocc._nets.named import size_of_weights
 from skocc._ops.maps import cell_scores_to_map, changed_pixels
-from skocc._ops.memory_bank import MemoryBank, TrainingVectors, kept_under_budget, to_rows
+from skocc._ops.memory_bank import kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes, exact_distances
 from skocc._ops.refined_search import Scale, search_farthest, search_highest
-from skocc._ops.scores import divided_by_median
+from skocc._ops.scores import divided_by_median, reweighting
 from skocc._ops.tensors import tensor_view
-from skocc._samples.log import logger
-from skocc._samples.progress import track, waiting
+from skocc._ops.turns import turned
+from skocc._samples.progress import waiting
 from skocc._samples.validation import check_backbone_channels
+from skocc.estimators._memory_banks import GrowingBanksMixin, check_neighbors, filled_banks
 from skocc.estimators._without_effect import RESNET_KNN_RULES
 
 
-class ResNetKNN(AnomalyMapMixin, BaseDetector):
+class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
     r"""Nearest-neighbor detector with heat maps on the features of a pretrained network.
 
     A network that was trained on ImageNet, and is not trained further, describes each cell
@@ -104,6 +104,12 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     max_bank_bytes : int or None, default=2147483648
         Bytes that the bank takes at most; fewer vectors are kept where it would take more.
         None: no limit. See :meth:`bank_bytes`. An exact search takes as much once more.
+    bank_rotations : int, default=1
+        Number of turns, evenly spaced over the full circle, in which the bank holds each
+        training image, for things that lie turned and few images of them. Quarter turns of
+        square images are exact; others are bilinear, with corners filled by reflection.
+
+        .. versionadded:: 0.1
     reweighting : int or None, default=None
         Number of bank vectors, at least 2, that the score of an image is weighted by: those
         around the nearest neighbor of its worst cell tell how usual that neighbor is. The
@@ -154,6 +160,8 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     train_scores_ : ndarray of shape (n_samples,), float64
         Leave-one-image-out scores of the training images: the cells of each are compared
         with those of the other images.
+    n_samples_seen_ : int
+        Number of training images, of all calls of `partial_fit`.
     pixel_threshold_ : float
         Threshold of heat maps, which `contamination` sets for `train_map_maxima_`:
         `anomaly_mask` marks what is above it.
@@ -286,6 +294,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "subsampling": [StrOptions({"random", "coreset"})],
         "bank_fraction": [Interval(Real, 0, 1, closed="right")],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
+        "bank_rotations": [Interval(Integral, 1, None, closed="left")],
         "reweighting": [None, Interval(Integral, 2, None, closed="left")],
         "score_normalization": [None, StrOptions({"median"})],
         "smoothing": [Interval(Real, 0, None, closed="left")],
@@ -296,6 +305,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         "network_": Fitted("network"),
         "grid_shape_": Fitted("integers"),
         "bank_": Fitted("bank", ("m", "d")),
+        "n_samples_seen_": Fitted("count", optional=True),
     }
 
     def __init__(
@@ -317,6 +327,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         subsampling="random",
         bank_fraction=1.0,
         max_bank_bytes=2**31,
+        bank_rotations=1,
         reweighting=None,
         score_normalization=None,
         smoothing=0.0,
@@ -346,6 +357,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         self.subsampling = subsampling
         self.bank_fraction = bank_fraction
         self.max_bank_bytes = max_bank_bytes
+        self.bank_rotations = bank_rotations
         self.reweighting = reweighting
         self.score_normalization = score_normalization
         self.smoothing = smoothing
@@ -417,7 +429,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
     def bank_bytes(
         self, n_images: int, image_size: int | tuple[int, int] | None = None
     ) -> int:
-        """Return the bytes of the features of all cells, to be known before fitting.
+        """Return the bytes of the features of all cells, in all turns, before fitting.
 
         Parameters
         ----------
@@ -439,14 +451,22 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
             n_channels = self.image_shape_[2] if hasattr(self, "image_shape_") else 1
             network = self._build_network(None, (height, width, n_channels))
         n_features, n_rows, n_columns = network.grid(height, width)
-        return bank_bytes(n_images * n_rows * n_columns, n_features)
+        n_cells = n_rows * n_columns * int(self.bank_rotations)
+        return bank_bytes(n_images * n_cells, n_features)
 
     def _fit(self, images, run):
         self.network_ = self._build_network(self.weights, self.image_shape_)
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         self.grid_shape_ = tuple(grid_shape)
-        self.bank_, vectors = self._make_bank(images, n_features, run)
-        self._check_neighbors()
+        self._fill_bank(images, run, (), n_features)
+
+    def _grow(self, images, run):
+        self._fill_bank(images, run, (self.bank_,), self.bank_.vectors.shape[1])
+
+    def _fill_bank(self, images, run, banks, n_features):
+        """Set the bank, of images and those of banks before, and their scores."""
+        self.bank_, vectors = self._make_bank(images, run, banks, n_features)
+        check_neighbors(self.bank_, self._n_neighbors())
         maxima, scores = self._maxima_and_scores(images, run.device, vectors)
         run.scores = Scores(scores, self.bank_.spread(), map_maxima=maxima)
 
@@ -464,16 +484,6 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
                 "reweighting weights the Euclidean distance of the farthest cell. Got "
                 f"n_top={self.n_top} and metric={self.metric!r}. Set reweighting=None, or "
                 "n_top=1 and metric='euclidean'."
-            )
-
-    def _check_neighbors(self):
-        """Raise a ValueError for a bank in which some training image finds too few."""
-        n_neighbors, n_others = self._n_neighbors(), self.bank_.n_others()
-        if n_others < n_neighbors:
-            raise ValueError(
-                f"Every image needs {n_neighbors} vectors of other images in the bank. Got "
-                f"a bank of {len(self.bank_)}, {n_others} beside some image. Pass "
-                "more images, set n_neighbors=1, or raise bank_fraction or max_bank_bytes."
             )
 
     def _n_neighbors(self):
@@ -495,10 +505,11 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _check_loaded(self):
         self._check_parameters(len(self.train_scores_))
+        self._check_seen()
         n_features, *grid_shape = self.network_.grid(*self.image_shape_[:2])
         if list(self.grid_shape_) != grid_shape:
             raise ValueError(f"grid_shape_={self.grid_shape_}, of a grid of {grid_shape}")
-        self._check_neighbors()
+        check_neighbors(self.bank_, self._n_neighbors())
         return {"d": n_features}
 
     def _features_on(self, device):
@@ -508,32 +519,26 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         # Queries and bank are rounded alike: an image in the bank has distance 0.
         return network, lambda batch: network.join(extract(batch.to(dtype))).float()
 
-    def _make_bank(self, images, n_features, run):
+    def _make_bank(self, images, run, banks, n_features):
         """Return the bank, and the features of all cells if they are in memory."""
-        n_vectors = len(images) * math.prod(self.grid_shape_)
-        (n_kept,) = kept_under_budget([n_vectors], n_features, self.max_bank_bytes)
-        n_kept = min(n_kept, max(1, round(self.bank_fraction * n_vectors)))
         network, features_of = self._features_on(run.device)
-        all_vectors = TrainingVectors([n_vectors], [n_kept], n_features)
-        name = type(self).__name__
-        logger.info("%s: memory bank keeps %d of %d vectors", name, n_kept, n_vectors)
+        n_turns, n_cells = int(self.bank_rotations), math.prod(self.grid_shape_)
 
         def embed(batch):
-            return all_vectors.add(batch, [to_rows(features_of(batch))])
+            turns = [to_rows(features_of(images)) for images in turned(batch, n_turns)]
+            parts = [rows.unflatten(0, (len(batch), n_cells)) for rows in turns]
+            return [torch.cat(parts, dim=1).flatten(0, 1)]
 
-        batches = ImageBatches(images, self.batch_size, device=run.device)
-        (bank,) = MemoryBank.of_streams(
-            stream_batches(network, batches, embed, stage="memory bank"),
-            all_vectors.digests,
-            [n_vectors],
-            [n_kept],
-            n_features,
-            subsampling=self.subsampling,
-            generator=run.generator,
-            track=partial(track, stage="coreset", unit="vector"),
-            groups=run.source.groups,
-        )
-        return bank, all_vectors.batches([bank])
+        def n_kept(n_vectors):
+            kept = kept_under_budget(n_vectors, n_features, self.max_bank_bytes)
+            return [min(kept[0], max(1, round(self.bank_fraction * n_vectors[0])))]
+
+        (bank,), vectors = filled_banks(
+            self, network, embed, images, run, banks,
+            n_each=[n_turns * n_cells], n_features=n_features, n_kept=n_kept,
+            fraction=self.bank_fraction, n_turns=n_turns,
+        )  # fmt: skip
+        return bank, vectors
 
     def _score(self, images, device):
         def scores(cells, *rest):
@@ -609,9 +614,7 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
         b = min(self.reweighting, self.bank_.n_others())
         _, around = bank.nearest(m_star.to(rows.device), numbers, b)
         m_test = rows[worst.to(rows.device)].cpu()
-        weights = _reweighting(
-            exact_distances(m_test, vectors, around.cpu()), rows.shape[1]
-        )
+        weights = reweighting(exact_distances(m_test, vectors, around.cpu()), rows.shape[1])
         return s_star * weights.to(s_star.device)
 
     def _pixel_scores(self, cells):
@@ -630,16 +633,3 @@ class ResNetKNN(AnomalyMapMixin, BaseDetector):
 
     def _auto_offset(self, train_scores):
         return train_scores.mean() - 2 * train_scores.std()
-
-
-def _reweighting(distances, n_features):
-    """Return PatchCore's weights (b,) of s* (Eq. 7), in [0, 1).
-
-    Parameters
-    ----------
-    distances : Tensor of shape (b, n)
-        Of the farthest cell to the vectors N_b(m*), of which m* is the first.
-    n_features : int
-    """
-    logits = distances / math.sqrt(n_features)
-    return 1 - logits.softmax(dim=1)[:, 0]

@@ -13,7 +13,7 @@ from skocc import ResNetKNN
 from skocc._nets.backbones import FeatureMaps
 from skocc._ops.memory_bank import MemoryBank
 from skocc._ops.neighbors import PreparedBank
-from skocc.estimators._resnet_knn import _reweighting
+from skocc._ops.scores import reweighting
 from tests.nets.test_layouts import FAMILIES, QUICK
 
 N_CELLS = 10 * 9
@@ -169,10 +169,10 @@ def test_scores_survive_a_rotation_of_the_features(backbone, make, images):
 
 def test_weights_of_patchcore():
     distances = torch.tensor([[2.0, 2.5, 3.0]])
-    assert _reweighting(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
-    assert _reweighting(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
+    assert reweighting(distances, 1).item() == pytest.approx(0.81368, abs=1e-5)
+    assert reweighting(distances, 4).item() == pytest.approx(0.74573, abs=1e-5)
     large = torch.tensor([[1e4, 1e4]])
-    assert _reweighting(large, 1).item() == pytest.approx(0.5)
+    assert reweighting(large, 1).item() == pytest.approx(0.5)
 
 
 def test_reweighting_by_hand(make, fitted, images):
@@ -467,3 +467,64 @@ def test_fit_computes_features_once_where_they_fit(
     maps, scores = fitted.anomaly_map(images, size="model", return_scores=True)
     np.testing.assert_array_equal(fitted.train_map_maxima_, maps.max(axis=(1, 2)))
     np.testing.assert_array_equal(fitted.train_scores_, scores)
+
+
+def square(images):
+    return np.ascontiguousarray(images[:, :36, :36])
+
+
+def test_rotations_put_every_turn_into_the_bank(make, images):
+    images = square(images)
+    detector = make(bank_rotations=4).fit(images[:4])
+    plain = make().fit(images[:4])
+    n_cells = math.prod(detector.grid_shape_)
+    assert detector.bank_.vectors.shape == (4 * 4 * n_cells, 14)
+    np.testing.assert_array_equal(detector.bank_.images, np.repeat(range(4), 4 * n_cells))
+    assert detector.bank_bytes(4, 36) == 4 * plain.bank_bytes(4, 36)
+    assert detector.bank_bytes(4, 36) == detector.bank_.vectors.nbytes
+    turns = detector.bank_.vectors.reshape(4, 4, n_cells, 14)
+    for step in range(4):
+        turned = np.rot90(images[:4], step, (1, 2)).copy()
+        np.testing.assert_allclose(
+            turns[:, step], features(detector, turned), rtol=1e-4, atol=1e-5
+        )
+        # An image is known as it is, and its turns are found.
+        scores = detector.score_samples(turned)
+        if step:
+            np.testing.assert_allclose(scores, 0, atol=1e-4)
+        else:
+            np.testing.assert_array_equal(scores, detector.train_scores_)
+    assert (detector.train_scores_ >= plain.train_scores_).all()
+    assert (detector.score_samples(images[4:]) >= plain.score_samples(images[4:])).all()
+
+
+@pytest.mark.parametrize("held", [True, False])
+@pytest.mark.parametrize("params", [{}, {"bank_fraction": 0.3}])
+def test_rotations_compare_a_training_image_as_it_is_with_turns_of_the_others(
+    make, images, params, held, monkeypatch
+):
+    if not held:
+        monkeypatch.setattr("skocc._ops.memory_bank._HELD_BYTES", 0)
+    for X in (images[:6], square(images[:6])):
+        detector = make(bank_rotations=3, **params).fit(X)
+        bank = detector.bank_
+        for index, vectors in enumerate(features(detector, X)):
+            others = bank.vectors[bank.images != index]
+            expected = -distances_to(others, vectors).min(axis=1).max()
+            assert detector.train_scores_[index] == pytest.approx(expected, rel=1e-4)
+        np.testing.assert_array_equal(detector.score_samples(X), detector.train_scores_)
+
+
+def test_rotations_keep_to_the_budget(make, images):
+    n_bytes = make().fit(images[:8]).bank_bytes(8, (40, 36))
+    for params in ({"max_bank_bytes": n_bytes}, {"bank_fraction": 0.25}):
+        detector = make(bank_rotations=4, **params).fit(images[:8])
+        assert detector.bank_.vectors.nbytes == n_bytes
+        assert set(detector.bank_.images) == {*range(8)}
+
+
+def test_one_turn_is_none(make, fitted, images):
+    detector = make(bank_rotations=1).fit(images[:8])
+    np.testing.assert_array_equal(detector.bank_.vectors, fitted.bank_.vectors)
+    with pytest.raises(ValueError, match="'bank_rotations' parameter"):
+        make(bank_rotations=0).fit(images)

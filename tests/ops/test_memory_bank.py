@@ -221,3 +221,109 @@ def test_spread_is_relative_to_the_size_of_the_features(bank):
     assert bank.spread() == pytest.approx(expected)
     constant = MemoryBank(np.ones_like(bank.vectors), bank.images, bank.digests)
     assert constant.spread() == 0
+
+
+def grow(n_parts, n_kept, subsampling="random", seed=0, fraction=1.0, n_each=40):
+    """Return the places of the vectors in a bank that grew with parts of a stream."""
+    banks, generator = [], torch.Generator().manual_seed(seed)
+    for part in range(n_parts):
+        places = torch.arange(part * n_each, (part + 1) * n_each).float()
+        blocks = [[rows[:, None]] for rows in places.chunk(2)]
+        digests = [bytes([part, half] * 8) for half in range(2)]
+        options = {"subsampling": subsampling, "generator": generator}
+        size = n_kept((part + 1) * n_each)
+        if banks:
+            banks = MemoryBank.grown(
+                banks, [part * n_each], blocks, digests, [n_each], [size],
+                fraction=fraction, **options,
+            )  # fmt: skip
+        else:
+            size = min(size, n_each)
+            banks = MemoryBank.of_streams(blocks, digests, [n_each], [size], 1, **options)
+    (bank,) = banks
+    assert len(bank) == min(size, n_parts * n_each)
+    assert bank.digests[:, 0].tolist() == [p for p in range(n_parts) for _ in range(2)]
+    np.testing.assert_array_equal(bank.images, bank.vectors[:, 0] // (n_each / 2))
+    assert bank.images.dtype == np.int32
+    places = bank.vectors[:, 0].astype(int)
+    assert len(set(places)) == len(places)
+    return places
+
+
+# The limit is reached in the first part, at its end, in a later one, and never.
+@pytest.mark.parametrize("limit", [10, 40, 100, 10**6])
+def test_a_random_bank_under_a_limit_is_a_random_subset_of_all(limit):
+    places = [grow(5, lambda n: min(limit, n), seed=seed) for seed in range(400)]
+    size = len(places[0])
+    assert size == min(limit, 200)
+    # How often each part, and each place within a part, is in the bank.
+    for groups in (np.concatenate(places) // 40, np.concatenate(places) % 40):
+        counts = np.bincount(groups) / 400
+        share = 1 / len(counts)
+        # Of a hypergeometric number; five of its standard errors.
+        variance = size * share * (1 - share) * (200 - size) / 199
+        assert np.abs(counts - size * share).max() <= 5 * np.sqrt(variance / 400) + 1e-9
+    # The number from the last part varies as that in a random subset of all does.
+    n_last = np.array([np.sum(p >= 160) for p in places])
+    variance = size * 0.2 * 0.8 * (200 - size) / 199
+    assert n_last.var() == pytest.approx(variance, rel=5 * np.sqrt(2 / 400), abs=1e-9)
+
+
+@pytest.mark.parametrize("fraction", [0.1, 0.26])
+def test_a_fraction_takes_the_same_part_of_each_call(fraction):
+    def n_kept(n):
+        return max(1, round(fraction * n))
+
+    places = [grow(5, n_kept, fraction=fraction, seed=seed) for seed in range(200)]
+    counts = np.bincount(np.concatenate(places) // 40, minlength=5) / 200
+    assert counts.sum() == pytest.approx(n_kept(200))
+    assert np.abs(counts - fraction * 40).max() <= 1  # by rounding
+    within = np.bincount(np.concatenate(places) % 40, minlength=40) / 200
+    share = n_kept(200) / 40
+    assert np.abs(within - share).max() < 5 * np.sqrt(share / 200)
+
+
+def test_of_very_many_vectors_the_new_ones_may_have_no_place():
+    """More than NumPy has hypergeometric numbers for, and few of them."""
+    bank = MemoryBank(
+        np.arange(30, dtype=np.float32)[:, None],
+        np.arange(30, dtype=np.int32) % 3,
+        np.zeros((3, 16), np.uint8),
+    )
+
+    def grown(n_before, n_new, n_kept):
+        (found,) = MemoryBank.grown(
+            [bank], [n_before], [[torch.full((n_new, 1), 99.0)]], [bytes(16)], [n_new],
+            [n_kept], fraction=1.0, subsampling="random",
+            generator=torch.Generator().manual_seed(0),
+        )  # fmt: skip
+        assert len(found.digests) == 4
+        return found
+
+    for n_before in (10**8, 10**12):
+        assert sorted(grown(n_before, 5, 30).vectors[:, 0]) == [*range(30)]
+    # And all may be new.
+    found = grown(30, 10**4, 3)
+    assert found.vectors[:, 0].tolist() == [99, 99, 99]
+    assert found.images.tolist() == [3, 3, 3]
+
+
+def test_a_coreset_that_grew_covers_all_within_the_sum_of_its_steps():
+    streams = torch.rand(5, 60, 4, generator=torch.Generator().manual_seed(0))
+    streams += 3 * torch.arange(5)[:, None, None]  # the later, the farther
+    banks, radii, generator = [], [], torch.Generator().manual_seed(0)
+    options = {"subsampling": "coreset", "generator": generator}
+    for part, vectors in enumerate(streams):
+        common = [[[vectors]], [bytes([part] * 16)], [60], [30]]
+        before = vectors
+        if banks:
+            before = torch.cat([torch.from_numpy(banks[0].vectors), vectors])
+            banks = MemoryBank.grown(banks, [60 * part], *common, fraction=1.0, **options)
+        else:
+            banks = MemoryBank.of_streams(*common, 4, **options)
+        kept = torch.from_numpy(banks[0].vectors)
+        assert len(kept) == 30
+        radii.append(torch.cdist(before, kept).amin(dim=1).max().item())
+        radius = torch.cdist(streams[: part + 1].flatten(0, 1), kept).amin(dim=1).max()
+        assert radius.item() <= sum(radii) + 1e-6
+    assert set(banks[0].images) == {*range(5)}
