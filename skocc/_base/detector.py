@@ -22,7 +22,7 @@ from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
 from skocc._engine.seeding import seeded
 from skocc._samples.log import logger
-from skocc._samples.sources import ImageSource
+from skocc._samples.sources import ReadImages
 from skocc._samples.validation import warn_about_anomalies
 from skocc._samples.warnings import warn
 
@@ -134,7 +134,7 @@ class Run:
     device: torch.device
     generator: torch.Generator
     is_warm: bool
-    source: ImageSource
+    source: ReadImages
     callbacks: FitCallbacks
     scores: Scores | None = None
     n_before: int = 0

@@ -378,8 +378,12 @@ class MemoryBank:
         ]
         staying = [len(bank) for bank in banks]
         if subsampling == "random":
-            parts = zipped(staying, n_before, n_vectors, sizes)
-            staying = [_n_staying(*part, fraction, generator) for part in parts]
+            staying = [
+                _n_staying(n_bank, n_old, n_new, size, fraction, generator)
+                for n_bank, n_old, n_new, size in zipped(
+                    staying, n_before, n_vectors, sizes
+                )
+            ]
             n_added = [size - n for size, n in zipped(sizes, staying)]
         else:
             n_added = _pool_sizes(n_vectors, sizes, n_features)

@@ -4,13 +4,17 @@ from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
+import torch
 
 from skocc._base.detector import Run
 from skocc._base.private_sklearn import fit_context
 from skocc._engine.ambient import isolated
 from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import stream_batches
-from skocc._ops.memory_bank import MemoryBank, TrainingVectors
+from skocc._ops.memory_bank import BankSearch, MemoryBank, TrainingVectors
+from skocc._ops.neighbors import exact_distances
+from skocc._ops.scores import reweighting
+from skocc._ops.tensors import tensor_view
 from skocc._samples.log import logger
 from skocc._samples.progress import track
 
@@ -159,9 +163,9 @@ def filled_banks(
     n_before = [max(n, size) for n, size in zip(n_full, sizes, strict=True)]
     n_all = [old + new for old, new in zip(n_before, n_vectors, strict=True)]
     kept = n_kept(n_all)
-    all_vectors = TrainingVectors(
-        n_vectors, sizes == n_full and kept == n_all, n_features, n_turns
-    )
+    are_all = sizes == n_full and kept == n_all
+    all_vectors = TrainingVectors(n_vectors, are_all, n_features, n_turns)
+    digests = all_vectors.digests  # filled as the blocks come
     blocks = stream_batches(
         network,
         ImageBatches(images, detector.batch_size, device=run.device),
@@ -176,15 +180,11 @@ def filled_banks(
     }
     name = type(detector).__name__
     logger.info("%s: memory bank keeps %s of %s vectors", name, kept, n_all)
-    digests = all_vectors.digests
+    new = blocks, digests, n_vectors, kept
     if banks:
-        banks = MemoryBank.grown(
-            banks, n_before, blocks, digests, n_vectors, kept, fraction=fraction, **options
-        )
+        banks = MemoryBank.grown(banks, n_before, *new, fraction=fraction, **options)
     else:
-        banks = MemoryBank.of_streams(
-            blocks, digests, n_vectors, kept, n_features, **options
-        )
+        banks = MemoryBank.of_streams(*new, n_features, **options)
     return banks, all_vectors.batches(banks, int(detector.batch_size))
 
 
@@ -197,3 +197,34 @@ def check_neighbors(bank: MemoryBank, n_neighbors: int) -> None:
             f"a bank of {len(bank)}, {n_others} beside some image. Pass more images, set "
             "n_neighbors=1, or raise bank_fraction or max_bank_bytes."
         )
+
+
+def patchcore_weights(
+    bank: MemoryBank,
+    search: BankSearch,
+    m_test: torch.Tensor,
+    m_star: torch.Tensor,
+    numbers: torch.Tensor,
+    n: int,
+) -> torch.Tensor:
+    """Return PatchCore's weights (b,) of the scores of images (Eq. 7), in [0, 1).
+
+    Parameters
+    ----------
+    bank : MemoryBank
+    search : BankSearch
+        Of the bank.
+    m_test : Tensor of shape (b, d)
+        Features of the farthest cell of each image.
+    m_star : Tensor of shape (b,), int64
+        Row of the bank that is nearest to it, on the CPU.
+    numbers : Tensor of shape (b,)
+        As :meth:`MemoryBank.numbers_of` returns them.
+    n : int
+        Number of vectors around `m_star`, itself among them.
+    """
+    vectors = tensor_view(bank.vectors)
+    nearest = vectors[m_star].to(m_test.device)
+    _, around = search.nearest(nearest, numbers, min(n, bank.n_others()))
+    distances = exact_distances(m_test.cpu(), vectors, around.cpu())
+    return reweighting(distances, vectors.shape[1])

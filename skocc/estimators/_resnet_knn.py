@@ -3,7 +3,6 @@
 import math
 from numbers import Integral, Real
 
-import numpy as np
 import torch
 
 from skocc._base.constraints import CONTAMINATION_OR_AUTO, DETECTOR_CONSTRAINTS
@@ -26,14 +25,18 @@ from skocc._nets.feature_maps import (
 from skocc._nets.named import size_of_weights
 from skocc._ops.maps import cell_scores_to_map, changed_pixels
 from skocc._ops.memory_bank import kept_under_budget, to_rows
-from skocc._ops.neighbors import bank_bytes, exact_distances
+from skocc._ops.neighbors import bank_bytes
 from skocc._ops.refined_search import Scale, search_farthest, search_highest
-from skocc._ops.scores import divided_by_median, reweighting
-from skocc._ops.tensors import tensor_view
+from skocc._ops.scores import divided_by_median
 from skocc._ops.turns import turned
 from skocc._samples.progress import waiting
 from skocc._samples.validation import check_backbone_channels
-from skocc.estimators._memory_banks import GrowingBanksMixin, check_neighbors, filled_banks
+from skocc.estimators._memory_banks import (
+    GrowingBanksMixin,
+    check_neighbors,
+    filled_banks,
+    patchcore_weights,
+)
 from skocc.estimators._without_effect import RESNET_KNN_RULES
 
 
@@ -209,41 +212,29 @@ class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
     AnomalyDINO [3]_ has both.
 
     With ``score_normalization="median"`` m is divided by the median of its cells before the
-    maximum is taken; w is computed from the distances all the same. No source has anything
-    like it. On photographs taken under several lights no other setting gains as much: see
-    the reproduction tables of the documentation. It needs a bank without near-duplicates of
-    the images that are scored, such as other photographs of one piece: most of their cells
-    are at no distance, and any other is then a large multiple of the median.
+    maximum is taken; w is computed from the distances all the same. No source has it. On
+    photographs taken under several lights no other setting gains as much. It needs a bank
+    without near-duplicates of the images that are scored: most of their cells are at no
+    distance, and any other is then a large multiple of the median.
 
-    The report [1]_ puts its threshold where F1 on the labeled test images is highest. `fit`
-    has no such labels: `contamination` is that of all detectors, and "auto" the mean of the
-    training scores less two deviations.
-
-    A training image would find its own cells in the bank. It is recognized by its pixels,
-    which must be equal, and its own cells are excluded from its neighbors, in `fit` and
-    afterwards: the threshold is one for new images, and ``fit(X).predict(X)`` says which
-    training images are unlike the others.
+    A training image is recognized by its pixels, which must be equal, and its own cells are
+    excluded from its neighbors, in `fit` and afterwards: the threshold is one for new
+    images, and ``fit(X).predict(X)`` says which training images are unlike the others.
 
     The source [1]_ states two rules: the mean distance to five neighbors, and the minimum,
     which it calls s*. Its public relatives have the maximum over cells of the minimum,
     which is the default here, and average pooling over 3 x 3 cells without padding. They
     keep a random tenth of the bank; the default here keeps all. Their threshold, the mean
-    and two standard deviations, is that of scores to which a training image with all its
-    cells in the bank would add zeros; here it is taken from leave-one-image-out scores.
+    and two standard deviations ("auto"), is here that of leave-one-image-out scores; the
+    report puts it where F1 on the labeled test images is highest. PatchCore and AnomalyDINO
+    in one call each are in the :ref:`User Guide <recipes>`.
 
-    PatchCore is ``backbone="wide_resnet50_2", normalization="imagenet",
-    pooling="locally_aware", subsampling="coreset", bank_fraction=0.1, smoothing=4``, on
-    images of which the center has been cut out.
-
-    Scoring takes one pass of the network, and a search. `score_samples`, `predict` and
-    `decision_function` search exactly, but only the cells that may be the farthest of their
-    image: the distances to a small part of the bank, which are upper bounds of those to all
-    of it, rule out most of the others. That takes less time than the network unless the
-    bank is very large. The thresholds of `fit` are found so as well. `anomaly_map` and
-    ``score_normalization="median"`` need all cells, and time in proportion to the bank: a
-    cell of ResNet50 has 1536 features, and 400 images a bank of 1.9 GB. `fit` computes
-    features once if the bank keeps all of them, or they take at most 512 MiB, and else
-    twice, unless `memory` keeps them.
+    `score_samples`, `predict`, `decision_function` and the thresholds of `fit` search the
+    bank exactly, but only for the cells that may be the farthest of their image, which
+    takes less time than the network unless the bank is very large. `anomaly_map` and
+    ``score_normalization="median"`` need all cells, and time in proportion to the bank: 400
+    images have one of 1.9 GB for ResNet50. `fit` computes features once if the bank keeps
+    all of them, or they take at most 512 MiB, and else twice, unless `memory` keeps them.
 
     References
     ----------
@@ -375,7 +366,6 @@ class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
     _size_of_weights = size_of_weights
     # Features of random networks differ by little of their size, and still rank.
     _min_spread = 1e-6
-
     _train_scores_leave_one_out = True
 
     def fit(self, X, y=None) -> "ResNetKNN":
@@ -403,27 +393,6 @@ class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
             not have; the message says what to do.
         """
         return super().fit(X, y)
-
-    def score_samples(self, X) -> np.ndarray:
-        """Score images: higher is more normal.
-
-        Parameters
-        ----------
-        X : images or paths
-            As in `fit`.
-
-        Returns
-        -------
-        scores : ndarray of shape (n_samples,), float64
-            The negative of the largest score of a cell, with `score_normalization` and
-            `reweighting` if they are set.
-
-        Raises
-        ------
-        ValueError
-            X is not usable, or has another shape than in `fit`.
-        """
-        return super().score_samples(X)
 
     @isolated
     def bank_bytes(
@@ -608,13 +577,9 @@ class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
         if self.reweighting is None:
             return s_star
         worst = worst + cells.shape[1] * torch.arange(len(worst), device=worst.device)
-        # m*, its nearest neighbor in the bank, and N_b(m*), the vectors around that one.
-        vectors = tensor_view(self.bank_.vectors)
-        m_star = vectors[cells.indices.flatten()[worst].cpu()]
-        b = min(self.reweighting, self.bank_.n_others())
-        _, around = bank.nearest(m_star.to(rows.device), numbers, b)
-        m_test = rows[worst.to(rows.device)].cpu()
-        weights = reweighting(exact_distances(m_test, vectors, around.cpu()), rows.shape[1])
+        m_star = cells.indices.flatten()[worst].cpu()
+        m_test, n = rows[worst.to(rows.device)], int(self.reweighting)
+        weights = patchcore_weights(self.bank_, bank, m_test, m_star, numbers, n)
         return s_star * weights.to(s_star.device)
 
     def _pixel_scores(self, cells):
