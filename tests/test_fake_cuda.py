@@ -126,8 +126,11 @@ WITHOUT_TENSORS = {
     # They build and try out networks on the CPU, before a fit.
     dry_run.dry_run,
     dry_run.layer_outputs,
+    hooks.LayerError,
+    hooks.first_tensor,
     hooks.keep,
     hooks.keep_layers,
+    hooks.run_on_images,
     image_sizes.set_image_size,
     layouts.Layout,
     layouts.default_layers,

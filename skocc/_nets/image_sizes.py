@@ -1,5 +1,6 @@
 """Networks that take images of one size only, brought to that of the images."""
 
+from inspect import signature
 from types import MethodType
 from typing import Any
 
@@ -62,7 +63,8 @@ def _is_fixed_of_timm(model):
 
 def _windows(model):
     """Return the windows of a Swin Transformer, which timm would scale with the image."""
-    if not type(model).__name__.startswith("SwinTransformer"):
+    is_swin = type(model).__name__.startswith("SwinTransformer")
+    if not is_swin or "window_size" not in signature(model.set_input_size).parameters:
         return {}
     sizes = [getattr(module, "window_size", None) for module in model.modules()]
     sizes = [size for size in sizes if isinstance(size, tuple)]

@@ -75,9 +75,9 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
         Whether atypical images are repeated until the classifier sees as many of them as of
         typical images.
     backbone : str, torch.nn.Module, class or function, default=None
-        Feature extractor. A classification network of torchvision by name, without its
-        last linear layer; or a network of your own from images (b, C, H, W), or rows
-        (b, d), to (b, features), see :ref:`own networks <own_networks>`. None:
+        Feature extractor. A classification network of torchvision, or "timm/" and that of
+        one of timm, without its last linear layer; or a network of your own from images
+        (b, C, H, W), or rows (b, d), to (b, features), see :ref:`own_networks`. None:
         torchvision's AlexNet for images of 63 pixels a side or more, a compact AlexNet for
         smaller images, a fully connected network for rows.
     weights : None, "imagenet", str or path, default=None

@@ -76,17 +76,18 @@ class DeepSVDD(EmbeddingMixin, TrainedDetector):
     warm_up_n_epochs : int, default=10
         Epochs before the first update of the radius of a soft boundary.
     backbone : str, torch.nn.Module, class or function, default=None
-        Name of a classification network of torchvision, such as "resnet18" or
-        "mobilenet_v2", used without its classifier and trained in all its layers. Or a
+        Name of a classification network of torchvision, such as "resnet18", or "timm/" and
+        that of one of timm, used without its classifier and trained in all its layers. Or a
         network of your own from images (b, C, H, W), or rows (b, d), to (b, features): a
         module, which is copied, or a class or function that builds one; see :ref:`own
         networks <own_networks>`. None: a LeNet, or a fully connected network for rows.
     weights : {"imagenet"}, name, path or None, default="imagenet"
         Initial weights of a backbone: torchvision's best ImageNet weights, which are its
         second ones ("IMAGENET1K_V2") for MobileNetV2 and its first for ResNet18; those of a
-        name that it has, such as "IMAGENET1K_V1"; the file of a state dict (``.pt``,
-        ``.pth`` or ``.safetensors``); or random weights. A network of your own starts as it
-        is unless this is a path.
+        name that it has, such as "IMAGENET1K_V1"; those of timm under the name; "offline",
+        as of :class:`ResNetKNN`; the file of a state dict (``.pt``, ``.pth`` or
+        ``.safetensors``); or random weights. A network of your own starts as it is unless
+        this is a path.
     channels : tuple of int, default=None
         Channels of the stages of the LeNet, or units of the hidden layers for rows.
         None: by the image size, (8, 4) for 28 pixels and (32, 64, 128) for 32; (128, 64)
