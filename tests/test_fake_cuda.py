@@ -180,6 +180,7 @@ WITHOUT_TENSORS = {
     architectures.row_architecture,
     architectures.video_architecture,
     patches.check_patch_scales,
+    patches.warn_about_positions,
     spheres.final_radius,
     spheres.make_boundary,
     training.TrainingHistory,
@@ -272,6 +273,10 @@ NETWORKS = {
     feature_maps.JoinedMaps: lambda: (
         feature_maps.JoinedMaps("bilinear"),
         [[rand(2, 3, 4, 4), rand(2, 3, 2, 2)]],
+    ),
+    feature_maps.UnitLength: lambda: (
+        feature_maps.UnitLength(feature_maps.JoinedMaps()),
+        [[rand(2, 3, 8, 8), rand(2, 4, 4, 4)]],
     ),
     feature_maps.LocallyAwarePatches: lambda: (
         feature_maps.LocallyAwarePatches(4),

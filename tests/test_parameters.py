@@ -26,6 +26,7 @@ REASONS = {
     "backbone": "torchvision has no networks for clips or for small patches, "
     "which PatchSVDD and VideoMOCCA embed",
     "contamination": '``"auto"`` is for methods whose source has a rule for the threshold',
+    "image_size": '``"weights"`` is for frozen networks, whose weights have a size',
     "latent_dim": '``"map"`` is for DataSplitOCC, whose code may keep its places',
 }
 

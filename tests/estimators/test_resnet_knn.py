@@ -1,3 +1,4 @@
+import copy
 import math
 
 import joblib
@@ -307,7 +308,7 @@ def test_cosine_distances_and_the_mean_of_the_highest_cells(make, images, n_top)
 
 def test_lengths_of_features_do_not_count_for_cosines(backbone, make, images):
     scores = make(metric="cosine", pooling=None).fit(images[:8]).score_samples(images)
-    louder = nn.Sequential(*backbone, nn.Identity())
+    louder = nn.Sequential(*copy.deepcopy(backbone), nn.Identity())
     with torch.no_grad():
         louder[2].weight *= 4
         louder[2].bias *= 4
