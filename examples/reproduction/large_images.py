@@ -32,6 +32,7 @@ import sys
 import tempfile
 import time
 from collections import Counter
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -160,8 +161,8 @@ class CountedDecoding:
         )
 
 
-def measure(method, train, test, masks, options, results):
-    """Put a line of the table into a queue."""
+def measure(method, train, test, masks, options):
+    """Return a line of the table."""
     if options.n_threads:
         torch.set_num_threads(options.n_threads)
     decoding, detector = CountedDecoding(), make_detector(method, options)
@@ -199,7 +200,7 @@ def measure(method, train, test, masks, options, results):
         "false alarms": f"{(is_called & ~is_defective).sum()} of {(~is_defective).sum()}",
         "found": f"{(is_called & is_defective).sum()} of {is_defective.sum()}",
     }
-    results.put(line)
+    return line
 
 
 def shown(value):
@@ -225,13 +226,8 @@ def compare_methods(options):
         files = make_files(Path(folder), *numbers)
         print(f"{options.n_train} and {options.n_test} files made", flush=True)
         for method in options.methods:
-            results = context.Queue()
-            process = context.Process(
-                target=measure, args=(method, *files, options, results)
-            )
-            process.start()
-            line = results.get()
-            process.join()
+            with ProcessPoolExecutor(1, mp_context=context) as pool:
+                line = pool.submit(measure, method, *files, options).result()
             yield {column: shown(line[column]) for column in COLUMNS}
 
 
