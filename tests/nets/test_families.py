@@ -167,7 +167,7 @@ def test_vision_transformer_of_torchvision(size):
             x = layer(x)
             states.append(as_grid(x, 1, rows, columns))
     layers = tuple(f"encoder.layers.encoder_layer_{i}" for i in (1, 2))
-    check(module, layers, batch, states[1:3], default=layers, hooked=False)
+    check(module, layers, batch, states[-3:-1], default=layers, hooked=False)
 
 
 def test_a_size_that_patches_do_not_fit():
@@ -227,7 +227,7 @@ def test_convolutional_networks_of_timm():
     with torch.no_grad():
         states = module.forward_intermediates(batch, intermediates_only=True)
     layers = ("stages.1", "stages.2")
-    check(module, layers, batch, states[1:3], default=layers, hooked=False)
+    check(module, layers, batch, states[-3:-1], default=layers, hooked=False)
     module = timm_model("tf_efficientnet_lite0")
     with torch.no_grad():
         expected = module.forward_features(batch)
