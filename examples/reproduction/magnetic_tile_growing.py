@@ -120,6 +120,8 @@ def main():
     add_arguments(parser)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--memory", help="folder that keeps the features")
+    names = list(dict.fromkeys(name for name, *_ in BANKS))
+    parser.add_argument("--banks", nargs="+", default=names, choices=names)
     parser.add_argument("--equal", action="store_true", help="compare, and write no lines")
     options = parser.parse_args()
     tiles = load_mvtec_layout(options.data / "magnetic_tile")
@@ -132,7 +134,8 @@ def main():
     if options.equal:
         return
     with tempfile.TemporaryDirectory() as folder:
-        for (bank, way, params), seed in product(BANKS, options.seeds):
+        banks = [setting for setting in BANKS if setting[0] in options.banks]
+        for (bank, way, params), seed in product(banks, options.seeds):
             paths = draws[seed]
             detector = make(options, seed, options.memory or folder, **params)
             detector.fit(paths) if way == "one fit" else in_parts(detector, paths)
