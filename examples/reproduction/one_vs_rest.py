@@ -59,7 +59,7 @@ from sklearn.metrics import (
 )
 
 from skocc import MOCCA, DeepSVDD
-from skocc._nets.backbones import load_weights
+from skocc._nets.weights import load_weights
 
 # AUROC in percent, mean and standard deviation over ten seeds (Ruff et al. 2018, Table 1;
 # for Fashion-MNIST over five, as reported by the data-splitting paper).
