@@ -308,6 +308,34 @@ def test_of_very_many_vectors_the_new_ones_may_have_no_place():
     assert found.images.tolist() == [3, 3, 3]
 
 
+@pytest.mark.parametrize("is_grouped", [(True, True), (True, False), (False, True)])
+@pytest.mark.parametrize("n_kept", [18, 9])
+def test_groups_of_banks_that_grow(is_grouped, n_kept):
+    """Images of one group are not compared with each other, in whichever call they came."""
+    vectors = torch.arange(9.0)[:, None]
+    options = {"subsampling": "random", "generator": torch.Generator().manual_seed(0)}
+    groups = [np.array([0, 0, 1]) if grouped else None for grouped in is_grouped]
+    digests = [[bytes([10 * part + i] * 16) for i in range(3)] for part in range(2)]
+    banks = MemoryBank.of_streams(
+        [[vectors]], digests[0], [9], [9], 1, groups=groups[0], **options
+    )
+    (bank,) = MemoryBank.grown(
+        banks, [9], [[vectors + 100]], digests[1], [9], [n_kept],
+        fraction=1.0, groups=groups[1], **options,
+    )  # fmt: skip
+    assert len(bank) == n_kept
+    expected = []
+    for part, grouped in enumerate(is_grouped):
+        expected += [3 * part + i for i in ([0, 0, 1] if grouped else range(3))]
+    assert bank.groups.tolist() == expected
+    numbers = bank.numbers_of_digests([d for part in digests for d in part])
+    assert numbers.tolist() == expected
+    others = np.bincount(np.array(expected)[bank.images])
+    assert bank.n_others() == n_kept - others.max()
+    copied = pickle.loads(pickle.dumps(bank))
+    assert copied.groups.tolist() == expected
+
+
 def test_a_coreset_that_grew_covers_all_within_the_sum_of_its_steps():
     streams = torch.rand(5, 60, 4, generator=torch.Generator().manual_seed(0))
     streams += 3 * torch.arange(5)[:, None, None]  # the later, the farther
