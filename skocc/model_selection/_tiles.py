@@ -66,7 +66,7 @@ class TiledDetector(
     ----------
     detector : estimator
         A detector of skocc, a :class:`DetectorEnsemble` of such, or a Pipeline that begins
-        with a transformer of :mod:`skocc.feature_extraction`. It reads the tiles as it
+        with a transformer of ``skocc.feature_extraction``. It reads the tiles as it
         reads images: its `image_size` resizes them, its `intensity_range` scales them. A
         detector in a :class:`~sklearn.frozen.FrozenEstimator` is used as it was fitted.
     tile_size : int or tuple (H, W), default=256

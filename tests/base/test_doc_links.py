@@ -11,7 +11,12 @@ import skocc
 import skocc.feature_extraction
 import skocc.model_selection
 from skocc._base import doc_links
-from skocc.model_selection import DetectorEnsemble, NormalOnly, ThresholdTuner
+from skocc.model_selection import (
+    DetectorEnsemble,
+    NormalOnly,
+    ThresholdTuner,
+    TiledDetector,
+)
 from tests.test_public_api import listed_names
 
 PUBLIC = {
@@ -30,7 +35,7 @@ PUBLIC = {
 def make(estimator_class):
     if estimator_class is DetectorEnsemble:
         return DetectorEnsemble([("svm", OneClassSVM())])
-    if estimator_class in (NormalOnly, ThresholdTuner):
+    if estimator_class in (NormalOnly, ThresholdTuner, TiledDetector):
         return estimator_class(OneClassSVM())
     return estimator_class()
 

@@ -352,8 +352,11 @@ def paths(tmp_path):
 def test_files_are_decoded_once_a_pass(batch_size, paths, decoded, monkeypatch):
     monkeypatch.setattr(tiles, "_KEPT_BYTES", 0)  # three photographs, no more
     detector = tiled(knn(batch_size=batch_size), max_cache_bytes=0).fit(paths)
-    # For the bank, which keeps all features for the scores; and for the maps.
-    assert sorted(decoded) == sorted([*range(8)] * 2)
+    # For the bank, which keeps all features for the scores; and for the maps, unless the
+    # first pass has left some.
+    counts = [decoded.count(number) for number in range(8)]
+    assert max(counts) == 2
+    assert min(counts) >= 1
     for method in (detector.score_samples, detector.anomaly_map, detector.anomaly_mask):
         decoded.clear()
         method(paths)
