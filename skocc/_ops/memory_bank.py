@@ -23,8 +23,9 @@ from skocc._ops.tensors import relative_spread, tensor_view
 
 # A coreset is chosen from a random pool, which may exceed the bank by this many bytes.
 _POOL_BYTES = 2**28
-# Bytes that the vectors of all training images may take to be held for their scores.
-_HELD_BYTES = 2**29
+# Bytes that the vectors of all training images may take to be held for their scores, and
+# those of the tiles of photographs, for which memory must not grow with their number.
+_HELD_BYTES, _HELD_BYTES_OF_GROUPS = 2**29, 2**27
 # Number of vectors from which on NumPy has no hypergeometric numbers.
 _N_HYPERGEOMETRIC = 10**9
 # Number of vectors from which the spread of the features is estimated.
@@ -164,10 +165,12 @@ class TrainingVectors:
         Number of vectors of all images that are added, in each stream.
     are_in_banks : bool
         Whether the banks hold all vectors of all their images, in order. Otherwise vectors
-        are held unless they take more than 512 MiB.
+        are held unless they take more than 512 MiB, or 128 MiB with groups.
     n_features : int
     n_turns : int, default=1
         In how many turns an image is in each stream. Scores are those of the first.
+    has_groups : bool, default=False
+        Whether the images are in groups, such as tiles of photographs.
 
     Attributes
     ----------
@@ -181,12 +184,14 @@ class TrainingVectors:
         are_in_banks: bool,
         n_features: int,
         n_turns: int = 1,
+        has_groups: bool = False,
     ):
         self.digests: list[bytes] = []
         self._n_images: list[int] = []
         self._held: list[Sequence[torch.Tensor]] = []
         self._are_in_banks, self._n_turns = are_in_banks, n_turns
-        fit = bank_bytes(sum(n_vectors) // n_turns, n_features) <= _HELD_BYTES
+        limit = _HELD_BYTES_OF_GROUPS if has_groups else _HELD_BYTES
+        fit = bank_bytes(sum(n_vectors) // n_turns, n_features) <= limit
         self._are_held = fit and not are_in_banks
 
     def add(self, batch: torch.Tensor, vectors: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -164,7 +164,8 @@ def filled_banks(
     n_all = [old + new for old, new in zip(n_before, n_vectors, strict=True)]
     kept = n_kept(n_all)
     are_all = sizes == n_full and kept == n_all
-    all_vectors = TrainingVectors(n_vectors, are_all, n_features, n_turns)
+    has_groups = run.source.groups is not None
+    all_vectors = TrainingVectors(n_vectors, are_all, n_features, n_turns, has_groups)
     digests = all_vectors.digests  # filled as the blocks come
     blocks = stream_batches(
         network,

@@ -144,7 +144,7 @@ class TiledDetector(
     **Files** are decoded in the background, once for each pass over the tiles in order, as
     long as the memory of a batch and three photographs. Nothing is written to disk. `fit`
     of ResNetKNN makes two passes, the second for `train_map_maxima_`, and a third if its
-    features take more than 512 MiB. Training decodes the photographs of each batch, unless
+    features take more than 128 MiB. Training decodes the photographs of each batch, unless
     `max_cache_bytes` holds them all. A torch data set is read once more at first, for the
     sizes.
 
