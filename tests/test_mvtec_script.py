@@ -90,7 +90,7 @@ def test_all_categories_and_going_on(script, root, tmp_path, monkeypatch, capsys
 
 def test_published_means_are_those_of_their_categories(script):
     groups = {}
-    for row in script.read(script.PUBLISHED):
+    for row in script.read_rows(script.PUBLISHED):
         values = groups.setdefault((row["method"], row["metric"]), {})
         values[row["category"]] = float(row["published"])
     for (method, metric), values in groups.items():

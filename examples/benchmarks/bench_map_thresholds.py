@@ -18,7 +18,6 @@ Run it as ``python examples/benchmarks/bench_map_thresholds.py``.
 import argparse
 import resource
 import sys
-import time
 from contextlib import ExitStack
 from functools import partial
 from importlib import import_module
@@ -26,6 +25,7 @@ from unittest.mock import patch
 
 import numpy as np
 import torch
+from bench_epoch import seconds
 
 import skocc
 from skocc.datasets import make_textures
@@ -70,14 +70,6 @@ def peak_memory():
     return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
-def seconds_of(step, device):
-    """Return the seconds of a step, on a CPU those of the processor."""
-    clock = time.process_time if device == "cpu" else time.perf_counter
-    start = clock()
-    step()
-    return clock() - start
-
-
 def ratios_of_one_pass(detector, images, n_pairs):
     """Return the seconds of maps with scores by those of maps, and of maps and scores."""
     steps = [
@@ -85,10 +77,10 @@ def ratios_of_one_pass(detector, images, n_pairs):
         lambda: detector.anomaly_map(images),
         lambda: detector.score_samples(images),
     ]
-    seconds = []
+    times = []
     for _ in range(n_pairs):
-        seconds.append([seconds_of(step, detector.device) for step in steps])
-    both, maps, scores = np.array(seconds).T
+        times.append([seconds(step, torch.device(detector.device)) for step in steps])
+    both, maps, scores = np.array(times).T
     return both / maps, both / (maps + scores)
 
 
@@ -111,15 +103,15 @@ def main():
         cls = getattr(skocc, method)
         detector = cls(device=device, random_state=0, **params)
         detector.fit(images[:4])  # what the first fit of a kind does once
-        fit, seconds, peaks = partial(detector.fit, images), {False: [], True: []}, []
+        fit, times, peaks = partial(detector.fit, images), {False: [], True: []}, []
         for _ in range(options.n_runs):
             with ExitStack() as stack:
                 without_maxima(stack, cls)
-                seconds[False].append(seconds_of(fit, device))
+                times[False].append(seconds(fit, torch.device(device)))
             peaks.append(peak_memory())
-            seconds[True].append(seconds_of(fit, device))
+            times[True].append(seconds(fit, torch.device(device)))
             peaks.append(peak_memory())
-        after, before = min(seconds[True]), min(seconds[False])
+        after, before = min(times[True]), min(times[False])
         added = peaks[1] - peaks[0]
         cells = f"{after:9.2f}{before:9.2f}{after / before:9.2f}"
         print(f"{name:24}{cells} {'':11}{added:8.0f}", flush=True)

@@ -36,13 +36,13 @@ import importlib
 import importlib.metadata
 import platform
 import tempfile
-import time
 import warnings
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
+from bench_epoch import seconds
 from sklearn.ensemble import IsolationForest
 from sklearn.svm import OneClassSVM
 
@@ -61,23 +61,6 @@ def load(module):
     except ImportError as error:
         print(f"left out, not installed: {module.split('.')[0]} ({error})", flush=True)
         return None
-
-
-def seconds_of(step, options):
-    """Return the seconds of a step: of the processor, on one thread of it."""
-    is_alone = options.n_threads == 1 and options.device == "cpu"
-    clock = time.process_time if is_alone else time.perf_counter
-    finish(options.device)
-    start = clock()
-    step()
-    finish(options.device)
-    return clock() - start
-
-
-def finish(device):
-    """Wait until a GPU has done what it was given."""
-    if torch.device(device).type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 def print_line(name, ours, peers):
@@ -101,7 +84,7 @@ def in_turns(steps, options):
     times = {name: [] for name in steps}
     for _ in range(options.n_pairs):
         for name, step in steps.items():
-            times[name].append(seconds_of(step, options))
+            times[name].append(seconds(step, torch.device(options.device)))
     return times
 
 

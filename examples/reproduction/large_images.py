@@ -27,8 +27,6 @@ import csv
 import math
 import multiprocessing
 import os
-import resource
-import sys
 import tempfile
 import time
 from collections import Counter
@@ -40,6 +38,7 @@ import torch
 from PIL import Image
 from scipy import ndimage
 from sklearn.metrics import roc_auc_score
+from tiles import peak_memory
 
 from skocc import ResNetKNN
 from skocc._samples import sources
@@ -208,12 +207,6 @@ def measure(method, train, test, masks, options):
         "found": f"{(is_called & is_defective).sum()} of {is_defective.sum()}",
     }
     return line
-
-
-def peak_memory():
-    """Return the peak resident memory of this process in MiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (2**20 if sys.platform == "darwin" else 2**10)
 
 
 def shown(value):

@@ -33,13 +33,12 @@ resized images, over all pixels of all test images. MOCCA has no maps of objects
 """
 
 import argparse
-import csv
 import time
 from pathlib import Path
 
 import magnetic_tile_classical
 import numpy as np
-from tiles import add_row, load_masks, peak_memory
+from tiles import add_row, load_masks, parameter, peak_memory, read_rows
 
 import skocc
 from skocc import metrics
@@ -187,7 +186,7 @@ def run(options):
     if options.output.exists():
         done = {
             (row["method"].split(",")[0], row["category"], row["seed"])
-            for row in read(options.output)
+            for row in read_rows(options.output)
         }
     for category in options.categories or categories_of(options.root):
         data = load_mvtec_layout(options.root, category)
@@ -216,21 +215,15 @@ def categories_of(root):
     return names
 
 
-def read(path):
-    """Return the lines of a CSV file."""
-    with path.open(newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
-
-
 def table(options):
     """Print the means over seeds beside the published numbers, as CSV."""
     published = {
         (row["method"], row["metric"], row["category"]): row["published"]
-        for row in read(PUBLISHED)
+        for row in read_rows(PUBLISHED)
     }
     ours = {}
     if options.output.exists():
-        for row in read(options.output):
+        for row in read_rows(options.output):
             for metric in METRICS:
                 if row[metric]:
                     key = row["method"], metric, row["category"]
@@ -246,12 +239,6 @@ def table(options):
         std = f"{np.std(values):.3f}" if len(values) > 1 else ""
         cells = (*key, published.get(key, ""), mean, std, len(values))
         print(",".join(str(cell) for cell in cells))
-
-
-def parameter(text):
-    """Read a parameter such as n_epochs=3."""
-    name, _, value = text.partition("=")
-    return name, int(value)
 
 
 def main():

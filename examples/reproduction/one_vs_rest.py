@@ -41,7 +41,6 @@ torchvision into ``--root``.
 
 import argparse
 import copy
-import csv
 import io
 import os
 import time
@@ -57,6 +56,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
+from tiles import add_row, read_rows
 
 from skocc import MOCCA, DeepSVDD
 from skocc._nets.weights import load_weights
@@ -130,7 +130,7 @@ def run(options):
     setting = settings_of(options)
     if options.output.exists():
         names = ("method", "boundary", "class", "seed", *setting)
-        done = {tuple(row[name] for name in names) for row in read(options.output)}
+        done = {tuple(row[name] for name in names) for row in read_rows(options.output)}
     measures = {"deep_svdd": measure_deep_svdd, "mocca": measure_mocca}
     if options.backbone is not None:
         measures["deep_svdd"] = measure_backbone
@@ -153,7 +153,7 @@ def run(options):
                     if "threshold" in row:
                         is_anomaly = test_labels != normal
                         row |= rates(is_anomaly, -scores, -row.pop("threshold"))
-                    add(options.output, row)
+                    add_row(options.output, row)
                     print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
 
@@ -269,7 +269,7 @@ def keep_embedding(detector, images, test_images, path, seed):
     points = TSNE(random_state=seed).fit_transform(vectors)
     kinds = ["training"] * len(parts[0]) + ["test"] * len(parts[1])
     for kind, point in zip(kinds, points, strict=True):
-        add(path, {"images": kind, "x": f"{point[0]:.3f}", "y": f"{point[1]:.3f}"})
+        add_row(path, {"images": kind, "x": f"{point[0]:.3f}", "y": f"{point[1]:.3f}"})
 
 
 def measure_mocca(options, seed, images, test_images):
@@ -317,26 +317,10 @@ def show(layers):
     return "+".join(str(j) for j in layers)
 
 
-def add(path, row):
-    """Append a line to the output file."""
-    is_new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, row)
-        if is_new:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def read(path):
-    """Return the lines of an output file."""
-    with path.open(newline="") as file:
-        return list(csv.DictReader(file))
-
-
 def table(options):
     """Print mean and spread per class beside the papers', as CSV."""
     groups = {}
-    for row in read(options.output):
+    for row in read_rows(options.output):
         key = row["method"], row["boundary"], row["trained"], row["scored"]
         aurocs = groups.setdefault(key, {}).setdefault(int(row["class"]), [])
         aurocs.append(float(row["auroc"]))

@@ -22,6 +22,7 @@ from pathlib import Path
 
 import numpy as np
 from PIL import Image
+from tiles import parameter
 
 import skocc
 from skocc.datasets import load_video_folders
@@ -140,12 +141,6 @@ def report(videos, curves, options):
         beside = published if scene == "all" else ""
         print(f"{scene},{options.boundary},{options.seed},{value:.3f},{beside}")
     return found
-
-
-def parameter(text):
-    """Read a parameter such as n_epochs=3."""
-    name, _, value = text.partition("=")
-    return name, int(value)
 
 
 def main():

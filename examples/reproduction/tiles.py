@@ -1,4 +1,4 @@
-"""What the scripts on magnetic tiles share: the images, the two AUROCs, the CSV file."""
+"""What scripts share: magnetic tiles and their two AUROCs, CSV files, peak memory."""
 
 import csv
 import os
@@ -109,3 +109,15 @@ def add_row(path, row):
         if is_new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def read_rows(path):
+    """Return the lines of a CSV file."""
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+def parameter(text):
+    """Read a parameter of the command line such as n_epochs=3."""
+    name, _, value = text.partition("=")
+    return name, int(value)

@@ -126,9 +126,6 @@ class JoinedMaps(nn.Module):
     grid is that of the largest map before the averages.
     """
 
-    # That of networks that earlier versions have pickled.
-    averages = True
-
     def __init__(self, interpolation: str = "average", averages: bool = True):
         super().__init__()
         self.interpolation = interpolation
