@@ -28,7 +28,7 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-from one_vs_rest import NAMES, add, load, read
+from one_vs_rest import NAMES, load
 from skimage.feature import hog
 from sklearn.decomposition import PCA
 from sklearn.ensemble import IsolationForest
@@ -36,6 +36,7 @@ from sklearn.metrics import roc_auc_score
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import FunctionTransformer
 from sklearn.svm import OneClassSVM
+from tiles import add_row, read_rows
 
 from skocc import DataSplitOCC, DeepSVDD
 
@@ -94,7 +95,9 @@ def run(options):
     )
     done = set()
     if options.output.exists():
-        done = {(row["class"], row["seed"], row["method"]) for row in read(options.output)}
+        done = {
+            (row["class"], row["seed"], row["method"]) for row in read_rows(options.output)
+        }
     for seed in range(options.first_seed, options.first_seed + options.seeds):
         for normal in options.classes or sorted(set(train_labels.tolist())):
             images = train_images[train_labels == normal][: options.n_train]
@@ -107,7 +110,7 @@ def run(options):
                 row = {"method": method, "class": normal, "seed": seed}
                 row |= {"n_train": len(images), "n_test": len(labels)}
                 row |= {"auroc": f"{auroc:.3f}", "seconds": f"{seconds:.0f}"}
-                add(options.output, row)
+                add_row(options.output, row)
                 print("  ".join(f"{k} {v}" for k, v in row.items()), flush=True)
 
 
@@ -232,7 +235,7 @@ def data_splitter(options, seed):
 def table(options):
     """Print mean and spread per class beside the paper's, as CSV."""
     groups = {}
-    for row in read(options.output):
+    for row in read_rows(options.output):
         group = groups.setdefault(row["method"], {})
         group.setdefault(int(row["class"]), []).append(float(row["auroc"]))
     classes = sorted({index for group in groups.values() for index in group})
