@@ -320,6 +320,14 @@ NETWORKS = {
         patch_encoder.HierarchicalPatchEncoder(4, 16),
         [rand(2, 3, 16, 16)],
     ),
+    patch_encoder.WholePatchEncoder: lambda: (
+        patch_encoder.WholePatchEncoder(4, 16),
+        [rand(2, 3, 16, 16)],
+    ),
+    patch_encoder.SeparatePatchEncoders: lambda: (
+        separate_encoders(),
+        [rand(2, 3, 16, 16)],
+    ),
     patch_encoder.PositionClassifier: lambda: (
         patch_encoder.PositionClassifier(4),
         [rand(2, 4), rand(2, 4)],
@@ -380,6 +388,12 @@ def windows_of(network, images):
     base = network.base_map(images)
     picked = network.pick(base, ints(0, 1), ints(0, 1), ints(1, 0))
     return [base, picked, network.dense(images, 3), network.windows(images, [0, 3], [2])]
+
+
+def separate_encoders():
+    return patch_encoder.SeparatePatchEncoders(
+        patch_encoder.PatchEncoder(4, 8), patch_encoder.WholePatchEncoder(4, 16)
+    ).to(CUDA)
 
 
 def published_weights(tmp_path):
@@ -712,6 +726,9 @@ SEVERAL = {
     sources: [batches.ResidentMaps, batches.hold_maps, batches.keep_on_device],
 }
 CASES = {
+    augmentation.random_rotations: lambda: augmentation.random_rotations(
+        rand(2, 3, 12, 9), -45, 45, generator()
+    ),
     augmentation.random_variants: lambda: augmentation.random_variants((12, 12))(
         rand(8, 3, 12, 12)
     ),
@@ -783,6 +800,7 @@ METHODS = {
         .to(CUDA)
         .dense_scales(rand(2, 3, 20, 20), 3, 4)
     ],
+    "separate": lambda: [*separate_encoders().dense_scales(rand(2, 3, 20, 20), 3, 4)],
     "residual": lambda: layers_of(
         residual_encoder.ResidualEncoder((3, 18, 18), 4, True, (8, 8, 8, 8)),
         rand(2, 3, 18, 18),

@@ -1,5 +1,6 @@
 """What scripts share: magnetic tiles and their two AUROCs, CSV files, peak memory."""
 
+import ast
 import csv
 import os
 import resource
@@ -118,6 +119,9 @@ def read_rows(path):
 
 
 def parameter(text):
-    """Read a parameter of the command line such as n_epochs=3."""
+    """Read a parameter of the command line such as n_epochs=3 or objective=svdd."""
     name, _, value = text.partition("=")
-    return name, int(value)
+    try:
+        return name, ast.literal_eval(value)
+    except (SyntaxError, ValueError):
+        return name, value

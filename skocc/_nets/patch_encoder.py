@@ -5,7 +5,7 @@ an image in few fully convolutional passes, instead of one pass per window.
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
@@ -17,18 +17,23 @@ from skocc._nets.weights import load_weights
 
 # Slope of the leaky ReLU below zero.
 _SLOPE = 0.1
+# Numbers of the patches that are embedded at once, 64 MiB in float32.
+_BLOCK_NUMBERS = 2**24
 N_POSITIONS = 8
 
 
-def _initialize_he(module):
-    """Draw the weights of a convolution from He's distribution, and zero its biases.
+def _initialize(module, weight_init):
+    """Draw the weights of convolutions from He's distribution and zero their biases.
 
-    The published encoder uses torch's default initialization, with which the eight layers
-    map all patches to nearly the same embedding.
+    The published encoder uses torch's default initialization, ``weight_init="torch"``,
+    with which the eight layers map all patches to nearly the same embedding.
     """
-    if isinstance(module, nn.Conv2d):
-        nn.init.kaiming_normal_(module.weight, a=_SLOPE)
-        nn.init.zeros_(module.bias)
+    if weight_init == "torch":
+        return
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            nn.init.kaiming_normal_(layer.weight, a=_SLOPE)
+            nn.init.zeros_(layer.bias)
 
 
 class PatchEncoder(nn.Module):
@@ -48,9 +53,17 @@ class PatchEncoder(nn.Module):
         convolutions in the middle.
     in_channels : int, default=3
         Number of channels C of the images.
+    weight_init : {"he", "torch"}, default="he"
+        Distribution of the weights at the start: He's, or torch's default.
     """
 
-    def __init__(self, embedding_dim: int = 64, patch_size: int = 32, in_channels: int = 3):
+    def __init__(
+        self,
+        embedding_dim: int = 64,
+        patch_size: int = 32,
+        in_channels: int = 3,
+        weight_init: str = "he",
+    ):
         super().__init__()
         self.patch_size = patch_size
         hidden: tuple[int, ...] = (32, 64, 128, 128, 64, 32, 32)
@@ -62,7 +75,7 @@ class PatchEncoder(nn.Module):
         for index, (a, b) in enumerate(pairwise(widths)):
             stride = 2 if index == 0 else 1
             self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 3, stride=stride))
-        self.apply(_initialize_he)
+        _initialize(self, weight_init)
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
@@ -180,6 +193,8 @@ class HierarchicalPatchEncoder(nn.Module):
     small : OwnPatchEncoder, default=None
         Encoder of the quadrants. None: a PatchEncoder, or one like this for patches of
         more than 64 pixels.
+    weight_init : {"he", "torch"}, default="he"
+        Distribution of the weights at the start, see PatchEncoder.
 
     Attributes
     ----------
@@ -193,12 +208,12 @@ class HierarchicalPatchEncoder(nn.Module):
         patch_size: int = 64,
         in_channels: int = 3,
         small: nn.Module | None = None,
+        weight_init: str = "he",
     ):
         super().__init__()
         self.patch_size = patch_size
         if small is None:
-            kind = PatchEncoder if patch_size <= 64 else HierarchicalPatchEncoder
-            small = kind(embedding_dim, patch_size // 2, in_channels)
+            small = patch_encoder(embedding_dim, patch_size // 2, in_channels, weight_init)
         # Names of the published checkpoints.
         self.enc: Any = small
         # The published stride is 1. For a 2x2 input there is no difference; on a map of
@@ -206,7 +221,7 @@ class HierarchicalPatchEncoder(nn.Module):
         self.conv1 = nn.Conv2d(embedding_dim, 128, 2, stride=2)
         self.conv2 = nn.Conv2d(128, embedding_dim, 1)
         for convolution in (self.conv1, self.conv2):
-            _initialize_he(convolution)
+            _initialize(convolution, weight_init)
 
     @property
     def embedding_dim(self) -> int:
@@ -299,6 +314,145 @@ class HierarchicalPatchEncoder(nn.Module):
         return z[:, :, : len(rows), : len(columns)], z_big
 
 
+def patch_encoder(
+    embedding_dim: int, patch_size: int, in_channels: int, weight_init: str = "he"
+) -> PatchEncoder | HierarchicalPatchEncoder:
+    """Return the encoder for small patches of a size, nested for more than 32 pixels."""
+    if patch_size <= 32:
+        return PatchEncoder(embedding_dim, patch_size, in_channels, weight_init)
+    return HierarchicalPatchEncoder(
+        embedding_dim, patch_size, in_channels, weight_init=weight_init
+    )
+
+
+class WholePatchEncoder(nn.Module):
+    """Encoder of large patches that is not made of that of small ones.
+
+    For the ablation of the hierarchy (Yi and Yoon 2020, Table A2). The published one, for
+    patches of 64 pixels, has four 5x5 convolutions without padding, the first three of
+    stride 2, leaky ReLUs with a slope of 0.1 between them, and a final tanh.
+
+    Parameters
+    ----------
+    embedding_dim : int, default=64
+        Size D of an embedding.
+    patch_size : int, default=64
+        Side of a patch in pixels, at least 8. There are as many layers of stride 2 as it
+        takes to come to 6 x 6 cells or fewer, and one over all of these.
+    in_channels : int, default=3
+        Number of channels C of the images.
+    weight_init : {"he", "torch"}, default="he"
+        Distribution of the weights at the start, see PatchEncoder.
+    """
+
+    def __init__(
+        self,
+        embedding_dim: int = 64,
+        patch_size: int = 64,
+        in_channels: int = 3,
+        weight_init: str = "he",
+    ):
+        super().__init__()
+        self.patch_size, self.embedding_dim = patch_size, embedding_dim
+        n_strided, side = 0, patch_size
+        while side > 6:
+            n_strided, side = n_strided + 1, (side - 5) // 2 + 1
+        hidden = (64,) * (n_strided - 1) + (128,)
+        for index, (a, b) in enumerate(pairwise((in_channels, *hidden))):
+            self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 5, stride=2))
+        last = nn.Conv2d(128, embedding_dim, side)
+        self.add_module(f"conv{n_strided + 1}", last)
+        _initialize(self, weight_init)
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
+        *convolutions, last = self.children()
+        for convolution in convolutions:
+            patches = functional.leaky_relu(convolution(patches), _SLOPE)
+        return torch.tanh(last(patches)).flatten(1)
+
+    def windows(
+        self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
+    ) -> torch.Tensor:
+        """Return the embeddings of windows, one pass each, see :func:`cut_windows`."""
+        return cut_windows(self, images, self.patch_size, row_starts, column_starts)
+
+
+class SeparatePatchEncoders(nn.Module):
+    """Encoders of small and of large patches that share nothing.
+
+    Parameters
+    ----------
+    small, big : PatchEncoder, WholePatchEncoder or OwnPatchEncoder
+        With the same size of an embedding, and the same channels.
+
+    Attributes
+    ----------
+    enc : nn.Module
+        The encoder of small patches.
+    big : nn.Module
+        That of large ones.
+    """
+
+    def __init__(self, small: nn.Module, big: nn.Module):
+        super().__init__()
+        self.enc: Any = small
+        self.big: Any = big
+        self.patch_size, self.embedding_dim = big.patch_size, big.embedding_dim
+
+    def forward(self, patches: torch.Tensor) -> torch.Tensor:
+        """Map large patches (b, C, patch_size, patch_size) to embeddings (b, D)."""
+        return self.big(patches)
+
+    def dense_scales(
+        self, images: torch.Tensor, stride_small: int, stride_big: int
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Compute the embeddings at both scales, see :class:`HierarchicalPatchEncoder`."""
+        scales = ((self.enc, stride_small), (self.big, stride_big))
+        z_small, z_big = (
+            encoder.windows(images, *_grid(images, encoder.patch_size, stride))
+            for encoder, stride in scales
+        )
+        return z_small, z_big
+
+
+def cut_windows(
+    encoder: Callable[[torch.Tensor], torch.Tensor],
+    images: torch.Tensor,
+    side: int,
+    row_starts: Sequence[int],
+    column_starts: Sequence[int],
+) -> torch.Tensor:
+    """Compute the embeddings of the windows on a grid, one pass for each window.
+
+    Parameters
+    ----------
+    encoder : callable
+        Function from patches (b, C, side, side) to embeddings (b, D).
+    images : Tensor of shape (b, C, H, W)
+    side : int
+        Side of a window in pixels.
+    row_starts, column_starts : sequence of int
+        First pixel rows and columns of the windows, in any order.
+
+    Returns
+    -------
+    z : Tensor of shape (b, D, rows, columns)
+    """
+    rows = torch.tensor(row_starts, device=images.device)
+    columns = torch.tensor(column_starts, device=images.device)
+    # (b, C, rows, columns, side, side), without a copy.
+    views = images.unfold(2, side, 1).unfold(3, side, 1)
+    n_numbers = len(images) * images.shape[1] * side**2 * len(columns)
+    n_rows = max(1, _BLOCK_NUMBERS // n_numbers)
+    bands = []
+    for block in rows.split(n_rows):
+        patches = views[:, :, block][:, :, :, columns].permute(0, 2, 3, 1, 4, 5)
+        z = encoder(patches.flatten(0, 2))
+        bands.append(z.unflatten(0, patches.shape[:3]))
+    return torch.cat(bands, dim=1).permute(0, 3, 1, 2)
+
+
 def _grid(images, patch_size, stride):
     """Return the starts of window rows and columns, the last aligned with the end."""
     lasts = [size - patch_size for size in images.shape[2:]]
@@ -377,7 +531,7 @@ def load_encoder_weights(
 
     Parameters
     ----------
-    encoder : HierarchicalPatchEncoder
+    encoder : HierarchicalPatchEncoder or SeparatePatchEncoders
         Encoder that is changed in place.
     weights : mapping, str or Path
         Tensors or arrays with exactly the keys ``enc.conv1.weight`` ... ``conv2.bias``; or

@@ -1,13 +1,23 @@
 """Where Patch SVDD cuts patches at its two scales, and the networks that embed them."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import nn
 
+from skocc._engine.inference import stream_batches
 from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
 from skocc._nets.own_patches import OwnPatchEncoder
-from skocc._nets.patch_encoder import HierarchicalPatchEncoder, PositionClassifier
+from skocc._nets.patch_encoder import (
+    HierarchicalPatchEncoder,
+    PositionClassifier,
+    SeparatePatchEncoders,
+    WholePatchEncoder,
+    patch_encoder,
+)
+from skocc._ops.memory_bank import MemoryBank
 from skocc._samples.windows import window_starts
 
 # Numbers of the embeddings that are computed at once, 32 MiB in float32.
@@ -48,25 +58,17 @@ class PatchScales(NamedTuple):
 
 
 def patch_networks(
-    image_shape: tuple[int, int, int],
-    patch_size: int,
-    *,
-    backbone: Any,
-    weights: Any,
-    embedding_dim: int,
-    normalization: str,
-    train_head: bool,
+    detector: Any, weights: Any, image_shape: tuple[int, int, int]
 ) -> nn.ModuleDict:
     """Return normalization, encoder and position classifiers.
 
     Parameters
     ----------
+    detector : PatchSVDD
+        Its parameters are used.
+    weights : path or None
+        Those of the backbone, if there is one.
     image_shape : tuple (H, W, C)
-    patch_size : int
-        Side of the big patches in pixels.
-    backbone, weights, embedding_dim, normalization, train_head
-        As of :class:`~skocc.PatchSVDD`. `weights` are those of the backbone, if there is
-        one.
 
     Returns
     -------
@@ -74,20 +76,26 @@ def patch_networks(
         `network.encoder` has the attributes `in_channels` and `embedding_dim`.
     """
     height, width, n_channels = image_shape
-    if backbone is None:
-        in_channels = 3 if n_channels == 1 else n_channels
-        encoder = HierarchicalPatchEncoder(int(embedding_dim), patch_size, in_channels)
+    side, weight_init = int(detector.patch_size), detector.weight_init
+    in_channels, dim = 3 if n_channels == 1 else n_channels, int(detector.embedding_dim)
+    small: Any = None
+    if detector.backbone is not None:
+        small = OwnPatchEncoder(detector.backbone, weights, side // 2, n_channels)
+        in_channels, dim = small.in_channels, small.embedding_dim
+    if detector.hierarchical:
+        encoder: Any = HierarchicalPatchEncoder(dim, side, in_channels, small, weight_init)
+    elif small is None:
+        small = patch_encoder(dim, side // 2, in_channels, weight_init)
+        big: nn.Module = WholePatchEncoder(dim, side, in_channels, weight_init)
+        encoder = SeparatePatchEncoders(small, big)
     else:
-        small = OwnPatchEncoder(backbone, weights, patch_size // 2, n_channels)
-        in_channels = small.in_channels
-        encoder = HierarchicalPatchEncoder(
-            small.embedding_dim, patch_size, in_channels, small
-        )
+        big = OwnPatchEncoder(detector.backbone, weights, side, n_channels)
+        encoder = SeparatePatchEncoders(small, big)
     contrast: nn.Module = nn.Identity()
-    if normalization == "local_contrast":
+    if detector.normalization == "local_contrast":
         contrast = LocalContrastNormalization((height, width), min(height, width) / 16)
     mean = MeanSubtraction(torch.zeros(n_channels, height, width), in_channels)
-    dim = encoder.embedding_dim
+    train_head = detector.train_head
     return nn.ModuleDict(
         {
             "normalize": nn.Sequential(contrast, mean),
@@ -98,14 +106,53 @@ def patch_networks(
     )
 
 
+def centers_of(means: Sequence[torch.Tensor]) -> nn.ParameterList:
+    """Return centers (D,) of small and of big patches as weights that are not trained."""
+    return nn.ParameterList([nn.Parameter(mean, requires_grad=False) for mean in means])
+
+
+def mean_embeddings(
+    network: nn.ModuleDict,
+    batches: Iterable,
+    embed: Callable[[torch.Tensor], Sequence[torch.Tensor]],
+) -> nn.ParameterList:
+    """Return the mean embeddings of all small and of all big patches (Eq. 3).
+
+    Parameters
+    ----------
+    network : ModuleDict
+    batches : iterable with a length
+        Batches of images.
+    embed : callable
+        Function from a batch to the embeddings (m, D) of small and of big patches.
+    """
+
+    def sums(batch):
+        return [(z.sum(0, dtype=torch.float64), len(z)) for z in embed(batch)]
+
+    parts = [*zip(*stream_batches(network, batches, sums, stage="centers"), strict=True)]
+    totals = [[sum(column) for column in zip(*scale, strict=True)] for scale in parts]
+    return centers_of([(total / n).float() for total, n in totals])
+
+
+def center_banks(centers: Iterable[torch.Tensor], n_images: int) -> list[MemoryBank]:
+    """Return memory banks of a center each, which belongs to no training image."""
+    # No image has a digest of zeros: all are compared with the center.
+    images, digests = np.zeros(1, np.int32), np.zeros((n_images, 16), np.uint8)
+    return [
+        MemoryBank(center.detach().cpu().numpy()[None], images, digests)
+        for center in centers
+    ]
+
+
 def embed_patches(
-    encoder: HierarchicalPatchEncoder, images: torch.Tensor, scales: PatchScales
+    encoder: Any, images: torch.Tensor, scales: PatchScales
 ) -> list[torch.Tensor]:
     """Return the embeddings (b, D, rows, columns) of small and of big patches.
 
     Parameters
     ----------
-    encoder : HierarchicalPatchEncoder
+    encoder : HierarchicalPatchEncoder or SeparatePatchEncoders
     images : Tensor of shape (b, C, H, W)
         Normalized images.
     scales : PatchScales

@@ -167,7 +167,16 @@ class CutPatches:
 
 
 def pair_loss(
-    network, generator, *, crop_size, sampling, noise, n_pairs, svdd_weight
+    network,
+    generator,
+    *,
+    crop_size,
+    sampling,
+    noise,
+    n_pairs,
+    svdd_weight,
+    objective="patch",
+    centers=(None, None),
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the loss of a batch of images: that of both scales.
 
@@ -179,11 +188,16 @@ def pair_loss(
         On the CPU.
     crop_size : tuple (height, width)
         Size of a crop for ``sampling="dense"``.
-    sampling, noise, n_pairs, svdd_weight
+    sampling, noise, n_pairs, svdd_weight, objective
         Parameters of :class:`skocc.PatchSVDD`.
+    centers : sequence of Tensor of shape (D,)
+        Of small and of big patches, for ``objective="svdd"``.
     """
     encoder = network.encoder
-    scales = (encoder.enc, network.classify_small), (encoder, network.classify_big)
+    scales = (
+        (encoder.enc, network.classify_small, centers[0]),
+        (encoder, network.classify_big, centers[1]),
+    )
 
     def loss_fn(batch):
         images = network.normalize(batch)
@@ -194,7 +208,8 @@ def pair_loss(
         image = torch.arange(len(batch), device=batch.device)
         image = image.repeat_interleave(int(n_pairs))
         return sum(
-            scale_loss(patches, *scale, image, svdd_weight, generator) for scale in scales
+            scale_loss(patches, *scale, image, svdd_weight, objective, generator)
+            for scale in scales
         )
 
     return loss_fn
@@ -204,8 +219,10 @@ def scale_loss(
     patches: DensePatches | CutPatches,
     encoder,
     classifier,
+    center: torch.Tensor | None,
     image: torch.Tensor,
     svdd_weight: float,
+    objective: str,
     generator: torch.Generator,
 ) -> torch.Tensor:
     """Return the loss of Patch SVDD at one scale.
@@ -217,10 +234,14 @@ def scale_loss(
         That of the scale.
     classifier : PositionClassifier
         That of the scale.
+    center : Tensor of shape (D,) or None
+        That of the scale, for ``objective="svdd"``.
     image : Tensor of shape (n_pairs,), int64
         Which image each pair is from.
     svdd_weight : float
         Weight of the distance of patches that nearly coincide.
+    objective : {"patch", "pairs", "svdd"}
+        As of :class:`skocc.PatchSVDD`.
     generator : torch.Generator
         On the CPU.
 
@@ -230,21 +251,27 @@ def scale_loss(
     """
     patch_size = encoder.patch_size // patches.cell
     places = (patches.map_size(encoder), patch_size, len(image), generator)
-    anchors, neighbors, positions = position_pairs(*places)
-    # Each patch has noise of its own, or its colors would give the position away.
-    logits = classifier(
-        patches.embed(encoder, image, anchors, view=0),
-        patches.embed(encoder, image, neighbors, view=1),
-    )
-    loss = functional.cross_entropy(logits, sent_to(positions, logits.device))
-    if svdd_weight == 0:
-        return loss
-    anchors, neighbors = close_pairs(*places)
-    distance = pairwise_distance_loss(
-        patches.embed(encoder, image, anchors),
-        patches.embed(encoder, image, neighbors),
-    )
-    return loss + svdd_weight * distance
+
+    def classification():
+        anchors, neighbors, positions = position_pairs(*places)
+        # Each patch has noise of its own, or its colors would give the position away.
+        logits = classifier(
+            patches.embed(encoder, image, anchors, view=0),
+            patches.embed(encoder, image, neighbors, view=1),
+        )
+        return functional.cross_entropy(logits, sent_to(positions, logits.device))
+
+    def distance():
+        anchors, neighbors = close_pairs(*places)
+        z = patches.embed(encoder, image, anchors)
+        if objective == "svdd":
+            return pairwise_distance_loss(z, center.expand_as(z))
+        return pairwise_distance_loss(z, patches.embed(encoder, image, neighbors))
+
+    if objective != "patch":
+        return distance()
+    loss = classification()
+    return loss if svdd_weight == 0 else loss + svdd_weight * distance()
 
 
 def position_pairs(

@@ -7,26 +7,37 @@ from numbers import Integral, Real
 
 import numpy as np
 import torch
+from torch.optim.lr_scheduler import CosineAnnealingLR
 
 from skocc._base.constraints import TRAINING_CONSTRAINTS
 from skocc._base.detector import Scores
 from skocc._base.fitted import MAP_ATTRIBUTES, TRAINED_ATTRIBUTES, Fitted
-from skocc._base.maps import AnomalyMapMixin, map_maxima
+from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
-from skocc._engine.inference import map_batches, stream_batches
+from skocc._engine.inference import stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.patch_encoder import load_encoder_weights
 from skocc._ops.memory_bank import kept_under_budget, to_rows
 from skocc._ops.neighbors import bank_bytes
-from skocc._ops.refined_search import search_highest
-from skocc._samples.progress import waiting
 from skocc.estimators._memory_banks import GrowingBanksMixin, check_neighbors, filled_banks
-from skocc.estimators._patch_maps import PatchMaps
-from skocc.estimators._patch_networks import PatchScales, embed_patches, patch_networks
+from skocc.estimators._patch_maps import map_patches, maps_and_scores, searched_maxima
+from skocc.estimators._patch_networks import (
+    PatchScales,
+    center_banks,
+    centers_of,
+    embed_patches,
+    mean_embeddings,
+    patch_networks,
+)
 from skocc.estimators._patch_pairs import pair_loss
-from skocc.estimators._patches import check_patch_scales, warn_about_positions
+from skocc.estimators._patches import (
+    check_kept,
+    check_patch_scales,
+    check_sampling,
+    warn_about_positions,
+)
 from skocc.estimators._without_effect import PATCH_SVDD_RULES
 
 
@@ -58,11 +69,21 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         paper.
     embedding_dim : int, default=64
         Size of an embedding. A backbone has its own.
+    hierarchical : bool, default=True
+        Whether big patches are embedded from the embeddings of their quadrants. False
+        gives them an encoder of their own, as in Table A2 of the paper, which passes over
+        each patch on its own and needs ``sampling="patches"``.
     normalization : {"mean", "local_contrast"}, default="mean"
         Normalization of the pixels. "mean" subtracts the mean image of the training
         images, as published. "local_contrast" before that shifts and scales each pixel by
         mean and deviation of those around it, with Gaussian weights that are 1/16 of the
         shorter side wide, for images whose light and contrast vary.
+    objective : {"patch", "pairs", "svdd"}, default="patch"
+        What the encoder learns. "patch": the position of a neighbor, and with
+        `svdd_weight` to map patches close to each other that nearly coincide (Eq. 6).
+        "pairs": the latter alone (Eq. 4). "svdd": to map all patches close to one center,
+        their mean at the start (Eq. 2, 3); a patch is scored by its distance to it, which
+        takes the place of the banks. The last two are for comparison (Table 2).
     svdd_weight : float, default=1e-3
         Weight :math:`\lambda` of the distance of patches that nearly coincide, at least 0.
         The paper advises a large weight for textures and a small one for objects. Too
@@ -76,6 +97,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         How the pairs of patches are embedded in training. "dense" encodes a crop of each
         image once and picks pairs from the map; "patches" cuts them out and encodes each on
         its own, as published, and takes a small `n_pairs`. See Notes.
+    weight_init : {"he", "torch"}, default="he"
+        Distribution of the encoder's weights at the start. "torch", as published, maps all
+        patches to nearly the same embedding at first.
     n_pairs : int, default=256
         Number of pairs of patches of each kind that an epoch draws from an image.
     weights : path or None, default=None
@@ -89,6 +113,10 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         "mean" over those there are, as published; "reflect" over equally many everywhere,
         the scores beyond the border being those within it, mirrored. With "mean" the border
         varies more, and has most of the maxima of images that are all texture.
+    aggregation : {"product", "sum", "max", "small", "big"}, default="product"
+        How the maps of small and big patches are joined to one, pixel by pixel: their
+        product, as published, their sum or the larger of the two; or the map of small, or
+        of big patches, alone.
     search : {"exact", "approximate"}, default="exact"
         "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
         first graph of a process compiles for a minute or two, also one of few images;
@@ -109,7 +137,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     n_epochs : int, default=20
         Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
-        Step size of Adam at the start; it falls to zero along a cosine.
+        Step size of Adam at the start.
+    schedule : {"cosine", "constant"}, default="cosine"
+        Whether the step size falls to zero along a cosine, or stays, as published.
     weight_decay : float, default=0.0
         L2 penalty of the weights.
     batch_size : int, default=8
@@ -138,9 +168,10 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     ----------
     network_ : torch.nn.ModuleDict
         On the CPU: "normalize", of which the last step subtracts the mean image; "encoder";
-        and the position classifiers "classify_small" and "classify_big".
+        and the position classifiers "classify_small" and "classify_big". With
+        ``objective="svdd"`` also "centers", of small and of big patches.
     bank_small_ : ndarray of shape (n_small, embedding_dim), float32
-        Embeddings of small patches of the training images.
+        Embeddings of small patches of the training images, or their center.
     bank_big_ : ndarray of shape (n_big, embedding_dim), float32
         The same for big patches.
     loss_curve_ : list of float
@@ -200,8 +231,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
 
     The paper chooses :math:`\lambda` by class and does not publish it: `svdd_weight` is
     that of the code's commands, 1e-3, where the code itself has 1. It perturbs colors "at
-    random": the deviation of 0.02 in `noise` is the code's. Its step size is a constant
-    1e-4, for 300 epochs.
+    random": the deviation of 0.02 in `noise` is the code's. Its training, 300 epochs of
+    100 pairs an image and step, and its start are reached by parameters, see
+    :doc:`reproduction </reproduction/patch_svdd>`.
 
     Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
     size of each image, makes two noisy views of it, encodes both densely, and draws all
@@ -209,12 +241,10 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     is 2 pixels away, and has noise as well. ``sampling="patches"`` cuts out and encodes
     each patch; ``n_pairs=8`` with batches of 8 images gives the 64 pairs of a published
     step. In both, position pairs that would leave the image are not drawn, where the code
-    clips them. Step size and number of epochs are made for dense training, as is the start:
-    He's distribution, where torch's, which the code uses, maps all patches to nearly the
-    same embedding. Local contrast and ``padding_mode="reflect"`` are ours. Pixels at the
-    border belong to patches whatever the size of the image. Resizing is bilinear. The code
-    searches the bank of small patches approximately, and keeps all vectors; the default
-    here keeps a random part. See :doc:`reproduction </reproduction/patch_svdd>`.
+    clips them. Defaults are made for dense training. Local contrast and
+    ``padding_mode="reflect"`` are ours. Pixels at the border belong to patches whatever the
+    size of the image. Resizing is bilinear. The code searches the bank of small patches
+    approximately, and keeps all vectors; the default here keeps a random part.
 
     Time is linear in the images and epochs. An exact search for scores leaves out patches
     that cannot change the maximum of the map; maps need all, and time by patches times
@@ -254,18 +284,23 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         "strides": [None, tuple, list],
         "backbone": [None, callable],
         "embedding_dim": [Interval(Integral, 1, None, closed="left")],
+        "hierarchical": ["boolean"],
         "normalization": [StrOptions({"mean", "local_contrast"})],
+        "objective": [StrOptions({"patch", "pairs", "svdd"})],
         "svdd_weight": [Interval(Real, 0, None, closed="left")],
         "train_head": ["boolean"],
         "noise": [Interval(Real, 0, None, closed="left")],
         "sampling": [StrOptions({"dense", "patches"})],
         "n_pairs": [Interval(Integral, 1, None, closed="left")],
+        "weight_init": [StrOptions({"he", "torch"})],
         "weights": [None, str, os.PathLike],
         "n_neighbors": [Interval(Integral, 1, None, closed="left")],
         "padding_mode": [StrOptions({"mean", "reflect"})],
+        "aggregation": [StrOptions({"product", "sum", "max", "small", "big"})],
         "search": [StrOptions({"exact", "approximate"})],
         "max_bank_bytes": [None, Interval(Integral, 1, None, closed="left")],
         "subsampling": [StrOptions({"random", "coreset"})],
+        "schedule": [StrOptions({"cosine", "constant"})],
     }
     _fitted_attributes = {
         **TRAINED_ATTRIBUTES,
@@ -282,15 +317,19 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         strides=None,
         backbone=None,
         embedding_dim=64,
+        hierarchical=True,
         normalization="mean",
+        objective="patch",
         svdd_weight=1e-3,
         train_head=False,
         noise=0.02,
         sampling="dense",
         n_pairs=256,
+        weight_init="he",
         weights=None,
         n_neighbors=1,
         padding_mode="mean",
+        aggregation="product",
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
@@ -298,6 +337,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         n_iter_no_change=10,
         n_epochs=20,
         learning_rate=1e-3,
+        schedule="cosine",
         weight_decay=0.0,
         batch_size=8,
         contamination=0.1,
@@ -313,15 +353,19 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         self.strides = strides
         self.backbone = backbone
         self.embedding_dim = embedding_dim
+        self.hierarchical = hierarchical
         self.normalization = normalization
+        self.objective = objective
         self.svdd_weight = svdd_weight
         self.train_head = train_head
         self.noise = noise
         self.sampling = sampling
         self.n_pairs = n_pairs
+        self.weight_init = weight_init
         self.weights = weights
         self.n_neighbors = n_neighbors
         self.padding_mode = padding_mode
+        self.aggregation = aggregation
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
@@ -329,6 +373,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
+        self.schedule = schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.contamination = contamination
@@ -422,7 +467,14 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
             warn_about_positions(self.image_shape_[:2], int(self.patch_size))
         network = copy.deepcopy(self.network_) if run.is_warm else self._new_network(images)
         self._check_bank(len(images), network["encoder"].embedding_dim)
-        self._train(network.to(run.device), images, run)
+        network.to(run.device)
+        if self.objective != "svdd" and "centers" in network:
+            network.pop("centers")
+        elif self.objective == "svdd" and "centers" not in network:
+            batches = ImageBatches(images, self.batch_size, device=run.device)
+            embed = partial(self._embed, network)
+            network["centers"] = mean_embeddings(network, batches, embed)
+        self._train(network, images, run)
         self._keep(network, images, run)
 
     def _keep(self, network, images, run):
@@ -437,37 +489,26 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         banks, vectors = self._make_banks(images, run, banks)
         self.bank_small_, self.bank_big_ = banks
         maxima, scores = self._maxima_and_scores(images, run.device, vectors)
-        run.scores = Scores(scores, self.bank_small_.spread(), map_maxima=maxima)
+        spread = None if self.objective == "svdd" else self.bank_small_.spread()
+        run.scores = Scores(scores, spread, map_maxima=maxima)
 
     def _check_parameters(self, n_samples):
         """Raise a ValueError for what the images or the other parameters do not allow."""
         check_patch_scales(int(self.patch_size), self.strides)
         if self.backbone is None:  # whose embeddings have a size that is not known yet
             self._check_bank(n_samples, self.embedding_dim)
-        elif self.sampling == "dense" and self.n_epochs > 0:
-            raise ValueError(
-                "sampling='dense' needs the encoder of the paper, which embeds all patches "
-                "of a crop in one pass. Got a network of your own, which embeds each by "
-                "itself. Set sampling='patches', and for example n_pairs=8."
-            )
+        is_published = self.backbone is None and self.hierarchical
+        check_sampling(self.sampling, is_published, int(self.n_epochs))
 
     def _check_bank(self, n_samples, dim):
         """Raise a ValueError for a bank that holds too few vectors."""
-        n_kept = min(self._bank_sizes(n_samples, dim)[1])
-        if n_kept <= self.n_neighbors:
-            raise ValueError(
-                f"n_neighbors={self.n_neighbors} needs more vectors in both banks than "
-                f"that. Got {n_kept} in one of them, of {n_samples} images. Set "
-                "n_neighbors=1, pass more images, or raise max_bank_bytes."
-            )
+        if self.objective != "svdd":
+            n_vectors = self._scales().n_vectors(n_samples, self.image_shape_[:2])
+            n_kept = min(kept_under_budget(n_vectors, dim, self.max_bank_bytes))
+            check_kept(n_kept, self.n_neighbors, n_samples)
 
     def _scales(self):
         return PatchScales.of(self.patch_size, self.strides)
-
-    def _bank_sizes(self, n_images, dim):
-        """Return how many small and big patches there are, and how many to keep."""
-        n_vectors = self._scales().n_vectors(n_images, self.image_shape_[:2])
-        return n_vectors, kept_under_budget(n_vectors, dim, self.max_bank_bytes)
 
     def _new_network(self, images):
         batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
@@ -484,18 +525,14 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
 
     def _empty_network(self, attribute):
         """Return the module of a fitted attribute before its weights are loaded."""
-        return self._build_network(None, self.image_shape_)
+        network = self._build_network(None, self.image_shape_)
+        if self.objective == "svdd":
+            dim = network["encoder"].embedding_dim
+            network["centers"] = centers_of([torch.zeros(dim)] * 2)
+        return network
 
     def _build_network(self, weights, image_shape):
-        return patch_networks(
-            image_shape,
-            int(self.patch_size),
-            backbone=self.backbone,
-            weights=weights,
-            embedding_dim=self.embedding_dim,
-            normalization=self.normalization,
-            train_head=self.train_head,
-        )
+        return patch_networks(self, weights, image_shape)
 
     def _check_loaded(self):
         n_images, dim = len(self.bank_small_.digests), self.network_.encoder.embedding_dim
@@ -503,7 +540,8 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         self._check_seen()
         self._check_bank(n_images, dim)
         for bank in (self.bank_small_, self.bank_big_):
-            check_neighbors(bank, self.n_neighbors)
+            if self.objective != "svdd":
+                check_neighbors(bank, self.n_neighbors)
         return {"d": dim}
 
     def _train(self, network, images, run):
@@ -518,17 +556,19 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
             run,
             held_out=held_out and batches_of(held_out),
             parameters=[w for w in network.parameters() if w.requires_grad],
-            schedule=lambda optimizer: torch.optim.lr_scheduler.CosineAnnealingLR(
-                optimizer, max(1, self.n_epochs)
-            ),
+            schedule=partial(CosineAnnealingLR, T_max=max(1, self.n_epochs))
+            if self.schedule == "cosine"
+            else None,
         )
 
     def _make_loss(self, network, generator):
         """Return the loss of a batch of images."""
         # Room for a patch and its farthest neighbor.
         crop_size = tuple(min(n, 2 * int(self.patch_size)) for n in self.image_shape_[:2])
-        names = ("sampling", "noise", "n_pairs", "svdd_weight")
+        names = ("sampling", "noise", "n_pairs", "svdd_weight", "objective")
         options = {name: getattr(self, name) for name in names}
+        if self.objective == "svdd":
+            options["centers"] = network["centers"]
         return pair_loss(network, generator, crop_size=crop_size, **options)
 
     def _embed(self, network, batch):
@@ -538,6 +578,8 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
 
     def _make_banks(self, images, run, banks):
         """Return the banks of small and of big patches, and all embeddings if they fit."""
+        if self.objective == "svdd":
+            return center_banks(self.network_["centers"], run.n_before + len(images)), None
         network = self._on_device(self.network_, run.device)
         dim = network.encoder.embedding_dim
         return filled_banks(
@@ -550,36 +592,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         return Scores(self._maxima_and_scores(images, device)[1])
 
     def _maxima_and_scores(self, images, device, vectors=None):
-        def maxima_and_scores(cells, maps):
-            found = search_highest(maps.scales_of(cells), maps.of)
-            return map_maxima(found.float()), -found.amax((1, 2))
-
-        return self._map_patches(images, device, maxima_and_scores, vectors)
+        return map_patches(self, images, device, searched_maxima, vectors)
 
     def _maps_and_scores(self, images, device, of_maps):
-        def maps_and_scores(cells, maps):
-            for part in cells:
-                part.search_all()
-            found = maps.of(*(part.distances for part in cells))
-            return of_maps(found.float()), -found.amax((1, 2))
-
-        return self._map_patches(images, device, maps_and_scores)
-
-    def _map_patches(self, images, device, reduce, vectors=None):
-        """Join a function of the patches of each batch; `vectors` are all, if kept."""
-        network = self._on_device(self.network_, device)
-        maps = PatchMaps(self._scales(), self.image_shape_[:2], self.padding_mode)
-        banks = (self.bank_small_, self.bank_big_)
-        searches = [bank.on(device, self.search, waiting) for bank in banks]
-
-        def reduced(batch):
-            if vectors is None:
-                batch = self.bank_small_.numbers_of(batch), self._embed(network, batch)
-            cells, (numbers, embeddings) = [], batch
-            for rows, bank in zip(embeddings, searches, strict=True):
-                queries = rows.to(device).unflatten(0, (len(numbers), -1))
-                cells.append(bank.cells(queries, numbers.to(device), int(self.n_neighbors)))
-            return reduce(cells, maps)
-
-        batches = vectors or ImageBatches(images, self.batch_size, device=device)
-        return map_batches(network, batches, reduced)
+        return map_patches(self, images, device, partial(maps_and_scores, of_maps=of_maps))

@@ -116,6 +116,35 @@ def check_patch_scales(patch_size: int, strides: tuple[int, int] | None) -> None
         )
 
 
+def check_kept(n_kept: int, n_neighbors: int, n_images: int) -> None:
+    """Raise a ValueError for a bank that keeps too few vectors for so many neighbors."""
+    if n_kept <= n_neighbors:
+        raise ValueError(
+            f"n_neighbors={n_neighbors} needs more vectors in both banks than that. Got "
+            f"{n_kept} in one of them, of {n_images} images. Set n_neighbors=1, pass more "
+            "images, or raise max_bank_bytes."
+        )
+
+
+def check_sampling(sampling: str, is_published: bool, n_epochs: int) -> None:
+    """Raise a ValueError for dense training of an encoder that has no dense pass.
+
+    Parameters
+    ----------
+    sampling : {"dense", "patches"}
+    is_published : bool
+        Whether the encoder is the hierarchical one of the paper.
+    n_epochs : int
+    """
+    if sampling == "dense" and n_epochs > 0 and not is_published:
+        raise ValueError(
+            "sampling='dense' needs the hierarchical encoder of the paper, which embeds "
+            "all patches of a crop in one pass. Got a network of your own, or "
+            "hierarchical=False, which embeds each by itself. Set sampling='patches', and "
+            "for example n_pairs=8."
+        )
+
+
 def warn_about_positions(image_size: tuple[int, int], patch_size: int) -> None:
     """Warn of images in which the neighbors of a patch are nearly the patch itself."""
     side = min(image_size)

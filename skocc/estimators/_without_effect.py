@@ -113,6 +113,18 @@ VIDEO_MOCCA_RULES = (
 PATCH_SVDD_RULES = (
     NO_HELD_OUT_IMAGES,
     NoEffect(
+        ("svdd_weight", "train_head"),
+        lambda d: d.objective != "patch",
+        "it is for positions beside distances, and the objective is the latter alone",
+        "set objective='patch'",
+    ),
+    NoEffect(
+        ("n_neighbors", "max_bank_bytes", "subsampling", "search"),
+        lambda d: d.objective == "svdd",
+        "a center takes the place of the banks",
+        "set objective='patch'",
+    ),
+    NoEffect(
         ("embedding_dim",),
         lambda d: d.backbone is not None,
         "a backbone has its own features",

@@ -1,7 +1,11 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+import skocc
 from skocc import CollapseWarning, PatchSVDD
 from skocc._base import trained
 from skocc._nets.patch_encoder import HierarchicalPatchEncoder
@@ -270,3 +274,120 @@ def test_a_bank_of_zeros_has_collapsed():
     images = np.ones((9, 16, 16), np.float32)
     with pytest.warns(CollapseWarning, match="collapsed"):
         quick(PatchSVDD, n_epochs=0).fit(images)
+
+
+@pytest.mark.parametrize("aggregation", ["sum", "max", "small", "big"])
+def test_maps_joined_otherwise(images, fitted, aggregation):
+    maps = {
+        name: copy.deepcopy(fitted).set_params(aggregation=name).anomaly_map(images[:3])
+        for name in ("small", "big", aggregation)
+    }
+    product = fitted.anomaly_map(images[:3])
+    np.testing.assert_allclose(maps["small"] * maps["big"], product, rtol=1e-5, atol=1e-9)
+    join = {"sum": np.add, "max": np.maximum}.get(aggregation)
+    if join is not None:
+        expected = join(maps["small"], maps["big"])
+        np.testing.assert_allclose(maps[aggregation], expected, rtol=1e-5, atol=1e-7)
+    # Scores of an exact search that leaves patches out are those of the whole maps.
+    detector = make(aggregation=aggregation).fit(images[:6])
+    found = detector.anomaly_map(images).max(axis=(1, 2))
+    np.testing.assert_allclose(detector.score_samples(images), -found, rtol=1e-5)
+
+
+def test_one_center(images):
+    start = make(n_epochs=0).fit(images)
+    means = [np.concatenate(z).mean(axis=0) for z in embeddings(start, images)]
+    detector = make(objective="svdd", n_epochs=12).fit(images)
+    banks = (detector.bank_small_, detector.bank_big_)
+    for bank, mean in zip(banks, means, strict=True):
+        np.testing.assert_allclose(bank.vectors, mean[None], atol=1e-5)
+    # The encoder comes closer to it, and scores are distances to it.
+    assert detector.loss_curve_[-1] < 0.5 * detector.loss_curve_[0]
+    centers = [bank.vectors for bank in banks]
+    expected = by_hand(detector, images[0], centers)
+    np.testing.assert_allclose(detector.anomaly_map(images[:1])[0], expected, rtol=1e-4)
+    assert not hasattr(make().fit(images).network_, "centers")
+
+
+def test_one_center_of_further_images_and_from_a_file(images, tmp_path):
+    detector = make(objective="svdd", warm_start=True).fit(images[:5])
+    center, offset = detector.bank_small_.vectors, detector.offset_
+    detector.partial_fit(images[5:])
+    assert len(detector.train_scores_) == detector.n_samples_seen_ == len(images)
+    np.testing.assert_array_equal(detector.bank_small_.vectors, center)
+    assert detector.offset_ != offset
+    skocc.save(detector, tmp_path / "a.skocc")
+    loaded = skocc.load(tmp_path / "a.skocc")
+    np.testing.assert_array_equal(
+        loaded.score_samples(images), detector.score_samples(images)
+    )
+    # It goes on from its center, or without one.
+    detector.fit(images[:5])
+    np.testing.assert_array_equal(detector.bank_small_.vectors, center)
+    detector.set_params(objective="patch").fit(images[:5])
+    assert "centers" not in detector.network_
+    assert len(detector.bank_small_) > 1
+    with pytest.raises(ValueError, match="n_neighbors has no effect: a center"):
+        make(objective="svdd", n_neighbors=2).fit(images)
+
+
+def test_pairs_alone(images):
+    detector = make(objective="pairs", n_epochs=8).fit(images)
+    assert detector.loss_curve_[-1] < 0.8 * detector.loss_curve_[0]
+    start = make(n_epochs=0).fit(images).network_
+    for name in ("classify_small", "classify_big"):
+        for key, value in start[name].state_dict().items():
+            assert torch.equal(detector.network_[name].state_dict()[key], value)
+    with pytest.raises(ValueError, match="svdd_weight has no effect"):
+        make(objective="pairs", svdd_weight=1.0).fit(images)
+
+
+def test_big_patches_without_the_hierarchy(images, tmp_path):
+    detector = make(hierarchical=False, sampling="patches").fit(images)
+    batch = detector.network_.normalize(torch.from_numpy(images)[:, None])
+    patch = batch[:1, :, 4:20, 8:24]
+    small, big = detector.network_.encoder.enc, detector.network_.encoder.big
+    with torch.no_grad():
+        z_small, z_big = detector.network_.encoder.dense_scales(batch, 4, 4)
+        torch.testing.assert_close(z_big[:1, :, 1, 2], big(patch))
+        torch.testing.assert_close(z_small[:1, :, 1, 2], small(patch[..., :8, :8]))
+    skocc.save(detector, tmp_path / "a.skocc")
+    loaded = skocc.load(tmp_path / "a.skocc")
+    np.testing.assert_array_equal(
+        loaded.score_samples(images), detector.score_samples(images)
+    )
+    with pytest.raises(ValueError, match="needs the hierarchical encoder"):
+        make(hierarchical=False).fit(images)
+
+
+def test_own_network_at_both_scales_without_the_hierarchy(images):
+    def network():
+        return nn.Sequential(nn.Conv2d(1, 5, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten())
+
+    params = {"backbone": network, "hierarchical": False, "sampling": "patches"}
+    detector = make(**params).fit(images)
+    assert detector.bank_big_.vectors.shape[1] == 5
+    assert np.isfinite(detector.score_samples(images)).all()
+
+
+def test_step_size_stays(images):
+    rates = {"cosine": [], "constant": []}
+
+    class Recorder(PatchSVDD):
+        def make_optimizer(self, *args):
+            self.optimizer = super().make_optimizer(*args)
+            return self.optimizer
+
+    for schedule, last in rates.items():
+        detector = Recorder(**make(n_epochs=3, schedule=schedule).get_params())
+        detector.fit(images)
+        last.append(detector.optimizer.param_groups[0]["lr"])
+    assert rates == {"cosine": [pytest.approx(0.0)], "constant": [1e-3]}
+
+
+def test_start_of_the_weights(images):
+    he, torchs = (
+        make(weight_init=start, n_epochs=0).fit(images).bank_small_.vectors.std(axis=0)
+        for start in ("he", "torch")
+    )
+    assert torchs.mean() < 0.3 * he.mean()

@@ -9,6 +9,7 @@ from skocc._nets.patch_encoder import (
     HierarchicalPatchEncoder,
     PatchEncoder,
     PositionClassifier,
+    WholePatchEncoder,
     load_encoder_weights,
 )
 from skocc._ops.losses import pairwise_distance_loss
@@ -51,6 +52,18 @@ def test_shapes_and_range(embedding_dim):
         assert z.shape == (2, embedding_dim)
         assert z.abs().max() < 1
     assert PositionClassifier(embedding_dim)(z, z).shape == (2, 8)
+
+
+def test_encoder_of_whole_patches_is_that_of_the_published_code():
+    encoder = WholePatchEncoder()
+    shapes = [tuple(layer.weight.shape) for layer in encoder.children()]
+    assert shapes == [(64, 3, 5, 5), (64, 64, 5, 5), (128, 64, 5, 5), (64, 128, 5, 5)]
+    assert [layer.stride[0] for layer in encoder.children()] == [2, 2, 2, 1]
+    for patch_size in (8, 16, 24, 40, 64, 128):
+        patches = torch.rand(2, 3, patch_size, patch_size)
+        z = WholePatchEncoder(5, patch_size)(patches)
+        assert z.shape == (2, 5)
+        assert z.abs().max() < 1
 
 
 def test_quadrants_are_arranged_as_in_the_patch():

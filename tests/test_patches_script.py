@@ -1,0 +1,82 @@
+"""The script of Patch SVDD's ablations, on a made folder of magnetic tiles."""
+
+import csv
+import importlib
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from skocc.datasets import make_defects, make_textures
+
+FOLDER = Path(__file__).resolve().parents[1] / "examples" / "reproduction"
+SMALL = ["--size", "32", "--max-bank-mib", "0.05", "--device", "cpu", "--quick"]
+
+
+@pytest.fixture
+def script(monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    return importlib.import_module("magnetic_tile_patches")
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """Return a folder with six tiles to train on, three others and three with a defect."""
+    root = tmp_path_factory.mktemp("tiles") / "magnetic_tile"
+    normal = np.uint8(255 * make_textures(9, size=32, random_state=0))
+    broken, masks = make_defects(normal[6:], random_state=0)
+    parts = {"train/good": normal[:6], "test/good": normal[6:], "test/hole": broken}
+    parts["ground_truth/hole"] = np.uint8(255 * masks)
+    for part, images in parts.items():
+        (root / part).mkdir(parents=True)
+        for number, image in enumerate(images):
+            suffix = "_mask" if part.startswith("ground") else ""
+            Image.fromarray(image).save(root / part / f"{number:03}{suffix}.png")
+    return root.parent
+
+
+@pytest.fixture
+def rows_of(script, root, tmp_path, monkeypatch):
+    def run(*arguments):
+        output = tmp_path / "rows.csv"
+        argv = ["script", "--data", root, "--output", output, *SMALL, *arguments]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in argv])
+        script.main()
+        with output.open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    return run
+
+
+def test_lines_of_each_scale(rows_of):
+    rows = rows_of("--scales", "--set", "objective=svdd", "n_epochs=1", "strides=2,4")
+    assert [row["map"] for row in rows] == ["product", "small", "big", "sum", "max"]
+    assert {row["setting"] for row in rows} == {
+        "quick, objective=svdd, n_epochs=1, strides=(2, 4)"
+    }
+    values = [float(row["pixel AUROC"]) for row in rows]
+    assert all(0 < value <= 1 for value in values)
+    assert len(set(values)) > 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "method"),
+    [
+        (["--set", "n_epochs=1"], "PatchSVDD"),
+        (["--control", "random"], "PatchSVDD, random encoder"),
+        (["--control", "raw"], "raw patches"),
+    ],
+)
+def test_controls(rows_of, arguments, method):
+    (row,) = rows_of(*arguments)
+    assert row["method"] == method
+    assert 0 < float(row["image AUROC"]) <= 1
+
+
+def test_published_settings_are_parameters(script):
+    detector = script.PatchSVDD(**script.PUBLISHED)
+    steps = detector.n_epochs * detector.n_pairs / detector.batch_size * 8
+    assert steps == pytest.approx(299 * 100, rel=1e-3)  # draws of an image
+    assert detector.n_pairs * detector.batch_size == 64
