@@ -5,9 +5,11 @@ torchvision is imported when a pipeline is asked for.
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import NamedTuple
 
 import torch
+from torch.nn import functional as nn_functional
 
 from skocc._engine.ambient import without_modes
 
@@ -111,6 +113,53 @@ def _draw(image_size, quarters):
     # The blur mirrors pixels at the border.
     sigma = _uniform(0.01, 0.05) if min(image_size) > 1 else None
     return _Variant(is_flipped, translation, scale, n_quarters, sigma)
+
+
+def check_rotations(rotation_range, sample_shape: tuple[int, ...]) -> None:
+    """Raise a ValueError for angles that are no range, or for samples without a shape."""
+    if len(sample_shape) != 3:
+        raise ValueError(
+            f"rotation_range={rotation_range!r} is for images. Got rows of "
+            f"{sample_shape[0]} values. Set image_shape=(H, W) if they are images, or "
+            "rotation_range=None."
+        )
+    values = [*rotation_range]
+    is_range = len(values) == 2 and all(isinstance(n, Real) for n in values)
+    if not is_range or not -math.inf < values[0] <= values[1] < math.inf:
+        raise ValueError(
+            "rotation_range must be two numbers of degrees, the lower one first. Got "
+            f"{rotation_range!r}. Set for example rotation_range=(-45, 45)."
+        )
+
+
+def random_rotations(
+    batch: torch.Tensor, low: float, high: float, generator: torch.Generator
+) -> torch.Tensor:
+    """Rotate each image about its center by a random angle, mirrored beyond the border.
+
+    Parameters
+    ----------
+    batch : Tensor of shape (b, C, H, W)
+    low, high : float
+        Degrees, counterclockwise.
+    generator : torch.Generator
+        On the CPU.
+
+    Returns
+    -------
+    rotated : Tensor of shape (b, C, H, W)
+    """
+    uniform = torch.rand(len(batch), generator=generator)
+    angle = torch.deg2rad(low + (high - low) * uniform)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros(len(batch))
+    # Places are in units of half a side, which has its own length in either direction.
+    ratio = batch.shape[2] / batch.shape[3]
+    parts = [cos, -sin * ratio, zero, sin / ratio, cos, zero]
+    theta = torch.stack(parts, dim=1).view(-1, 2, 3).to(batch.device, batch.dtype)
+    grid = nn_functional.affine_grid(theta, list(batch.shape), align_corners=False)
+    return nn_functional.grid_sample(
+        batch, grid, padding_mode="reflection", align_corners=False
+    )
 
 
 def _happens(probability):

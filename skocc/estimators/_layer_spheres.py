@@ -100,7 +100,8 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
         layers = self._check_layers(network.encoder)
 
         def sample(batch):
-            return patches.sample(network.normalize(batch), run.generator)
+            varied = self._vary(network.normalize(batch), run.generator)
+            return patches.sample(varied, run.generator)
 
         if not run.is_warm:
             self._pretrain(network, sample, batches, run)
@@ -135,6 +136,10 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
 
     def _score(self, images, device):
         return self._scores_from(*self._distances(images, device), images)
+
+    def _vary(self, batch, generator):
+        """Return variants of a batch to train on: by default, the batch."""
+        return batch
 
     def _patches(self):
         """Return how samples are cut into the patches that the network takes."""

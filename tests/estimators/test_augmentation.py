@@ -4,7 +4,7 @@ from functools import partial
 import pytest
 import torch
 
-from skocc.estimators._augmentation import random_variants
+from skocc.estimators._augmentation import random_rotations, random_variants
 
 
 def variants(images, rotations=True, n=200):
@@ -103,3 +103,31 @@ def test_images_that_are_not_square_are_turned_by_half(image):
     image = torch.rand(1, 4, 9)
     batch = variants(image)
     assert is_near(batch, image.rot90(2, (1, 2))).any()
+
+
+def test_rotations_about_the_center():
+    image = torch.arange(12.0).view(1, 1, 3, 4)
+    batch = image.repeat(2, 1, 1, 1)
+    generator = torch.Generator().manual_seed(0)
+    turned = random_rotations(batch, 180, 180, generator)
+    torch.testing.assert_close(turned, batch.rot90(2, (2, 3)), atol=1e-4, rtol=1e-4)
+    square = torch.rand(1, 2, 5, 5)
+    turned = random_rotations(square, 90, 90, generator)  # counterclockwise
+    torch.testing.assert_close(turned, square.rot90(1, (2, 3)), atol=1e-4, rtol=1e-4)
+    # What comes in from outside is mirrored: no value is new.
+    turned = random_rotations(torch.full((8, 1, 9, 16), 0.7), -45, 45, generator)
+    torch.testing.assert_close(turned, torch.full_like(turned, 0.7))
+
+
+def test_rotations_of_rectangles_keep_lengths_and_differ():
+    rows, columns = torch.meshgrid(torch.arange(31.0), torch.arange(61.0), indexing="ij")
+    disc = ((rows - 15) ** 2 + (columns - 30) ** 2).sqrt()
+    batch = disc.expand(6, 1, 31, 61)
+    generator = torch.Generator().manual_seed(0)
+    inner = (disc < 12) & (disc > 1)
+    turned = random_rotations(batch, 0, 360, generator)
+    # A disc is itself whatever the angle, if the sides are told apart.
+    assert (turned - batch)[:, 0, inner].abs().max() < 0.1
+    ramp = columns.expand(6, 1, 31, 61)
+    turned = random_rotations(ramp, -45, 45, generator)
+    assert len({round(float(image[0, 13, 36]), 3) for image in turned}) == 6

@@ -519,3 +519,30 @@ def test_textures_on_photographs(data_dir):
     assert detector.layers_ == (0, 1, 2, 3)
     assert detector.anomaly_map(paths[:2], size="model").shape == (2, 64, 64)
     assert not detector.collapsed_
+
+
+@pytest.mark.parametrize("patch_size", [None, 16])
+def test_training_images_are_rotated(patch_size):
+    rng = np.random.default_rng(0)
+    images = np.tile(np.sin(np.arange(24)), (8, 24, 1)) + rng.normal(0, 0.05, (8, 24, 24))
+    params = {"patch_size": patch_size, "n_epochs": 1, "pretrain_n_epochs": 1}
+    params |= {"normalization": None, "random_state": 0, "device": "cpu"}
+    plain = MOCCA(**params).fit(images)
+    turned = MOCCA(rotation_range=(-45, 45), **params).fit(images)
+    not_turned = MOCCA(rotation_range=(0, 0), **params).fit(images)
+    assert not np.allclose(turned.score_samples(images), plain.score_samples(images))
+    if patch_size is None:  # no more draws before the same patches
+        np.testing.assert_allclose(
+            not_turned.score_samples(images), plain.score_samples(images), rtol=1e-2
+        )
+    again = MOCCA(rotation_range=(-45, 45), **params).fit(images)
+    np.testing.assert_array_equal(again.score_samples(images), turned.score_samples(images))
+
+
+@pytest.mark.parametrize("rotation_range", [(45,), (45, -45), (0, np.inf), ("a", "b")])
+def test_angles_that_are_no_range(rotation_range):
+    images = np.random.default_rng(0).random((4, 24, 24))
+    with pytest.raises(ValueError, match="two numbers of degrees, the lower one first"):
+        MOCCA(rotation_range=rotation_range).fit(images)
+    with pytest.raises(ValueError, match=r"is for images\. Got rows of 576"):
+        MOCCA(rotation_range=(0, 45)).fit(images.reshape(4, -1))
