@@ -53,6 +53,20 @@ def test_the_code_of_the_readme_finds_the_defects(tmp_path, monkeypatch):
         assert picture.size > (400, 400)
 
 
+SCRIPTS = [
+    path
+    for folder in ("reproduction", "benchmarks")
+    for path in sorted((ROOT / "examples" / folder).glob("*.py"))
+]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_scripts_find_what_they_import_from_each_other(path, monkeypatch):
+    for folder in ("reproduction", "benchmarks"):
+        monkeypatch.syspath_prepend(ROOT / "examples" / folder)
+    importlib.import_module(path.stem)
+
+
 def test_links_and_pictures_of_the_readme_lead_to_files():
     targets = re.findall(r"\]\(([^)#]+)[^)]*\)", README)
     files = [target for target in targets if not target.startswith("http")]

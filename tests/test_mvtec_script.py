@@ -106,6 +106,10 @@ def test_settings_of_the_documents(script):
     texture, thing = (script.make("mocca", name, options) for name in ("wood", "pill"))
     assert (texture.patch_size, texture.image_size, texture.boundary) == (64, 512, "soft")
     assert (thing.patch_size, thing.image_size) == (None, 128)
+    assert (texture.rotation_range, thing.rotation_range) == ((0, 45), None)
+    assert script.make("mocca", "screw", options).rotation_range == (-45, 45)
+    published = script.make("patch_svdd_published", "pill", options)
+    assert (published.schedule, published.max_bank_bytes) == ("constant", None)
     assert script.make("mocca_hard", "pill", options).boundary == "hard"
     assert script.make("patchcore", "pill", options).weights is None
     assert script.make("patch_svdd", "pill", options).random_state == 3

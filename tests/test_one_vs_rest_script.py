@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "reproduction"
 
@@ -112,3 +113,35 @@ def test_a_study_with_a_backbone(modules, images, tmp_path, monkeypatch):
     assert all(0 <= float(row["F1, training"]) <= 100 for row in rows)
     with embedding.open(newline="") as file:
         assert len(list(csv.DictReader(file))) == 3 * (20 + 60)
+
+
+@pytest.mark.filterwarnings("ignore:.*collapsed")
+def test_a_folder_in_the_place_of_a_data_set(modules, images, tmp_path, monkeypatch):
+    script, _ = modules
+    pytest.importorskip("torchvision")
+    pixels, labels = images
+    for part, label in (("train/good", 0), ("test/good", 0), ("test/hole", 1)):
+        (tmp_path / "bottle" / part).mkdir(parents=True)
+        for number, image in enumerate(pixels[labels == label][:8]):
+            path = tmp_path / "bottle" / part / f"{number}.png"
+            Image.fromarray(image[: 32 - number]).save(path)
+    train, train_labels, test, test_labels = script.load_folder(tmp_path / "bottle", 24)
+    assert train.shape == (8, 24, 24, 3)
+    assert train.dtype == np.uint8
+    assert train_labels.tolist() == [0] * 8
+    assert (test_labels == 1).sum() == (test_labels == 0).sum() == 8
+    assert test[test_labels == 1].mean() > test[test_labels == 0].mean()
+    arguments = [
+        "one_vs_rest.py", tmp_path / "bottle", "--output", tmp_path / "rows.csv",
+        "--backbone", "resnet18", "--weights", tmp_path / "none.pt", "--image-size", 24,
+        "--device", "cpu", "--n-epochs", 1, "--batch-size", 4,
+    ]  # fmt: skip
+    monkeypatch.setattr(script, "make_backbone", lambda *args: small_network())
+    monkeypatch.setattr(sys, "argv", [str(part) for part in arguments])
+    script.main()
+    (row,) = script.read_rows(tmp_path / "rows.csv")
+    assert 0 <= float(row["recall, 80 % of test"]) <= 100
+    arguments[1] = tmp_path / "nothing"
+    monkeypatch.setattr(sys, "argv", [str(part) for part in arguments])
+    with pytest.raises(SystemExit):
+        script.main()
