@@ -241,9 +241,10 @@ def test_functions_are_short(path):
 
 @pytest.mark.parametrize("name", skocc.DETECTORS)
 def test_constructors_have_few_parameters(name):
-    # 31 until networks of the user came, and room for held-out images.
+    # 31 until networks of the user came, and room for held-out images; 34 until each
+    # experiment of the papers had its parameter.
     n_parameters = len(getattr(skocc, name)().get_params(deep=False))
-    assert n_parameters <= 34, f"{name} has {n_parameters} parameters, of at most 34"
+    assert n_parameters <= 35, f"{name} has {n_parameters} parameters, of at most 35"
 
 
 def test_tests_mirror_the_rooms():

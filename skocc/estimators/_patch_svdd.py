@@ -127,6 +127,8 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if they do not fit: a random subset, or a coreset by greedy
         k-center, which leaves no vector far from all kept ones and takes much longer.
+    schedule : {"cosine", "constant"}, default="cosine"
+        Whether the step size falls to zero along a cosine, or stays, as published.
     validation_fraction : float, default=0.0
         Fraction of the training images that the main stage holds out, in [0, 1); their loss
         after each epoch says when to stop, and the weights of the best epoch are kept. 0
@@ -138,8 +140,6 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
         Step size of Adam at the start.
-    schedule : {"cosine", "constant"}, default="cosine"
-        Whether the step size falls to zero along a cosine, or stays, as published.
     weight_decay : float, default=0.0
         L2 penalty of the weights.
     batch_size : int, default=8
@@ -333,11 +333,11 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         search="exact",
         max_bank_bytes=2**24,
         subsampling="random",
+        schedule="cosine",
         validation_fraction=0.0,
         n_iter_no_change=10,
         n_epochs=20,
         learning_rate=1e-3,
-        schedule="cosine",
         weight_decay=0.0,
         batch_size=8,
         contamination=0.1,
@@ -369,11 +369,11 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         self.search = search
         self.max_bank_bytes = max_bank_bytes
         self.subsampling = subsampling
+        self.schedule = schedule
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
-        self.schedule = schedule
         self.weight_decay = weight_decay
         self.batch_size = batch_size
         self.contamination = contamination
