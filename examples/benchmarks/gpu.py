@@ -86,6 +86,15 @@ PUBLISHED = [
 LAYERS = [
     "--train-layers", "3", "0,1,2,3", "--score-layers", "3", "2,3", "1,2,3", "0,1,2,3",
 ]  # fmt: skip
+LAYER_SETS = [
+    "6",
+    "5,6",
+    "4,5,6",
+    "3,4,5,6",
+    "2,3,4,5,6",
+    "1,2,3,4,5,6",
+    "0,1,2,3,4,5,6",
+]
 SPLITTING = [
     "--methods", "NaiveNN", "SSIM", "NNwDS", "DataSplitOCC", "--mixed-precision",
     "--pretrain-n-epochs", "50", "--n-epochs", "50", "--n-test", "3000",
@@ -97,7 +106,11 @@ CIFAR = (0, 1, 2, 8, 9)
 # videos are not at hand.
 ROWS = [
     ("cifar10", "data_splitting.py", CIFAR, 6, SPLITTING),
-    ("magnetic_tile", "magnetic_tile_mocca.py", (), 6, ["--published"]),
+    ("magnetic_tile", "magnetic_tile_mocca.py", (), 15,
+     ["--published", "--boundaries", "hard", "soft", "--layer-sets", *LAYER_SETS]),
+    ("magnetic_tile", "magnetic_tile_mocca.py", (), 4, ["--objects"]),
+    ("magnetic_tile", "magnetic_tile_patches.py", (), 40,
+     ["--published", "--scales", "--max-bank-mib", "64"]),
     ("magnetic_tile", "magnetic_tile_autoencoders.py", (), 8, ["conv_ae", "--size", "224"]),
     ("cifar10", "one_vs_rest.py", CIFAR, 4,
      ["--methods", "mocca", "--boundary", "soft", *LAYERS, *PUBLISHED]),

@@ -1,86 +1,101 @@
-r"""MOCCA on magnetic tiles as textures: AUROC of images and of pixels.
+r"""MOCCA on magnetic tiles: AUROC of images and of pixels, and the paper's table of layers.
 
 Trains on random patches of the 400 tiles in ``train/good``, scores the grid of patches of
 the whole test set, and adds a line to ``--output``::
 
     python examples/reproduction/magnetic_tile_mocca.py --output rows.csv
-    python examples/reproduction/magnetic_tile_mocca.py --patch-size 32 --size 256 \
-        --normalization local_contrast --output rows.csv
+    python examples/reproduction/magnetic_tile_mocca.py --output rows.csv \
+        --set normalization=local_contrast pretrain_n_epochs=10 n_epochs=14
 
-``--published`` takes size and patches of the paper, 512 and 64 pixels, and its step size.
-``--layers -1`` is Deep SVDD on patches. The folder is ``magnetic_tile`` in ``--data``, by
-default the folder that the environment variable SKOCC_DATA names.
+``--published`` takes what the paper has for textures: images of 512 pixels, rotated by up
+to 45 degrees, patches of 64 and a step size of 1e-3; ``--objects`` what it has for objects,
+whole images of 128 pixels. ``--set layers=-1,`` is Deep SVDD on patches.
+
+``--layer-sets`` trains each of several sets of layers, with each of ``--boundaries``, from
+one autoencoder (Table VII)::
+
+    python examples/reproduction/magnetic_tile_mocca.py --published --output layers.csv \
+        --boundaries hard soft --layer-sets 6 5,6 4,5,6 3,4,5,6 2,3,4,5,6 1,2,3,4,5,6 \
+        0,1,2,3,4,5,6
+
+The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment
+variable SKOCC_DATA names.
 """
 
 import argparse
+import copy
+from pathlib import Path
 
 import torch
-from tiles import add_arguments, add_row, measure
+from tiles import add_arguments, add_row, measure, parameter
 
 from skocc import MOCCA
+from skocc.datasets import load_mvtec_layout
 
-# Parameters of MOCCA that have an option of the same name, which is the default where None.
-NUMBERS = {
-    "patch_size": int,
-    "n_crops": int,
-    "nu": float,
-    "warm_up_n_epochs": int,
-    "embedding_dim": int,
-    "pretrain_n_epochs": int,
-    "pretrain_learning_rate": float,
-    "n_epochs": int,
-    "learning_rate": float,
-    "batch_size": int,
-}
-CHOICES = {
-    "boundary": ["soft", "hard"],
-    "distance": ["sqeuclidean", "euclidean"],
-    "backbone": ["lenet", "residual", "plain_residual"],
-    "normalization": ["gcn", "symmetric", "local_contrast"],
-    "filter_init": ["random", "dictionary"],
-}
+BASES = {
+    "tiles": {
+        "image_size": 256, "patch_size": 32, "milestones": (), "pretrain_milestones": (),
+    },
+    "published": {
+        "image_size": 512, "patch_size": 64, "learning_rate": 1e-3,
+        "rotation_range": (0, 45),
+    },
+    "objects": {"image_size": 128, "learning_rate": 1e-3},
+}  # fmt: skip
 
 
-def make(options):
-    """Return the detector and what sets this row apart from others."""
-    params = {"patch_size": 32, "milestones": (), "pretrain_milestones": ()}
-    if options.published:
-        params = {"patch_size": 64, "learning_rate": 1e-3}
-    for name in [*NUMBERS, *CHOICES, "layers", "milestones", "pretrain_milestones"]:
-        if getattr(options, name) is not None:
-            value = getattr(options, name)
-            params[name] = tuple(value) if isinstance(value, list) else value
-    setting = ", ".join(f"{name}={value}" for name, value in params.items() if value != ())
-    detector = MOCCA(
-        image_size=options.size or (512 if options.published else 256),
-        device=options.device,
-        random_state=options.seed,
-        verbose=options.verbose,
-        **params,
-    )
-    return detector, setting
+def layer_set(text):
+    """Read a set of layers, such as 4,5,6."""
+    return tuple(int(part) for part in text.split(","))
+
+
+def detectors(options, params):
+    """Yield the detectors to fit and measure, which may share a fitted autoencoder."""
+    if not options.layer_sets:
+        yield MOCCA(**params)
+        return
+    tiles = load_mvtec_layout(Path(options.data) / "magnetic_tile")
+    pretrained = MOCCA(**{**params, "n_epochs": 0, "warm_start": True})
+    pretrained.fit(tiles.train_paths[: options.n_train])
+    n_epochs = params.get("n_epochs", MOCCA().n_epochs)
+    for boundary in options.boundaries:
+        for layers in options.layer_sets:
+            detector = copy.deepcopy(pretrained)
+            yield detector.set_params(boundary=boundary, layers=layers, n_epochs=n_epochs)
+
+
+def run(options):
+    """Fit, score, print and write."""
+    base, changed = options.base or "tiles", dict(options.set)
+    params = {**BASES[base], **changed, "random_state": options.seed}
+    params |= {"device": options.device, "verbose": options.verbose}
+    setting = ", ".join([base, *(f"{name}={value}" for name, value in changed.items())])
+    for detector in detectors(options, params):
+        row = measure(detector, options.data, setting, n_train=options.n_train)
+        layers = "+".join(str(layer) for layer in detector.layers_)
+        row |= {"layers": layers, "boundary": detector.boundary}
+        add_row(options.output, row)
+        print(f"loss {detector.loss_curve_[-1:]}, radii {detector.radii_.round(3)}")
 
 
 def main():
-    """Read the command line, fit, score, print and write."""
+    """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add_arguments(parser)
-    parser.add_argument("--size", type=int, help="pixels a side; default 256")
-    parser.add_argument("--published", action="store_true", help="sizes of the paper")
-    parser.add_argument("--layers", type=int, nargs="+")
-    parser.add_argument("--milestones", type=int, nargs="*")
-    parser.add_argument("--pretrain-milestones", type=int, nargs="*")
-    for name, kind in NUMBERS.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", type=kind)
-    for name, choices in CHOICES.items():
-        parser.add_argument(f"--{name.replace('_', '-')}", choices=choices)
+    parser.add_argument("--published", dest="base", action="store_const", const="published")
+    parser.add_argument("--objects", dest="base", action="store_const", const="objects")
+    parser.add_argument(
+        "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE",
+        help="parameters of MOCCA, such as boundary=hard layers=4,5,6",
+    )  # fmt: skip
+    parser.add_argument("--layer-sets", type=layer_set, nargs="+")
+    parser.add_argument("--boundaries", nargs="+", default=["hard", "soft"])
+    parser.add_argument("--n-train", type=int, help="tiles to fit on; default all")
     parser.add_argument("--n-threads", type=int)
     options = parser.parse_args()
     if options.n_threads:
         torch.set_num_threads(options.n_threads)
-    detector, setting = make(options)
-    add_row(options.output, measure(detector, options.data, setting))
-    print(f"loss {detector.loss_curve_[-1:]}, radii {detector.radii_.round(3)}", flush=True)
+    run(options)
 
 
 if __name__ == "__main__":

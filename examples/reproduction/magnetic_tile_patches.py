@@ -180,27 +180,8 @@ class EachScale:
         return self._maps[self.aggregation]
 
 
-def main():
-    """Read the command line, fit, score, print and write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    add_arguments(parser)
-    parser.add_argument("--size", type=int, default=256, help="pixels a side")
-    parser.add_argument("--control", choices=["random", "raw"])
-    group = parser.add_mutually_exclusive_group()
-    group.add_argument("--published", action="store_true", help="as in the paper")
-    group.add_argument("--quick", action="store_true", help="patches every 4 pixels")
-    parser.add_argument(
-        "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE",
-        help="parameters of PatchSVDD, such as objective=svdd strides=4,4",
-    )  # fmt: skip
-    parser.add_argument("--scales", action="store_true", help="lines of each scale as well")
-    parser.add_argument("--weights", type=Path, help="file of a trained encoder")
-    parser.add_argument("--max-bank-mib", type=float, default=2)
-    parser.add_argument("--n-train", type=int, help="tiles to fit on; default all")
-    parser.add_argument("--n-threads", type=int)
-    options = parser.parse_args()
-    if options.n_threads:
-        torch.set_num_threads(options.n_threads)
+def run(options):
+    """Fit, score, print and write."""
     base = PUBLISHED if options.published else QUICK if options.quick else TILES
     name = "published" if options.published else "quick" if options.quick else "tiles"
     changed = dict(options.set)
@@ -233,6 +214,30 @@ def main():
         )
         row |= {"method": CONTROLS[options.control], "map": aggregation}
         add_row(options.output, row)
+
+
+def main():
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    add_arguments(parser)
+    parser.add_argument("--size", type=int, default=256, help="pixels a side")
+    parser.add_argument("--control", choices=["random", "raw"])
+    group = parser.add_mutually_exclusive_group()
+    group.add_argument("--published", action="store_true", help="as in the paper")
+    group.add_argument("--quick", action="store_true", help="patches every 4 pixels")
+    parser.add_argument(
+        "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE",
+        help="parameters of PatchSVDD, such as objective=svdd strides=4,4",
+    )  # fmt: skip
+    parser.add_argument("--scales", action="store_true", help="lines of each scale as well")
+    parser.add_argument("--weights", type=Path, help="file of a trained encoder")
+    parser.add_argument("--max-bank-mib", type=float, default=2)
+    parser.add_argument("--n-train", type=int, help="tiles to fit on; default all")
+    parser.add_argument("--n-threads", type=int)
+    options = parser.parse_args()
+    if options.n_threads:
+        torch.set_num_threads(options.n_threads)
+    run(options)
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 
 from skocc.datasets import load_mvtec_layout
+from skocc.metrics import max_balanced_accuracy
 
 
 def add_arguments(parser):
@@ -79,15 +80,20 @@ def measure(
         scores = -detector.score_samples(tiles.test_paths)  # an anomaly is a positive
     score_seconds = time.perf_counter() - start
     if not scores_are_maxima:
-        maps = detector.anomaly_map(tiles.test_paths, size="model")
-    masks = load_masks(tiles.test_masks, maps.shape[1])
+        has_maps = hasattr(detector, "anomaly_map")
+        maps = detector.anomaly_map(tiles.test_paths, size="model") if has_maps else None
+    pixels = ""
+    if maps is not None:
+        masks = load_masks(tiles.test_masks, maps.shape[1])
+        pixels = f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}"
     row = {
         "method": type(detector).__name__,
         "setting": setting,
-        "size": maps.shape[1],
+        "size": detector.image_size if maps is None else maps.shape[1],
         "seed": detector.random_state,
         "image AUROC": f"{roc_auc_score(tiles.test_labels == -1, scores):.3f}",
-        "pixel AUROC": f"{roc_auc_score(masks.ravel(), maps.ravel()):.3f}",
+        "pixel AUROC": pixels,
+        "max BA": f"{max_balanced_accuracy(tiles.test_labels, -scores):.3f}",
         "fit, s": f"{fit_seconds:.0f}",
         "peak of fit, MiB": f"{peak:.0f}",
         "ms an image": f"{1000 * score_seconds / len(scores):.0f}",

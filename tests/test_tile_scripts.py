@@ -1,4 +1,4 @@
-"""The script of Patch SVDD's ablations, on a made folder of magnetic tiles."""
+"""The scripts of Patch SVDD's and MOCCA's ablations, on a made folder of tiles."""
 
 import csv
 import importlib
@@ -39,9 +39,9 @@ def root(tmp_path_factory):
 
 @pytest.fixture
 def rows_of(script, root, tmp_path, monkeypatch):
-    def run(*arguments):
+    def run(*arguments, small=SMALL, script=script):
         output = tmp_path / "rows.csv"
-        argv = ["script", "--data", root, "--output", output, *SMALL, *arguments]
+        argv = ["script", "--data", root, "--output", output, *small, *arguments]
         monkeypatch.setattr(sys, "argv", [str(part) for part in argv])
         script.main()
         with output.open(newline="") as file:
@@ -80,3 +80,32 @@ def test_published_settings_are_parameters(script):
     steps = detector.n_epochs * detector.n_pairs / detector.batch_size * 8
     assert steps == pytest.approx(299 * 100, rel=1e-3)  # draws of an image
     assert detector.n_pairs * detector.batch_size == 64
+
+
+@pytest.mark.filterwarnings("ignore:.*collapsed")
+def test_sets_of_layers_from_one_autoencoder(rows_of):
+    script = importlib.import_module("magnetic_tile_mocca")
+    short = ["image_size=32", "patch_size=16", "n_epochs=1", "pretrain_n_epochs=1"]
+    rows = rows_of(
+        "--set", *short, "--layer-sets", "0", "0,1", "--device", "cpu", small=[],
+        script=script,
+    )  # fmt: skip
+    assert [(row["boundary"], row["layers"]) for row in rows] == [
+        ("hard", "0"),
+        ("hard", "0+1"),
+        ("soft", "0"),
+        ("soft", "0+1"),
+    ]
+    assert all(0.5 <= float(row["max BA"]) <= 1 for row in rows)
+    assert all(0 < float(row["pixel AUROC"]) <= 1 for row in rows)
+
+
+@pytest.mark.filterwarnings("ignore:.*collapsed")
+def test_whole_images_have_no_maps(rows_of):
+    script = importlib.import_module("magnetic_tile_mocca")
+    short = ["image_size=32", "n_epochs=1", "pretrain_n_epochs=1", "rotation_range=-45,45"]
+    arguments = ["--objects", "--device", "cpu", "--set", *short]
+    (row,) = rows_of(*arguments, small=[], script=script)
+    assert row["pixel AUROC"] == ""
+    assert row["size"] == "32"
+    assert 0 <= float(row["image AUROC"]) <= 1
