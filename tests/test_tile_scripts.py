@@ -75,6 +75,16 @@ def test_controls(rows_of, arguments, method):
     assert 0 < float(row["image AUROC"]) <= 1
 
 
+def test_embedding_of_places(rows_of, tmp_path):
+    rows_of("--set", "n_epochs=1", "--embeddings", tmp_path / "tsne.csv")
+    with (tmp_path / "tsne.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    places = {(float(row["row"]), float(row["column"])) for row in rows}
+    assert len(rows) == 3 * 25  # three images, patches of 16 pixels every 4
+    assert places == {(i / 2 - 1, j / 2 - 1) for i in range(5) for j in range(5)}
+    assert np.ptp([float(row["x"]) for row in rows]) > 0
+
+
 def test_published_settings_are_parameters(script):
     detector = script.PatchSVDD(**script.PUBLISHED)
     steps = detector.n_epochs * detector.n_pairs / detector.batch_size * 8

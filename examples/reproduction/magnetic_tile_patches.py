@@ -18,8 +18,10 @@ The ablations of the paper are runs with other parameters::
     python examples/reproduction/magnetic_tile_patches.py --quick --scales \
         --set objective=svdd --output ablations.csv
 
-``--quick`` takes fewer patches and tiles, ``--scales`` adds lines for the map of each scale
+``--quick`` takes a quarter of the patches, ``--scales`` adds lines for the map of each scale
 and for other ways to join them (Figures 12 and 13), all from one fit.
+``--embeddings FILE`` keeps the t-SNE of some big patches of normal test images, with their
+places in the image (Figure 8).
 
 The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment
 variable SKOCC_DATA names.
@@ -30,6 +32,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from sklearn.manifold import TSNE
 from tiles import add_arguments, add_row, measure, parameter
 
 from skocc import PatchSVDD
@@ -39,6 +42,8 @@ from skocc._ops.maps import patch_scores_to_map
 from skocc._ops.neighbors import bank_bytes, nearest
 from skocc._samples.sources import FileImages
 from skocc._samples.windows import window_starts
+from skocc.datasets import load_mvtec_layout
+from skocc.estimators._patch_networks import PatchScales, embed_patches
 
 # What was chosen for these tiles, whose light varies and whose defects are small.
 TILES = {
@@ -180,6 +185,27 @@ class EachScale:
         return self._maps[self.aggregation]
 
 
+def keep_embedding(detector, data, path, n_images=20, n_patches=1500):
+    """Write the t-SNE of random big patches, and their places from -1 to 1, as CSV."""
+    tiles = load_mvtec_layout(Path(data) / "magnetic_tile")
+    normal = np.array(tiles.test_paths)[tiles.test_labels == 1][:n_images]
+    images = FileImages(normal, (detector.image_size,) * 2, 1).load(range(len(normal)))
+    batch = torch.from_numpy(images).permute(0, 3, 1, 2) / 255
+    scales = PatchScales.of(detector.patch_size, detector.strides)
+    network = detector.network_
+    with torch.no_grad():
+        z = embed_patches(network.encoder, network.normalize(batch), scales)[1]
+    places = np.indices(z.shape[2:]).reshape(2, -1).T / (np.array(z.shape[2:]) - 1)
+    places = np.tile(2 * places - 1, (len(z), 1))
+    vectors = z.permute(0, 2, 3, 1).flatten(0, 2).numpy()
+    rng = np.random.default_rng(detector.random_state)
+    chosen = rng.choice(len(vectors), min(n_patches, len(vectors)), replace=False)
+    points = TSNE(random_state=detector.random_state).fit_transform(vectors[chosen])
+    for point, (row, column) in zip(points, places[chosen], strict=True):
+        values = {"x": point[0], "y": point[1], "row": row, "column": column}
+        add_row(path, {key: f"{value:.3f}" for key, value in values.items()})
+
+
 def run(options):
     """Fit, score, print and write."""
     base = PUBLISHED if options.published else QUICK if options.quick else TILES
@@ -214,6 +240,8 @@ def run(options):
         )
         row |= {"method": CONTROLS[options.control], "map": aggregation}
         add_row(options.output, row)
+    if options.embeddings is not None:
+        keep_embedding(detector, options.data, options.embeddings)
 
 
 def main():
@@ -230,6 +258,7 @@ def main():
         help="parameters of PatchSVDD, such as objective=svdd strides=4,4",
     )  # fmt: skip
     parser.add_argument("--scales", action="store_true", help="lines of each scale as well")
+    parser.add_argument("--embeddings", type=Path, help="CSV file for a t-SNE")
     parser.add_argument("--weights", type=Path, help="file of a trained encoder")
     parser.add_argument("--max-bank-mib", type=float, default=2)
     parser.add_argument("--n-train", type=int, help="tiles to fit on; default all")
