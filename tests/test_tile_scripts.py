@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from skocc.datasets import make_defects, make_textures
+from skocc.datasets import load_mvtec_layout, make_defects, make_textures
 
 FOLDER = Path(__file__).resolve().parents[1] / "examples" / "reproduction"
 SMALL = ["--size", "32", "--max-bank-mib", "0.05", "--device", "cpu", "--quick"]
@@ -35,6 +35,23 @@ def root(tmp_path_factory):
             suffix = "_mask" if part.startswith("ground") else ""
             Image.fromarray(image).save(root / part / f"{number:03}{suffix}.png")
     return root.parent
+
+
+def test_tiles_with_made_defects(root, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(FOLDER)
+    script = importlib.import_module("made_tiles")
+    sizes = ["--n-train", "3", "--n-each", "1"]
+    argv = ["made_tiles.py", str(root), str(tmp_path / "out"), *sizes]
+    monkeypatch.setattr(sys, "argv", argv)
+    script.main()
+    made = load_mvtec_layout(tmp_path / "out" / "magnetic_tile")
+    assert len(made.train_paths) == 3
+    assert sorted(made.test_defects) == ["good", "scratch", "twist"]
+    for path, mask in zip(made.test_paths, made.test_masks, strict=True):
+        pixels = np.asarray(Image.open(path))
+        assert pixels.shape == (256, 256)
+        if mask is not None:
+            assert 0 < np.asarray(Image.open(mask)).mean() < 0.02 * 255
 
 
 @pytest.fixture

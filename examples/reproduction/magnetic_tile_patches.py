@@ -18,8 +18,8 @@ The ablations of the paper are runs with other parameters::
     python examples/reproduction/magnetic_tile_patches.py --quick --scales \
         --set objective=svdd --output ablations.csv
 
-``--quick`` takes a quarter of the patches, ``--scales`` adds lines for the map of each scale
-and for other ways to join them (Figures 12 and 13), all from one fit.
+``--quick`` takes a quarter of the patches, ``--scales`` adds lines for the map of each
+scale and for other ways to join them (Figures 12 and 13), all from one fit.
 ``--embeddings FILE`` keeps the t-SNE of some big patches of normal test images, with their
 places in the image (Figure 8).
 
@@ -208,8 +208,9 @@ def keep_embedding(detector, data, path, n_images=20, n_patches=1500):
 
 def run(options):
     """Fit, score, print and write."""
-    base = PUBLISHED if options.published else QUICK if options.quick else TILES
-    name = "published" if options.published else "quick" if options.quick else "tiles"
+    bases = {"published": PUBLISHED, "quick": QUICK, "defaults": {}}
+    name = next((name for name in bases if getattr(options, name)), "tiles")
+    base = bases.get(name, TILES)
     changed = dict(options.set)
     if options.control == "random" or options.weights is not None:
         changed["n_epochs"] = 0
@@ -252,6 +253,7 @@ def main():
     parser.add_argument("--control", choices=["random", "raw"])
     group = parser.add_mutually_exclusive_group()
     group.add_argument("--published", action="store_true", help="as in the paper")
+    group.add_argument("--defaults", action="store_true", help="those of PatchSVDD")
     group.add_argument("--quick", action="store_true", help="patches every 4 pixels")
     parser.add_argument(
         "--set", type=parameter, nargs="+", default=[], metavar="NAME=VALUE",
