@@ -67,7 +67,7 @@ def rows_of(script, root, tmp_path, monkeypatch):
     return run
 
 
-def test_lines_of_each_scale(rows_of):
+def test_lines_of_each_scale(rows_of, capsys):
     rows = rows_of("--scales", "--set", "objective=svdd", "n_epochs=1", "strides=2,4")
     assert [row["map"] for row in rows] == ["product", "small", "big", "sum", "max"]
     assert {row["setting"] for row in rows} == {
@@ -76,6 +76,15 @@ def test_lines_of_each_scale(rows_of):
     values = [float(row["pixel AUROC"]) for row in rows]
     assert all(0 < value <= 1 for value in values)
     assert len(set(values)) > 1
+    rows_of(
+        "--scales", "--seed", "1", "--set", "objective=svdd", "n_epochs=1", "strides=2,4"
+    )
+    capsys.readouterr()
+    rows_of("--table")
+    table = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [row["map"] for row in table] == [row["map"] for row in rows]
+    assert {row["seeds"] for row in table} == {"2"}
+    assert all(" ± " in row["image AUROC"] for row in table)
 
 
 @pytest.mark.parametrize(

@@ -20,20 +20,22 @@ The ablations of the paper are runs with other parameters::
 
 ``--quick`` takes a quarter of the patches, ``--scales`` adds lines for the map of each
 scale and for other ways to join them (Figures 12 and 13), all from one fit.
-``--embeddings FILE`` keeps the t-SNE of some big patches of normal test images, with their
-places in the image (Figure 8).
+``--table`` prints means over seeds. ``--embeddings FILE`` keeps the t-SNE of some big
+patches of normal test images, with their places in the image (Figure 8).
 
 The folder is ``magnetic_tile`` in ``--data``, by default the folder that the environment
 variable SKOCC_DATA names.
 """
 
 import argparse
+import csv
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
 from sklearn.manifold import TSNE
-from tiles import add_arguments, add_row, measure, parameter
+from tiles import add_arguments, add_row, measure, parameter, read_rows
 
 from skocc import PatchSVDD
 from skocc._nets.normalization import LocalContrastNormalization
@@ -245,6 +247,23 @@ def run(options):
         keep_embedding(detector, options.data, options.embeddings)
 
 
+def table(path):
+    """Print mean and standard deviation over seeds of each setting and map, as CSV."""
+    groups = {}
+    for row in read_rows(path):
+        key = row["method"], row["setting"], row["map"]
+        groups.setdefault(key, []).append(row)
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    names = ("image AUROC", "pixel AUROC")
+    writer.writerow(["method", "setting", "map", *names, "seeds"])
+    for key, rows in groups.items():
+        columns = ([100 * float(row[name]) for row in rows] for name in names)
+        cells = [
+            f"{np.mean(c):.1f}" + f" ± {np.std(c):.1f}" * (len(c) > 1) for c in columns
+        ]
+        writer.writerow([*key, *cells, len(rows)])
+
+
 def main():
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -265,7 +284,11 @@ def main():
     parser.add_argument("--max-bank-mib", type=float, default=2)
     parser.add_argument("--n-train", type=int, help="tiles to fit on; default all")
     parser.add_argument("--n-threads", type=int)
+    parser.add_argument("--table", action="store_true", help="print means and stop")
     options = parser.parse_args()
+    if options.table:
+        table(options.output)
+        return
     if options.n_threads:
         torch.set_num_threads(options.n_threads)
     run(options)
