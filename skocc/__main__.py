@@ -1,4 +1,4 @@
-"""The command line: ``python -m skocc fit``, ``score`` and ``compare``."""
+"""The command line: ``skocc fit``, ``score``, ``maps``, ``compare`` and ``info``."""
 
 import argparse
 import ast
@@ -17,6 +17,8 @@ from skocc._command_line.folders import (
     path_argument,
     say,
 )
+from skocc._command_line.info import add_info
+from skocc._command_line.maps import add_maps
 from skocc._samples.progress import clear_bars, shown
 from skocc.model_selection import ThresholdTuner
 from skocc.model_selection._table import score_files
@@ -65,14 +67,22 @@ def main(arguments=None):
 
 def _parser():
     parser = argparse.ArgumentParser(
-        prog="python -m skocc", description="Detect anomalous images in folders."
+        prog=_program(), description="Detect anomalous images in folders."
     )
     parser.add_argument("--version", action="version", version=f"skocc {skocc.__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     _add_fit(commands)
     _add_score(commands)
+    add_maps(commands)
     add_compare(commands)
+    add_info(commands)
     return parser
+
+
+def _program():
+    """Return how the program was called."""
+    is_script = os.path.basename(sys.argv[0]).startswith("skocc")
+    return "skocc" if is_script else "python -m skocc"
 
 
 def _add_fit(commands):

@@ -95,7 +95,7 @@ ROOMS = {
         {"torch", "sklearn"},
     ),
     "_command_line/": (
-        "what commands share, and the one that compares detectors",
+        "what commands share, and those but `fit` and `score`",
         {"__init__.py", "_base", "_samples", "datasets", "model_selection", "plotting"},
         {"torch"},
     ),
