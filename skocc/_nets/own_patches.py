@@ -8,7 +8,9 @@ import torch
 from torch import nn
 
 from skocc._nets.backbones import BackboneEncoder
-from skocc._nets.patch_encoder import cut_windows
+
+# Numbers of the patches that are embedded at once, 64 MiB in float32.
+_BLOCK_NUMBERS = 2**24
 
 
 class OwnPatchEncoder(nn.Module):
@@ -54,5 +56,24 @@ class OwnPatchEncoder(nn.Module):
     def windows(
         self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
     ) -> torch.Tensor:
-        """Return the embeddings of windows, one pass each, see `cut_windows`."""
-        return cut_windows(self, images, self.patch_size, row_starts, column_starts)
+        """Compute the embeddings (b, D, rows, columns) of the windows on a grid.
+
+        Parameters
+        ----------
+        images : Tensor of shape (b, C, H, W)
+        row_starts, column_starts : sequence of int
+            First pixel rows and columns of the windows, in any order.
+        """
+        side = self.patch_size
+        rows = torch.tensor(row_starts, device=images.device)
+        columns = torch.tensor(column_starts, device=images.device)
+        # (b, C, rows, columns, side, side), without a copy.
+        views = images.unfold(2, side, 1).unfold(3, side, 1)
+        n_numbers = len(images) * images.shape[1] * side**2 * len(columns)
+        n_rows = max(1, _BLOCK_NUMBERS // n_numbers)
+        bands = []
+        for block in rows.split(n_rows):
+            patches = views[:, :, block][:, :, :, columns].permute(0, 2, 3, 1, 4, 5)
+            z = self.encoder(patches.flatten(0, 2))
+            bands.append(z.unflatten(0, patches.shape[:3]))
+        return torch.cat(bands, dim=1).permute(0, 3, 1, 2)

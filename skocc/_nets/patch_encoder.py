@@ -5,7 +5,7 @@ an image in few fully convolutional passes, instead of one pass per window.
 """
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from typing import Any
 
@@ -17,8 +17,6 @@ from skocc._nets.weights import load_weights
 
 # Slope of the leaky ReLU below zero.
 _SLOPE = 0.1
-# Numbers of the patches that are embedded at once, 64 MiB in float32.
-_BLOCK_NUMBERS = 2**24
 N_POSITIONS = 8
 
 
@@ -55,7 +53,14 @@ class PatchEncoder(nn.Module):
         Number of channels C of the images.
     weight_init : {"he", "torch"}, default="he"
         Distribution of the weights at the start: He's, or torch's default.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels from a window of `base_map` to the next: 2.
     """
+
+    stride = 2
 
     def __init__(
         self,
@@ -151,27 +156,28 @@ class PatchEncoder(nn.Module):
         -------
         z : Tensor of shape (b, D, rows, columns)
         """
-        # Because of the first stride of 2, one pass covers windows whose starts have the
-        # same parity.
-        bands = []
-        for rows in _split_by_parity(row_starts):
-            band = []
-            for columns in _split_by_parity(column_starts):
-                z = self.base_map(
-                    images[
-                        :,
-                        :,
-                        rows[0] : rows[-1] + self.patch_size,
-                        columns[0] : columns[-1] + self.patch_size,
-                    ]
-                )
-                z = z[:, :, [(row - rows[0]) // 2 for row in rows]]
-                band.append(z[..., [(column - columns[0]) // 2 for column in columns]])
-            bands.append(torch.cat(band, dim=3))
-        z = torch.cat(bands, dim=2)
-        return z[:, :, _order_after_split(row_starts)][
-            ..., _order_after_split(column_starts)
-        ]
+        return _strided_windows(self, images, row_starts, column_starts)
+
+
+def _strided_windows(encoder, images, row_starts, column_starts):
+    """Return the embeddings of the windows on a grid, from passes over parts of images.
+
+    Because of the strides of the encoder, one pass covers windows whose starts have the
+    same remainder.
+    """
+    side, stride = encoder.patch_size, encoder.stride
+    bands = []
+    for rows in _split_by_remainder(row_starts, stride):
+        band = []
+        for columns in _split_by_remainder(column_starts, stride):
+            part = images[:, :, rows[0] : rows[-1] + side, columns[0] : columns[-1] + side]
+            z = encoder.base_map(part)
+            z = z[:, :, [(row - rows[0]) // stride for row in rows]]
+            band.append(z[..., [(column - columns[0]) // stride for column in columns]])
+        bands.append(torch.cat(band, dim=3))
+    z = torch.cat(bands, dim=2)
+    z = z[:, :, _order_after_split(row_starts, stride)]
+    return z[..., _order_after_split(column_starts, stride)]
 
 
 class HierarchicalPatchEncoder(nn.Module):
@@ -343,6 +349,11 @@ class WholePatchEncoder(nn.Module):
         Number of channels C of the images.
     weight_init : {"he", "torch"}, default="he"
         Distribution of the weights at the start, see PatchEncoder.
+
+    Attributes
+    ----------
+    stride : int
+        Pixels from a window of `base_map` to the next: 8, or less for small patches.
     """
 
     def __init__(
@@ -357,6 +368,7 @@ class WholePatchEncoder(nn.Module):
         n_strided, side = 0, patch_size
         while side > 6:
             n_strided, side = n_strided + 1, (side - 5) // 2 + 1
+        self.stride = 2**n_strided
         hidden = (64,) * (n_strided - 1) + (128,)
         for index, (a, b) in enumerate(pairwise((in_channels, *hidden))):
             self.add_module(f"conv{index + 1}", nn.Conv2d(a, b, 5, stride=2))
@@ -366,16 +378,20 @@ class WholePatchEncoder(nn.Module):
 
     def forward(self, patches: torch.Tensor) -> torch.Tensor:
         """Map patches (b, C, patch_size, patch_size) to embeddings (b, D) in (-1, 1)."""
+        return self.base_map(patches).flatten(1)
+
+    def base_map(self, images: torch.Tensor) -> torch.Tensor:
+        """Compute the embeddings of windows every `stride` pixels, see PatchEncoder."""
         *convolutions, last = self.children()
         for convolution in convolutions:
-            patches = functional.leaky_relu(convolution(patches), _SLOPE)
-        return torch.tanh(last(patches)).flatten(1)
+            images = functional.leaky_relu_(convolution(images), _SLOPE)
+        return torch.tanh(last(images))
 
     def windows(
         self, images: torch.Tensor, row_starts: Sequence[int], column_starts: Sequence[int]
     ) -> torch.Tensor:
-        """Return the embeddings of windows, one pass each, see :func:`cut_windows`."""
-        return cut_windows(self, images, self.patch_size, row_starts, column_starts)
+        """Compute the embeddings of the windows on a grid, see PatchEncoder."""
+        return _strided_windows(self, images, row_starts, column_starts)
 
 
 class SeparatePatchEncoders(nn.Module):
@@ -416,43 +432,6 @@ class SeparatePatchEncoders(nn.Module):
         return z_small, z_big
 
 
-def cut_windows(
-    encoder: Callable[[torch.Tensor], torch.Tensor],
-    images: torch.Tensor,
-    side: int,
-    row_starts: Sequence[int],
-    column_starts: Sequence[int],
-) -> torch.Tensor:
-    """Compute the embeddings of the windows on a grid, one pass for each window.
-
-    Parameters
-    ----------
-    encoder : callable
-        Function from patches (b, C, side, side) to embeddings (b, D).
-    images : Tensor of shape (b, C, H, W)
-    side : int
-        Side of a window in pixels.
-    row_starts, column_starts : sequence of int
-        First pixel rows and columns of the windows, in any order.
-
-    Returns
-    -------
-    z : Tensor of shape (b, D, rows, columns)
-    """
-    rows = torch.tensor(row_starts, device=images.device)
-    columns = torch.tensor(column_starts, device=images.device)
-    # (b, C, rows, columns, side, side), without a copy.
-    views = images.unfold(2, side, 1).unfold(3, side, 1)
-    n_numbers = len(images) * images.shape[1] * side**2 * len(columns)
-    n_rows = max(1, _BLOCK_NUMBERS // n_numbers)
-    bands = []
-    for block in rows.split(n_rows):
-        patches = views[:, :, block][:, :, :, columns].permute(0, 2, 3, 1, 4, 5)
-        z = encoder(patches.flatten(0, 2))
-        bands.append(z.unflatten(0, patches.shape[:3]))
-    return torch.cat(bands, dim=1).permute(0, 3, 1, 2)
-
-
 def _grid(images, patch_size, stride):
     """Return the starts of window rows and columns, the last aligned with the end."""
     lasts = [size - patch_size for size in images.shape[2:]]
@@ -470,15 +449,15 @@ def _halves(starts, half):
     return [start + offset for start in starts for offset in (0, half)]
 
 
-def _split_by_parity(starts):
-    """Return the distinct even starts and odd starts, ascending, without empty groups."""
-    groups = [sorted({s for s in starts if s % 2 == parity}) for parity in (0, 1)]
+def _split_by_remainder(starts, stride):
+    """Return the distinct starts of each remainder, ascending, without empty groups."""
+    groups = [sorted({s for s in starts if s % stride == r}) for r in range(stride)]
     return [group for group in groups if group]
 
 
-def _order_after_split(starts):
-    """Return the index of each start in the joined groups of `_split_by_parity`."""
-    joined = [start for group in _split_by_parity(starts) for start in group]
+def _order_after_split(starts, stride):
+    """Return the index of each start in the joined groups of `_split_by_remainder`."""
+    joined = [start for group in _split_by_remainder(starts, stride) for start in group]
     places = {start: place for place, start in enumerate(joined)}
     return [places[start] for start in starts]
 

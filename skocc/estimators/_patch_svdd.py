@@ -71,8 +71,8 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         Size of an embedding. A backbone has its own.
     hierarchical : bool, default=True
         Whether big patches are embedded from the embeddings of their quadrants. False
-        gives them an encoder of their own, as in Table A2 of the paper, which passes over
-        each patch on its own and needs ``sampling="patches"``.
+        gives them an encoder of their own, as in Table A2 of the paper, and needs
+        ``sampling="patches"``.
     normalization : {"mean", "local_contrast"}, default="mean"
         Normalization of the pixels. "mean" subtracts the mean image of the training
         images, as published. "local_contrast" before that shifts and scales each pixel by

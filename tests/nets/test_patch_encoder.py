@@ -64,6 +64,14 @@ def test_encoder_of_whole_patches_is_that_of_the_published_code():
         z = WholePatchEncoder(5, patch_size)(patches)
         assert z.shape == (2, 5)
         assert z.abs().max() < 1
+    # Windows anywhere have the embeddings of patches that are cut out.
+    encoder, images = WholePatchEncoder(5, 16), torch.rand(2, 3, 40, 33)
+    rows, columns = [0, 3, 4, 8, 21, 24], [17, 0, 5, 4]
+    z = encoder.windows(images, rows, columns)
+    for i, row in enumerate(rows):
+        for j, column in enumerate(columns):
+            patch = images[:, :, row : row + 16, column : column + 16]
+            torch.testing.assert_close(z[:, :, i, j], encoder(patch))
 
 
 def test_quadrants_are_arranged_as_in_the_patch():
