@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable
 from contextlib import nullcontext
+from functools import partial
 from numbers import Integral
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ import numpy as np
 from sklearn.exceptions import NotFittedError
 
 from skocc._samples.progress import progress_bar, shown
+from skocc.model_selection._table_parts import table_in_parts
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,13 +25,16 @@ def predict_table(
     paths: Iterable[str | os.PathLike],
     *,
     batch_size: int = 256,
+    directory: str | os.PathLike | None = None,
+    chunk_size: int = 4096,
+    n_jobs: int | None = None,
     verbose: int = 0,
 ) -> "pd.DataFrame":
     """Score files, and return a table with a row for each.
 
     The files are scored in batches, and one that cannot be read costs no other its score.
-    Nothing is written to disk; the table has ``to_csv``. Needs pandas. Read more in the
-    :ref:`User Guide <command_line>`.
+    Nothing is written to disk without `directory`; the table has ``to_csv``. Needs pandas.
+    Read more in the :ref:`User Guide <many_files>`.
 
     .. versionadded:: 0.1
 
@@ -42,6 +47,16 @@ def predict_table(
         Files of images.
     batch_size : int, default=256
         Files that are given to the detector at once. It has its own batches within these.
+    directory : str or Path, default=None
+        Folder in which the table is kept in Parquet files, a file for `chunk_size` rows, as
+        soon as these are there. After a stop, the same call goes on with what is missing.
+        Needs pyarrow. None: nothing is written.
+    chunk_size : int, default=4096
+        Rows of a file, which are computed by one process. With `directory`.
+    n_jobs : int, default=None
+        Number of processes that score chunks side by side, as of joblib, also on the
+        workers of :func:`joblib.parallel_config`. Each has a copy of the detector. With
+        `directory`.
     verbose : int, default=0
         Whether one progress bar over all files is shown, in place of those of the detector.
 
@@ -63,8 +78,11 @@ def predict_table(
     ImportError
         pandas is not installed.
     ValueError
-        There are no paths, `batch_size` or the detector is none, or none of the files can
-        be scored; the message is then that of the first.
+        There are no paths, a number or the detector is none, none of the files can be
+        scored, the message is then that of the first; or `directory` holds the table of
+        other files or of another detector.
+    OSError
+        `directory` cannot be written to. What is there stays.
     sklearn.exceptions.NotFittedError
         The detector is not fitted.
 
@@ -76,7 +94,8 @@ def predict_table(
     -----
     An entry of `paths` that is no path, such as a missing value of a table, has a row with
     an error too. Names that are not UTF-8 are kept as Python keeps them: to write such a
-    table use ``table.to_csv(path, errors="surrogateescape")``.
+    table use ``table.to_csv(path, errors="surrogateescape")``. In the files of `directory`
+    their bytes are written with escapes.
 
     Examples
     --------
@@ -103,13 +122,42 @@ def predict_table(
             "predict_table returns a DataFrame, and pandas cannot be imported. Install it, "
             "for example by pip install pandas, or call detector.score_samples(paths)."
         ) from error
-    batches = score_files(detector, paths, batch_size)
+    paths = _checked_paths(paths)
+    _check_count("batch_size", "files that are scored at once", batch_size, 256)
+    _check_count("chunk_size", "rows of a file of the table", chunk_size, 4096)
     with shown("predict_table", verbose, inner=False) if verbose else nullcontext():
-        rows = [row for batch in batches for row in batch]
+        if directory is not None:
+            _check_detector(detector)
+            make_frame = partial(_scored, detector, batch_size=int(batch_size))
+            parts = table_in_parts(make_frame, paths, directory, int(chunk_size), n_jobs)
+            table = pd.concat(parts, ignore_index=True)
+            if table["score"].isna().all():
+                raise ValueError(table["error"][0])
+            return table
+        if n_jobs is not None:
+            raise ValueError(
+                f"Several processes keep a table in a folder. Got n_jobs={n_jobs} and no "
+                "directory. Set directory as well, or leave n_jobs out."
+            )
+        rows = [row for batch in score_files(detector, paths, batch_size) for row in batch]
+    errors = [row[-1] for row in rows]
+    if None not in errors:
+        raise errors[0]
+    return _frame(detector, rows)
+
+
+def _scored(detector, paths, batch_size):
+    """Return the table of some files, all of which may have errors."""
+    batches = score_files(detector, paths, batch_size)
+    return _frame(detector, [row for batch in batches for row in batch])
+
+
+def _frame(detector, rows):
+    """Return a DataFrame of rows of `score_files`."""
+    import pandas as pd
+
     names, scores, labels, errors = zip(*rows, strict=True)
     failed = np.array([error is not None for error in errors])
-    if failed.all():
-        raise errors[0]
     # Objects, because other columns of text cannot hold names that are not UTF-8.
     table = {"path": pd.Series(names, dtype=object), "score": np.array(scores)}
     if hasattr(detector, "p_values"):
@@ -139,6 +187,26 @@ def score_files(detector, paths, batch_size):
     ValueError, sklearn.exceptions.NotFittedError
         As `predict_table`, but for files none of which can be scored.
     """
+    paths = _checked_paths(paths)
+    _check_count("batch_size", "files that are scored at once", batch_size, 256)
+    _check_detector(detector)
+    with progress_bar("files", len(paths), unit="file") as progress:
+        for start in range(0, len(paths), batch_size):
+            batch = paths[start : start + batch_size]
+            try:
+                rows = _score(detector, [_file_name(path) for path in batch])
+            except NotFittedError:
+                raise
+            # Whatever one file has done to a batch, it must not cost the others their
+            # scores.
+            except Exception:
+                rows = [_score_alone(detector, path) for path in batch]
+            yield rows
+            progress.update(len(batch))
+
+
+def _checked_paths(paths) -> list:
+    """Return paths as a list, or raise a ValueError for what is no collection of them."""
     if isinstance(paths, str | bytes | os.PathLike):
         raise ValueError(
             f"paths must be a collection of files. Got the single path {str(paths)!r}. "
@@ -156,30 +224,26 @@ def score_files(detector, paths, batch_size):
             "There are no files to score. Got an empty collection of paths. Pass at "
             "least one."
         )
-    is_number = isinstance(batch_size, Integral) and not isinstance(batch_size, bool)
-    if not is_number or batch_size < 1:
+    return paths
+
+
+def _check_count(name, what, value, usual):
+    """Raise a ValueError unless a parameter is a positive integer."""
+    is_number = isinstance(value, Integral) and not isinstance(value, bool)
+    if not is_number or value < 1:
         raise ValueError(
-            "batch_size, the number of files that are scored at once, must be a positive "
-            f"integer. Got {batch_size!r}. Pass for example batch_size=256."
+            f"{name}, the number of {what}, must be a positive integer. Got {value!r}. "
+            f"Pass for example {name}={usual}."
         )
+
+
+def _check_detector(detector):
+    """Raise a ValueError for what has no scores."""
     if not hasattr(detector, "score_samples"):
         raise ValueError(
             "A detector has score_samples, by which files are scored. Got "
             f"{type(detector).__name__}, which does not have it. Pass a fitted detector."
         )
-    with progress_bar("files", len(paths), unit="file") as progress:
-        for start in range(0, len(paths), batch_size):
-            batch = paths[start : start + batch_size]
-            try:
-                rows = _score(detector, [_file_name(path) for path in batch])
-            except NotFittedError:
-                raise
-            # Whatever one file has done to a batch, it must not cost the others their
-            # scores.
-            except Exception:
-                rows = [_score_alone(detector, path) for path in batch]
-            yield rows
-            progress.update(len(batch))
 
 
 def _file_name(path):

@@ -1,4 +1,6 @@
 import builtins
+import copy
+import errno
 import io
 import os
 
@@ -195,3 +197,82 @@ def test_one_bar_over_all_files(detector, image_files, progress_labels):
     assert not progress_labels
     predict_table(detector.set_params(verbose=1), paths, verbose=1)
     assert progress_labels == {"predict_table: files"}
+
+
+@pytest.fixture
+def many(image_files, tmp_path):
+    """Paths of which some are missing, broken, repeated, or not UTF-8."""
+    paths = [*image_files[1], "missing.png", *image_files[1][:3]]
+    if os.name == "posix":
+        name = os.fsdecode(b"\xff.png")
+        (tmp_path / name).write_bytes(image_files[1][0].read_bytes())
+        paths.append(tmp_path / name)
+    return paths
+
+
+@pytest.mark.parametrize("n_jobs", [None, 2])
+def test_a_table_in_parts_is_the_table(detector, many, tmp_path, n_jobs):
+    pytest.importorskip("pyarrow")
+    expected = predict_table(detector, many)
+    directory = tmp_path / "new" / "table"
+    options = {"directory": directory, "chunk_size": 4, "n_jobs": n_jobs}
+    table = predict_table(detector, many, **options)
+    assert table["path"].tolist() == expected["path"].tolist()
+    assert table["label"].tolist() == expected["label"].tolist()
+    assert table["error"].tolist() == expected["error"].tolist()
+    np.testing.assert_allclose(table["score"], expected["score"], rtol=1e-6)
+    n_parts = -(-len(many) // 4)
+    assert len(list(directory.glob("part-*.parquet"))) == n_parts
+    whole = pd.read_parquet(directory)  # by other programs
+    np.testing.assert_array_equal(whole["score"], table["score"])
+
+
+def test_a_table_goes_on_with_what_is_missing(detector, many, tmp_path):
+    pytest.importorskip("pyarrow")
+    counting = Counting(detector).fit(None)
+    options = {"directory": tmp_path, "chunk_size": 4}
+    table = predict_table(counting, many, **options)
+    (tmp_path / "part-000001.parquet").unlink()
+    (tmp_path / ".skocc-left").write_bytes(b"of a process that was killed")
+    counting.counts.clear()
+    again = predict_table(counting, many, **options)
+    pd.testing.assert_frame_equal(again, table)
+    assert counting.counts == [1, 4]  # to compare the detector, and the missing part
+    with pytest.raises(ValueError, match=r"parts of another table.*in chunks of 4"):
+        predict_table(counting, many[1:], **options)
+    with pytest.raises(ValueError, match="parts of another table"):
+        predict_table(counting, many, directory=tmp_path, chunk_size=5)
+    other = copy.deepcopy(detector)
+    other.offset_ = table["score"].max() + 1
+    with pytest.raises(ValueError, match="scores of another detector"):
+        predict_table(other, many, **options)
+
+
+def test_a_table_in_parts_without_scores_and_without_a_folder(detector, tmp_path):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ValueError, match="missing"):
+        predict_table(detector, ["missing.png"] * 3, directory=tmp_path, chunk_size=2)
+    with pytest.raises(ValueError, match="Got n_jobs=2 and no directory"):
+        predict_table(detector, ["missing.png"], n_jobs=2)
+    with pytest.raises(ValueError, match="chunk_size, the number of rows"):
+        predict_table(detector, ["missing.png"], directory=tmp_path, chunk_size=0)
+
+
+def test_a_full_disk_keeps_the_parts(detector, image_files, tmp_path, monkeypatch):
+    pytest.importorskip("pyarrow")
+    paths, write = image_files[1], pd.DataFrame.to_parquet
+    n_written = []
+
+    def full(self, path, *args, **kwargs):
+        if n_written:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        n_written.append(path)
+        return write(self, path, *args, **kwargs)
+
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", full)
+    with pytest.raises(OSError, match="No space left"):
+        predict_table(detector, paths, directory=tmp_path, chunk_size=4)
+    assert [path.name for path in tmp_path.glob("*.parquet")] == ["part-000000.parquet"]
+    monkeypatch.setattr(pd.DataFrame, "to_parquet", write)
+    table = predict_table(detector, paths, directory=tmp_path, chunk_size=4)
+    assert table["path"].tolist() == [str(path) for path in paths]
