@@ -54,6 +54,7 @@ RUNS = [
         "bench_map_thresholds.py --n-images 16",
         "--n-images 4 --n-runs 1 --n-pairs 1",
     ),
+    ("table", "bench_table.py", "--quick"),
     ("neighbors", "bench_neighbors.py --only tree", "--quick"),
     ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
