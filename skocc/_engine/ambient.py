@@ -112,6 +112,44 @@ def own_settings() -> Iterator[None]:
         yield
 
 
+@contextmanager
+def whole_interrupts() -> Iterator[None]:
+    """Let Ctrl-C in the block leave the modes of torch as they were before it.
+
+    torch takes a mode off its stack for the length of every operation, and puts it back, in
+    Python. Ctrl-C in between would leave the mode off, or on, for all that follows, and
+    becomes a RuntimeError where torch misses the mode.
+    """
+    modes, has_grad = _function_modes(), torch.is_grad_enabled()
+    try:
+        yield
+    except RuntimeError as error:
+        if not _is_of_interrupt(error):
+            raise
+        raise KeyboardInterrupt from error
+    finally:
+        if _function_modes() != modes:
+            while torch._C._len_torch_function_stack():
+                torch._C._pop_torch_function_stack()
+            for mode in modes:
+                torch._C._push_on_torch_function_stack(mode)
+        torch.set_grad_enabled(has_grad)
+
+
+def _function_modes():
+    n_modes = torch._C._len_torch_function_stack()
+    return [torch._C._get_function_stack_at(index) for index in range(n_modes)]
+
+
+def _is_of_interrupt(error):
+    """Return whether an error was raised while Ctrl-C was on its way."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
 def isolated(function: _Function) -> _Function:
     """Decorate a method to run in a block of :func:`own_settings`.
 
@@ -121,7 +159,12 @@ def isolated(function: _Function) -> _Function:
 
     @wraps(function)
     def run(self, *args, **kwargs):
-        with own_settings(), memory_errors_named(), stages_of(self):
+        with (
+            whole_interrupts(),
+            own_settings(),
+            memory_errors_named(),
+            stages_of(self),
+        ):
             return function(self, *args, **kwargs)
 
     return cast(_Function, run)
