@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from skocc._engine.ambient import whole_interrupts, without_modes
+from skocc._engine.ambient import WholeInterrupts, without_modes
 from skocc._engine.checkpoints import Checkpoint, check_form
 from skocc._engine.seeding import may_draw
 from skocc._samples.log import logger
@@ -278,7 +278,7 @@ def train(
     with run.progress_bar(len(batches), label) as progress:
         run.show(progress)
         try:
-            with whole_interrupts():
+            with WholeInterrupts():
                 while not run.finished():
                     watcher.begin()
                     run.epoch(batches, progress)
