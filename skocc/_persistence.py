@@ -32,6 +32,8 @@ _OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 # because `load` imports nothing that a file names.
 _NETWORKS = ("backbone", "autoencoder")
 _OWN_NETWORK = {"own network": True}
+# Parts of memory banks that may stay in the file, by the ends of their names there.
+_LARGE = ("/vectors", "/images")
 # Limits far above all useful values: entries of a tuple or list, and digits of an int.
 _N_ENTRIES, _N_DIGITS = 1000, 20
 # Parts of an estimator that is made of others, and such within such.
@@ -129,7 +131,14 @@ def save(estimator, path: str | os.PathLike) -> None:
     write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
 
 
-def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = None) -> Any:
+def load(
+    path: str | os.PathLike,
+    *,
+    device: Any = None,
+    mmap: bool = False,
+    backbone: Any = None,
+    autoencoder: Any = None,
+) -> Any:
     """Read an estimator that :func:`save` wrote.
 
     Read more in the :ref:`User Guide <saving>`.
@@ -139,6 +148,15 @@ def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = No
     path : str or Path
         File that `save` has written, with this or an earlier version of skocc, on a machine
         with or without a GPU.
+    device : str or torch.device, default=None
+        Where the estimator computes: its parameter `device`, and that of its parts. None:
+        what it was when the estimator was saved.
+    mmap : bool, default=False
+        Whether memory banks stay in the file: they are read where a search needs them, and
+        processes on one machine share them. A file with a bank of 2 GB is then opened in
+        about a second at most, because the digest of the file, which would read all of it,
+        is not checked, nor whether the vectors are finite. The file must not be changed in
+        place while the estimator is in use; :func:`save` replaces it by another.
     backbone, autoencoder : nn.Module, class or function, default=None
         The parameter of this name with which the detector was fitted, if that was a network
         of your own. Its code comes from you, and the weights from the file.
@@ -154,14 +172,14 @@ def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = No
     ValueError
         The file does not exist, was not written by `save`, is damaged, or was written by a
         newer skocc; or it needs `backbone` or `autoencoder`, or another one, or none. The
-        error names the file.
+        error names the file. Or `device` is not available here.
     ImportError
         The model has a network of torchvision, which cannot be imported.
 
     Warns
     -----
     sklearn.exceptions.InconsistentVersionWarning
-        Another version of skocc wrote the file.
+        Another minor version of skocc wrote the file.
 
     See Also
     --------
@@ -192,17 +210,23 @@ def load(path: str | os.PathLike, *, backbone: Any = None, autoencoder: Any = No
     """
     import torch
 
+    from skocc._engine.device import resolve_device
+
     path = os.fsdecode(path)
+    if device is not None:
+        device = str(resolve_device(device))
     networks = {"backbone": backbone, "autoencoder": autoencoder}
     networks = {key: value for key, value in networks.items() if value is not None}
     advice = (
         "a file written by skocc.save, or copy it anew; pickles are read by joblib.load"
     )
     try:
-        header, arrays = _read(path)
-        version = _check_origin(header, arrays)
+        header, arrays = _read(path, mmap)
+        version = _check_origin(header, arrays, has_digest=not mmap)
         if int(header["format"]) < 3:
             header, arrays = current_form(header, arrays)
+        if device is not None:
+            _set_device(header, device)
         advice = _advice_on_networks(_own_networks(header), networks) or advice
         estimator = _put_together(header, arrays, networks)
         with torch.inference_mode(False):  # else the networks could not be trained
@@ -408,9 +432,18 @@ def _take_parts_apart(estimator):
     return parts, arrays
 
 
-def _read(path):
+def _set_device(header, device):
+    """Let the estimator of a header, and its parts, compute on another device."""
+    if "device" in header["params"]:
+        header["params"]["device"] = device
+    for _, part in header.get("parts") or []:
+        if part is not None:
+            _set_device(part, device)
+
+
+def _read(path, mmap=False):
     """Return the header and the arrays of a file."""
-    metadata, arrays = read_tensors(path)
+    metadata, arrays = read_tensors(path, mapped=_LARGE if mmap else ())
     if "skocc" not in metadata:
         raise ValueError("it holds tensors but no estimator")
     header = json.loads(
@@ -421,8 +454,11 @@ def _read(path):
     return header, arrays
 
 
-def _check_origin(header, arrays):
-    """Return the version of skocc that wrote a file, or raise an error if it is damaged."""
+def _check_origin(header, arrays, has_digest=True):
+    """Return the version of skocc that wrote a file, or raise an error if it is damaged.
+
+    Without `has_digest`, damage is not looked for.
+    """
     number, written_by = header.get("format"), header.get("versions")
     if not isinstance(written_by, dict) or not re.fullmatch(r"[1-9]\d{0,5}", str(number)):
         raise ValueError("its header has no format or no versions")
@@ -434,7 +470,8 @@ def _check_origin(header, arrays):
             f"it was written by skocc {version} in format {number}, and skocc "
             f"{versions.__version__} reads formats up to {_FORMAT}: install that version"
         )
-    if number != "1" and header.pop("digest", None) != _digest(header, arrays):
+    digest = header.pop("digest", None)
+    if has_digest and number != "1" and digest != _digest(header, arrays):
         raise ValueError("it was damaged since it was written, its digest says")
     return version
 
@@ -617,7 +654,8 @@ def _ungroup(name, arrays, kind):
             raise ValueError(f"{name} is {array.dtype.name} of shape {array.shape}")
         if not array.size:
             raise ValueError(f"{name} is empty")
-        if kind.finite and array.dtype.kind == "f" and not np.isfinite(array).all():
+        is_checked = kind.finite and not isinstance(array, np.memmap)
+        if is_checked and array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(f"{name} has values that are not finite")
     return [arrays[key] for key in keys] if kind.is_list else arrays[None]
 
@@ -725,7 +763,10 @@ def _fill(estimator, arrays):
         if kind.is_list:
             setattr(estimator, name, [_aligned(array).numpy() for array in value])
         elif kind.kind == "bank":
-            parts = {p: _aligned(a).numpy() for p, a in _bank_parts(value, kind)}
+            parts = {
+                part: array if isinstance(array, np.memmap) else _aligned(array).numpy()
+                for part, array in _bank_parts(value, kind)
+            }
             setattr(estimator, name, type(value)(**parts))
         elif kind.axes:
             setattr(estimator, name, _aligned(value).numpy())
@@ -756,6 +797,8 @@ def _aligned(array):
     """Return a copy as a tensor in memory that torch allocates, and so aligns."""
     import torch
 
+    if isinstance(array, np.memmap):
+        array = np.array(array)  # which may be written to, or torch warns
     return torch.from_numpy(array).clone()
 
 

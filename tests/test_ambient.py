@@ -12,8 +12,10 @@ import numpy as np
 import pytest
 import torch
 from sklearn.model_selection import GridSearchCV
+from torch.overrides import TorchFunctionMode
 
 import skocc
+from skocc._engine.ambient import WholeInterrupts
 from skocc.feature_extraction import DeepFeatures
 from tests.quick import ESTIMATORS, quick
 
@@ -362,3 +364,42 @@ print("done")
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_a_forked_child_scores_and_fits():
     assert run(FORK, OMP_NUM_THREADS="2").strip() == "done"
+
+
+class Mode(TorchFunctionMode):
+    """Mode that passes all on."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return func(*args, **(kwargs or {}))
+
+
+def test_interrupts_leave_modes_and_gradients_as_they_were():
+    def interrupted(spoil):
+        with WholeInterrupts():
+            spoil()
+            raise KeyboardInterrupt
+
+    with Mode() as mode:
+        for spoil in (
+            torch._C._pop_torch_function_stack,
+            lambda: torch._C._push_on_torch_function_stack(Mode()),
+            lambda: torch.set_grad_enabled(False),
+        ):
+            with pytest.raises(KeyboardInterrupt):
+                interrupted(spoil)
+            assert torch._C._len_torch_function_stack() == 1
+            assert torch._C._get_function_stack_at(0) is mode
+            assert torch.is_grad_enabled()
+
+
+def test_an_interrupt_that_torch_hides_is_one():
+    def hidden():
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("trying to pop from empty mode stack")
+
+    with pytest.raises(KeyboardInterrupt), WholeInterrupts():
+        hidden()
+    with pytest.raises(RuntimeError, match="of its own"), WholeInterrupts():
+        raise RuntimeError("of its own")

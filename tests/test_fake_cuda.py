@@ -693,7 +693,7 @@ SEVERAL = {
     ],
     file_weights: [weights.load_weights],
     frozen_norm: [normalization.freeze_batch_norm],
-    kept_features: [feature_cache.cached],
+    kept_features: [feature_cache.cached, feature_cache.fingerprint],
     learned_filters: [filters.dictionary_filters, pretraining.start_from_dictionary],
     network_elsewhere: [device.on_device, device.sent_to],
     on_the_cpu: [

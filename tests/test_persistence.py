@@ -6,6 +6,7 @@ import random
 import stat
 import subprocess
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,8 @@ from sklearn.pipeline import make_pipeline
 
 import skocc
 from skocc._base import versions
+from skocc._ops.memory_bank import MemoryBank
+from skocc.model_selection import DetectorEnsemble
 from tests.quick import ESTIMATORS, SMALL, quick
 
 
@@ -303,6 +306,83 @@ def test_another_version_warns(fitted, tmp_path, monkeypatch):
     ) as seen:
         skocc.load(path)
     assert seen[0].filename == __file__
+
+
+def test_another_patch_of_the_same_version_is_silent(fitted, tmp_path, monkeypatch):
+    for version, same in (("0.1.0", True), ("0.1.9", True), ("0.2.0", False)):
+        monkeypatch.setattr(versions, "__version__", version)
+        skocc.save(fitted, tmp_path / "a")
+        monkeypatch.setattr(versions, "__version__", "0.1.1")
+        with nullcontext() if same else pytest.warns(InconsistentVersionWarning):
+            skocc.load(tmp_path / "a")
+
+
+def test_a_newer_format_is_refused_by_name(fitted, tmp_path):
+    header, arrays = skocc._persistence._take_apart(fitted)
+    header["versions"]["skocc"] = "7.0.0"
+    header["what else there is"] = 1
+    write(tmp_path / "a", header, arrays, format="4")
+    with pytest.raises(
+        ValueError,
+        match=r"a' cannot be read .* by skocc 7.0.0 in format 4, and skocc .* reads "
+        r"formats up to 3: install that version",
+    ):
+        skocc.load(tmp_path / "a")
+
+
+@pytest.mark.parametrize("estimator_class", [skocc.ResNetKNN, skocc.PatchSVDD])
+def test_mapped_banks_stay_in_the_file(estimator_class, digits, tmp_path):
+    fitted = quick(estimator_class).fit(digits[0][:20])
+    path = tmp_path / "a.safetensors"
+    skocc.save(fitted, path)
+    loaded = skocc.load(path, mmap=True)
+    banks = [bank for bank in vars(loaded).values() if isinstance(bank, MemoryBank)]
+    assert banks
+    for bank in banks:
+        for array in (bank.vectors, bank.images):
+            assert isinstance(array, np.memmap)
+            assert not array.flags.writeable
+    for X in (digits[0][:20], digits[1][:20]):
+        np.testing.assert_array_equal(loaded.score_samples(X), fitted.score_samples(X))
+    # The map holds what was in the file when it was opened, whatever replaces that.
+    skocc.save(loaded, path)
+    skocc.save(fitted, tmp_path / "b.safetensors")
+    assert path.read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    loaded.partial_fit(digits[0][20:30])
+    assert not isinstance(skocc.load(path).train_scores_, np.memmap)
+
+
+def test_what_a_mapped_file_holds_is_checked(digits, tmp_path):
+    fitted = quick(skocc.ResNetKNN).fit(digits[0][:20])
+    header, arrays = skocc._persistence._take_apart(fitted)
+    name = next(name for name in arrays if name.endswith("/vectors"))
+    for change in (
+        {name: arrays[name].astype(np.float64)},
+        {name: arrays[name][:-1]},
+        {name: arrays[name][:, :-1]},
+        {name.replace("vectors", "images"): np.full(len(arrays[name]), 20, np.int32)},
+    ):
+        path = write(tmp_path / "a", header, arrays | change)
+        with pytest.raises(ValueError, match="cannot be read as a model"):
+            skocc.load(path, mmap=True)
+    path.write_bytes(path.read_bytes()[:-8])
+    with pytest.raises(ValueError, match="cannot be read as a model"):
+        skocc.load(path, mmap=True)
+
+
+def test_the_device_may_be_another(fitted, digits, tmp_path):
+    fitted.set_params(device="cuda:7")
+    skocc.save(fitted, tmp_path / "a")
+    loaded = skocc.load(tmp_path / "a", device=torch.device("cpu"))
+    assert loaded.device == "cpu"
+    for device, said in (("abacus", "is not the name"), ("cuda:99", "is not available")):
+        with pytest.raises(ValueError, match=f"device='{device}' {said}"):
+            skocc.load(tmp_path / "a", device=device)
+    ensemble = DetectorEnsemble([("one", quick(skocc.DeepSVDD, device=None))])
+    skocc.save(ensemble.fit(digits[0]), tmp_path / "b")
+    loaded = skocc.load(tmp_path / "b", device="cpu")
+    found = {k: v for k, v in loaded.get_params().items() if k.endswith("device")}
+    assert {*found.values()} == {"cpu"}
 
 
 def test_memory_and_checkpoints_belong_to_the_program(digits, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """Parameter constraints that several classes share, in scikit-learn's format."""
 
+import os
 from numbers import Integral, Real
 
 from skocc._base.private_sklearn import Interval, StrOptions
@@ -31,5 +32,6 @@ TRAINING_CONSTRAINTS = {
     "weight_decay": WEIGHT_DECAY,
     "validation_fraction": [Interval(Real, 0, 1, closed="left")],
     "n_iter_no_change": [None, Interval(Integral, 1, None, closed="left")],
+    "checkpoint_dir": [None, str, os.PathLike],
     "warm_start": ["boolean"],
 }

@@ -108,6 +108,8 @@ class Run:
         them.
     n_before : int
         Number of images that earlier calls of `partial_fit` were given; 0 in `fit`.
+    identity : dict or None
+        What identifies this fit in checkpoints, once it has written or read any.
 
     Examples
     --------
@@ -138,6 +140,7 @@ class Run:
     callbacks: FitCallbacks
     scores: Scores | None = None
     n_before: int = 0
+    identity: dict | None = None
 
 
 class BaseDetector(

@@ -99,8 +99,11 @@ class VersionWarning(InconsistentVersionWarning):
 
 
 def warn_about_version(name, version):
-    """Warn if an estimator was saved by another version of skocc."""
-    if version not in (None, versions.__version__):
+    """Warn if an estimator was saved by another minor version of skocc.
+
+    Versions that differ in their third number alone are meant to score alike.
+    """
+    if version is not None and _minor(version) != _minor(versions.__version__):
         warn(
             VersionWarning(
                 estimator_name=name,
@@ -108,6 +111,11 @@ def warn_about_version(name, version):
                 original_sklearn_version=version,
             )
         )
+
+
+def _minor(version):
+    """Return the part of a version that says which scores to expect: 0.1 of 0.1.2."""
+    return version.split(".")[:2]
 
 
 class FittedMixin(DocLinkMixin):

@@ -33,6 +33,9 @@ class NetworkDetector(TrainedDetector):
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
         it never ends early. Without held-out images it has no effect.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=50
         Epochs at most.
     learning_rate : float, default=1e-3
@@ -132,6 +135,7 @@ class NetworkDetector(TrainedDetector):
         *,
         validation_fraction=0.0,
         n_iter_no_change=10,
+        checkpoint_dir=None,
         n_epochs=50,
         learning_rate=1e-3,
         weight_decay=0.0,
@@ -157,6 +161,7 @@ class NetworkDetector(TrainedDetector):
         )
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from skocc._base.detector import BaseDetector
+from skocc._base.resuming import check_resumable, stage_checkpoint
 from skocc._engine.batches import Subset
 from skocc._engine.training import EarlyStopping, TrainingHistory, adam, train
 
@@ -26,6 +27,23 @@ class TrainedDetector(BaseDetector):
 
     A user may override `make_optimizer` and `adjust_loss`.
     """
+
+    # Parameters that must be the same in a fit that resumes, although for most detectors
+    # they may change.
+    _fixed_parameters: tuple[str, ...] = ()
+
+    def _draws_before_training(self):
+        """Return whether a fit draws numbers that are in no checkpoint."""
+        return True
+
+    def _identity_of_frozen(self):
+        """Return plain values by name that identify what a fit trains on but the images."""
+        return {}
+
+    def _learn(self, X, y, learn, *, is_warm, n_before=0, **options):
+        if self.checkpoint_dir is not None and n_before == 0:
+            check_resumable(self, is_warm)
+        return super()._learn(X, y, learn, is_warm=is_warm, n_before=n_before, **options)
 
     def make_optimizer(
         self, parameters: Iterable, learning_rate: float, weight_decay: float
@@ -125,6 +143,7 @@ class TrainedDetector(BaseDetector):
                 scheduler=schedule and schedule(optimizer),
                 # Nobody knows what a user's loss draws.
                 draws=draws or type(self).adjust_loss is not TrainedDetector.adjust_loss,
+                checkpoint=stage_checkpoint(self, run),
                 watcher=watcher,
                 stage=name,
                 **options,
@@ -161,6 +180,7 @@ class TrainedDetector(BaseDetector):
                 "weight_decay": self.pretrain_weight_decay,
                 "milestones": getattr(self, "pretrain_milestones", ()),
                 "make_optimizer": self.make_optimizer,
+                "checkpoint": stage_checkpoint(self, run, "autoencoder"),
                 "watcher": watcher,
                 "stage": stage,
                 "label": "autoencoder",

@@ -6,6 +6,7 @@ whose results must equal those of a process with torch's default settings.
 """
 
 import os
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from functools import wraps
@@ -112,6 +113,56 @@ def own_settings() -> Iterator[None]:
         yield
 
 
+class WholeInterrupts:
+    """Context in which Ctrl-C leaves the modes of torch as they were before it.
+
+    torch takes a mode off its stack for the length of every operation, and puts it back, in
+    Python. Ctrl-C in between would leave the mode off, or on, for all that follows, and
+    becomes a RuntimeError where torch misses the mode.
+
+    It is no generator: one that Ctrl-C ends at the wrong moment would be finished later, by
+    the garbage collector, and set the modes of whatever runs then.
+    """
+
+    def __enter__(self):
+        self._modes, self._has_grad = _function_modes(), torch.is_grad_enabled()
+
+    def __exit__(self, kind, error, trace):
+        is_interrupt = error is not None and _is_of_interrupt(error)
+        if is_interrupt:
+            # The contexts of torch are generators, which end now and not later.
+            _clear_frames(error)
+        if _function_modes() != self._modes:
+            while torch._C._len_torch_function_stack():
+                torch._C._pop_torch_function_stack()
+            for mode in self._modes:
+                torch._C._push_on_torch_function_stack(mode)
+        torch.set_grad_enabled(self._has_grad)
+        if is_interrupt and isinstance(error, RuntimeError):
+            raise KeyboardInterrupt from error
+
+
+def _function_modes():
+    n_modes = torch._C._len_torch_function_stack()
+    return [torch._C._get_function_stack_at(index) for index in range(n_modes)]
+
+
+def _is_of_interrupt(error):
+    """Return whether an error was raised while Ctrl-C was on its way."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__context__
+    return False
+
+
+def _clear_frames(error):
+    """Let go of what the frames of an error hold, and of those of the errors before it."""
+    while error is not None:
+        traceback.clear_frames(error.__traceback__)
+        error = error.__context__
+
+
 def isolated(function: _Function) -> _Function:
     """Decorate a method to run in a block of :func:`own_settings`.
 
@@ -121,7 +172,12 @@ def isolated(function: _Function) -> _Function:
 
     @wraps(function)
     def run(self, *args, **kwargs):
-        with own_settings(), memory_errors_named(), stages_of(self):
+        with (
+            WholeInterrupts(),
+            own_settings(),
+            memory_errors_named(),
+            stages_of(self),
+        ):
             return function(self, *args, **kwargs)
 
     return cast(_Function, run)

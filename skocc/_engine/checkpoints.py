@@ -1,6 +1,8 @@
 """Checkpoint files, from which an interrupted training resumes."""
 
+import io
 import os
+import tempfile
 from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +11,7 @@ from typing import Any
 import torch
 
 from skocc._engine.seeding import random_states, set_random_states
+from skocc._engine.whole_files import replacing
 
 
 class Checkpoint:
@@ -24,11 +27,16 @@ class Checkpoint:
         Number of epochs between two checkpoints. The last epoch is always written.
     generator : torch.Generator, default=None
         Generator of the order of batches.
+    keeps_interrupts : bool, default=False
+        Whether Ctrl-C ends the training for good. If so, the state at that moment is
+        written, and another training starts from what it has learned; if not, it goes on
+        from its last whole epoch.
 
     Notes
     -----
     The file contains tensors and plain values, and is read with ``weights_only``, so that
-    reading it runs no code. A new file replaces the old one when it is complete.
+    reading it runs no code. A new file replaces the old one when it is complete. A process
+    that is killed may leave a file whose name starts with ``.skocc-``.
     """
 
     def __init__(
@@ -37,11 +45,13 @@ class Checkpoint:
         identity: dict[str, Any],
         checkpoint_every: int = 1,
         generator: torch.Generator | None = None,
+        keeps_interrupts: bool = False,
     ):
         self._path = Path(path)
         self._identity = identity
         self.checkpoint_every = checkpoint_every
         self._generator = generator
+        self.keeps_interrupts = keeps_interrupts
 
     def load(
         self,
@@ -111,6 +121,11 @@ class Checkpoint:
             As in :meth:`load`.
         history : tensors, plain values, and lists, tuples and dicts of them
             History to write.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written. The error names it, and an old file is unchanged.
         """
         streams = random_states(device)
         if self._generator is not None:
@@ -123,10 +138,27 @@ class Checkpoint:
             "history": history,
             "random_states": streams,
         }
+        # torch reports a full disk as a RuntimeError without its number; files do not.
+        buffer = io.BytesIO()
+        torch.save(content, buffer)
         self._path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished = self._path.with_name(self._path.name + ".unfinished")
-        torch.save(content, unfinished)
-        os.replace(unfinished, self._path)
+        with replacing(self._path) as temporary, open(temporary, "wb") as file:
+            file.write(buffer.getbuffer())
+
+    def check_folder(self) -> None:
+        """Raise an OSError before any training if the folder cannot be written to."""
+        folder = self._path.parent
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder):
+                pass
+        except OSError as error:
+            raise OSError(
+                error.errno,
+                f"{error.strerror or error}. Checkpoints cannot be written. Name another "
+                "folder, or free space and allow writing",
+                str(folder),
+            ) from error
 
     def _check(self, identity):
         keys = sorted(identity.keys() | self._identity.keys())

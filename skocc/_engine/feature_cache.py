@@ -66,10 +66,10 @@ def cached(
     folder = _folder(memory)
     if folder is None:
         return network
-    fingerprint = _fingerprint(network)
+    of_network = fingerprint(network)
 
     def compute(batch):
-        prefix = f"{fingerprint} {batch.device.type} {batch.dtype} {tuple(batch.shape[1:])}"
+        prefix = f"{of_network} {batch.device.type} {batch.dtype} {tuple(batch.shape[1:])}"
         keys = [f"{prefix} {digest}" for digest in _digests(batch)]
         found = _read_entries(folder, keys)
         missing = [index for index, features in enumerate(found) if features is None]
@@ -161,7 +161,7 @@ def _digests(batch):
     return [_digest(image.tobytes()).hexdigest() for image in images]
 
 
-def _fingerprint(network):
+def fingerprint(network: torch.nn.Module) -> str:
     """Return a digest that identifies a network and its weights."""
     digest = _digest()
     for name, module in network.named_modules():

@@ -205,11 +205,12 @@ def _process_generator_set_to(generator):
         theirs = torch.default_generator
     with _process_generators:
         before = theirs.get_state()
-        theirs.set_state(generator.get_state())
+        # Whatever Ctrl-C ends, theirs is set back.
         try:
+            theirs.set_state(generator.get_state())
             yield
-        finally:
             generator.set_state(theirs.get_state())
+        finally:
             theirs.set_state(before)
 
 

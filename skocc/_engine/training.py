@@ -6,12 +6,12 @@ import time
 from collections.abc import Callable, Collection, Iterable
 from contextlib import contextmanager, nullcontext
 from itertools import pairwise
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch.optim.swa_utils import AveragedModel
 
-from skocc._engine.ambient import without_modes
+from skocc._engine.ambient import WholeInterrupts, without_modes
 from skocc._engine.checkpoints import Checkpoint, check_form
 from skocc._engine.seeding import may_draw
 from skocc._samples.log import logger
@@ -195,6 +195,7 @@ def train(
     draws: bool = False,
     weight_average: float | None = None,
     checkpoint: Checkpoint | None = None,
+    loss_state: dict[str, Any] | None = None,
     watcher: EpochWatcher | None = None,
     stage: str = "training",
     label: str = "training",
@@ -238,6 +239,9 @@ def train(
         File to which the state is written after epochs. If the file exists, training
         resumes from it; on a CPU the result equals that of an uninterrupted training, bit
         by bit. None means that nothing is written.
+    loss_state : dict of str to object, default=None
+        What the loss changes besides the module, for the checkpoint: objects with
+        `state_dict` and `load_state_dict`.
     watcher : EpochWatcher, default=None
         Observer of the epochs, which can end the stage.
     stage : str, default="training"
@@ -256,6 +260,8 @@ def train(
     ValueError
         The checkpoint belongs to another training or has more epochs than `n_epochs`, or
         `weight_average` is combined with :class:`EarlyStopping`.
+    OSError
+        The checkpoint cannot be written.
 
     Warns
     -----
@@ -265,19 +271,21 @@ def train(
     _check_one_end(weight_average, stopping, stage)
     step = _Step(module, loss_fn, optimizer, mixed_precision, draws, weight_average)
     n_kinds = getattr(batches, "n_kinds", 1)
-    run = _Run(step, n_epochs, n_kinds, scheduler, stopping or StoppingRule(), stage)
+    stopping = stopping or StoppingRule()
+    run = _Run(step, n_epochs, n_kinds, scheduler, stopping, loss_state or {}, stage)
     run.start(checkpoint, len(batches))
     watcher = watcher or EpochWatcher()
     with run.progress_bar(len(batches), label) as progress:
         run.show(progress)
         try:
-            while not run.finished():
-                watcher.begin()
-                run.epoch(batches, progress)
-                run.save_if_due(checkpoint)
-                run.tell(watcher)
+            with WholeInterrupts():
+                while not run.finished():
+                    watcher.begin()
+                    run.epoch(batches, progress)
+                    run.save_if_due(checkpoint)
+                    run.tell(watcher, checkpoint)
         except KeyboardInterrupt:
-            run.interrupt()
+            run.interrupt(checkpoint)
     return run.end()
 
 
@@ -399,12 +407,12 @@ class _Step:
 class _Run:
     """State of a training: its loss curves, its stopping rule and its checkpoints."""
 
-    def __init__(self, step, n_epochs, n_kinds, scheduler, stopping, stage):
+    def __init__(self, step, n_epochs, n_kinds, scheduler, stopping, loss_state, stage):
         self._step, self._scheduler, self._stopping = step, scheduler, stopping
         self._n_epochs, self._n_kinds, self._stage = n_epochs, n_kinds, stage
-        self._is_ended, self._started = False, time.monotonic()
+        self._loss_state, self._started = loss_state, time.monotonic()
         # This also resets the rule, which may have been used before.
-        self._restore(([], [[] for _ in range(n_kinds)], [], None, None))
+        self._restore(([], [[] for _ in range(n_kinds)], [], None, None, None))
 
     @property
     def n_done(self):
@@ -432,21 +440,27 @@ class _Run:
         self._resume(checkpoint)
         if self.n_done:
             logger.info("%s: resumes after %d epochs", self._stage, self.n_done)
+        if checkpoint is not None and not self.finished():
+            checkpoint.check_folder()
 
     def finished(self):
         """Return whether all epochs have run, or training is to end early."""
         is_over = self._is_ended or self.n_done >= self._n_epochs
         return is_over or self._stopping.is_met(self._kind_curves)
 
-    def tell(self, watcher):
+    def tell(self, watcher, checkpoint):
         """Tell an observer that an epoch has ended; it may end the training."""
         averaged = self._step.averaged
         module = self._step.module if averaged is None else averaged.module
         self._is_ended = bool(watcher.end(module, self._history()))
+        if self._is_ended and checkpoint is not None:
+            self._save(checkpoint)  # or a resumed training would go on
 
-    def interrupt(self):
+    def interrupt(self, checkpoint):
         """Warn that Ctrl-C has ended the training."""
         self._is_ended = True
+        if checkpoint is not None and checkpoint.keeps_interrupts:
+            self._save(checkpoint)
         warn(
             f"Interrupted: {self._stage} ends after {self.n_done} of {self._n_epochs} "
             "epochs and keeps what was learned.",
@@ -519,24 +533,31 @@ class _Run:
         if checkpoint is None:
             return
         if self.n_done % checkpoint.checkpoint_every == 0 or self.finished():
-            checkpoint.save(self._parts(), self._state(), self._step.device)
-            logger.debug("%s: checkpoint after epoch %d", self._stage, self.n_done)
+            self._save(checkpoint)
+
+    def _save(self, checkpoint):
+        checkpoint.save(self._parts(), self._state(), self._step.device)
+        logger.debug("%s: checkpoint after epoch %d", self._stage, self.n_done)
 
     def _parts(self):
         step = self._step
         parts = {"module": step.module, "optimizer": step.optimizer}
-        return parts | {"scheduler": self._scheduler, "averaged": step.averaged}
+        parts |= {"scheduler": self._scheduler, "averaged": step.averaged}
+        return parts | self._loss_state
 
     def _state(self):
-        return self._loss_curve, self._kind_curves, *self._stopping.state()
+        # Of how many epochs the training was ended early; more may be asked for later.
+        ended_of = self._n_epochs if self._is_ended else None
+        return self._loss_curve, self._kind_curves, *self._stopping.state(), ended_of
 
     def _restore(self, state):
-        self._loss_curve, self._kind_curves, *of_rule = state
+        self._loss_curve, self._kind_curves, *of_rule, ended_of = state
         self._stopping.restore(*of_rule)
+        self._is_ended = ended_of == self._n_epochs
 
     def _check_state(self, state):
         """Raise an error if a state does not fit this training."""
-        loss_curve, kind_curves, validation_curve, best_epoch, best_state = state
+        loss_curve, kind_curves, validation_curve, best_epoch, best_state, _ = state
         n_done = len(loss_curve)
         check_form("the loss", loss_curve, [0.0] * n_done)
         check_form("the losses", kind_curves, [[0.0] * n_done] * self._n_kinds)

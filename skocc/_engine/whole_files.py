@@ -9,6 +9,10 @@ import stat
 import struct
 from contextlib import contextmanager, suppress
 
+import numpy as np
+
+_MAPPED_DTYPES = {"F32": "<f4", "I32": "<i4"}
+
 
 @contextmanager
 def replacing(path, *, durable=True):
@@ -106,18 +110,45 @@ def write_tensors(path, arrays, metadata, *, durable=True):
             raise OSError(number, os.strerror(number)) from error
 
 
-def read_tensors(path):
+def read_tensors(path, mapped=()):
     """Return metadata and arrays of a safetensors file, or raise an error of any kind.
 
     Only a regular file is opened: a pipe would block until someone writes to it.
+
+    Parameters
+    ----------
+    path : str or Path
+    mapped : tuple of str, default=()
+        Ends of the names of arrays, of float32 or int32, that stay in the file: they are
+        mapped into memory, read-only, and read where they are used.
     """
     from safetensors import safe_open
 
     if not stat.S_ISREG(os.stat(path).st_mode):
         raise ValueError("it is not a regular file")
     with safe_open(path, framework="np") as file:
-        arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return file.metadata() or {}, arrays
+        names = file.keys()
+        in_file = {name for name in names if name.endswith(mapped)}
+        arrays = {name: file.get_tensor(name) for name in names if name not in in_file}
+        return file.metadata() or {}, arrays | _mapped_arrays(path, in_file)
+
+
+def _mapped_arrays(path, names):
+    """Return memory maps of arrays in a valid safetensors file."""
+    if not names:
+        return {}
+    with open(path, "rb") as file:
+        (size,) = struct.unpack("<Q", file.read(8))
+        header = json.loads(file.read(size))
+    arrays = {}
+    for name in names:
+        entry = header[name]
+        if entry["dtype"] not in _MAPPED_DTYPES:
+            raise ValueError(f"{name} is {entry['dtype']}, not float32 or int32")
+        dtype, start = _MAPPED_DTYPES[entry["dtype"]], 8 + size + entry["data_offsets"][0]
+        shape = tuple(entry["shape"])
+        arrays[name] = np.memmap(path, dtype, "r", offset=start, shape=shape)
+    return arrays
 
 
 def _status(path, target):

@@ -196,12 +196,13 @@ class TrainingVectors:
 
     def add(self, batch: torch.Tensor, vectors: list[torch.Tensor]) -> list[torch.Tensor]:
         """Add a batch of images, and its vectors in each stream, which are returned."""
-        digests = image_digests(batch)
+        digests, n = image_digests(batch), len(batch)
+        # First, because a GPU may lack the memory, and the batch is then added in parts.
+        held = [self._unturned(part, n).cpu() for part in vectors] if self._are_held else []
         self.digests += digests
-        self._n_images.append(len(digests))
+        self._n_images.append(n)
         if self._are_held:
-            n = len(digests)
-            self._held.append([self._unturned(part, n).cpu() for part in vectors])
+            self._held.append(held)
         return vectors
 
     def _unturned(self, vectors, n_images):

@@ -1,11 +1,8 @@
 """Convolutional autoencoder: pixels that it cannot reconstruct."""
 
 import copy
-import hashlib
-import os
 from functools import partial
 from numbers import Integral
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,25 +16,17 @@ from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
-from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.inference import map_batches
 from skocc._nets.conv_autoencoder import ConvAutoencoder
-from skocc._nets.own import channels_first, in_channels, subject
+from skocc._nets.own import channels_first, in_channels
 from skocc._nets.own_autoencoder import OwnAutoencoder
-from skocc._ops.memory_bank import image_digests
 from skocc._ops.scores import SSIM_WINDOW, similarity_map, squared_error_map
 from skocc._ops.tensors import relative_spread
-from skocc._samples.progress import track
 from skocc._samples.validation import warn_about_range
 from skocc.estimators._augmentation import random_variants
 from skocc.estimators._without_effect import CONV_AE_RULES
 
 _BORDER = 4
-# Parameters that may change between two fits of which the second goes on from the first.
-_FREE_PARAMETERS = {
-    "n_epochs", "n_iter_no_change", "checkpoint_dir", "checkpoint_every", "contamination",
-    "image_shape", "image_size", "intensity_range", "device", "verbose", "warm_start",
-}  # fmt: skip
 
 
 class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
@@ -219,7 +208,6 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         "augmentation": ["boolean"],
         "rotations": ["boolean"],
         "n_augmented": [Interval(Integral, 1, 10**8, closed="both")],
-        "checkpoint_dir": [None, str, os.PathLike],
         "checkpoint_every": [Interval(Integral, 1, None, closed="left")],
     }
     _fitted_attributes = {**TRAINED_ATTRIBUTES, **MAP_ATTRIBUTES}
@@ -362,24 +350,10 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
                 f"pixels (H x W) and borders of {(top, side)}. Set a smaller border, "
                 "reconstruction_metric='mse', or image_size to enlarge them."
             )
-        if self.checkpoint_dir is not None and self.validation_fraction > 0:
-            self._check_split_is_known()
-        is_warm = self.warm_start and hasattr(self, "offset_")
-        if is_warm and self.checkpoint_dir is not None:
-            raise ValueError(
-                "warm_start=True continues from the fitted weights, checkpoint_dir from "
-                f"those in the folder. Got both, checkpoint_dir={self.checkpoint_dir!r}. "
-                "Set warm_start=False, or checkpoint_dir=None."
-            )
 
-    def _check_split_is_known(self):
-        """Raise a ValueError if a resumed training would hold out other images."""
-        if not isinstance(self.random_state, Integral):
-            raise ValueError(
-                "checkpoint_dir and validation_fraction together need the same images to "
-                f"be held out again. Got random_state={self.random_state!r}. Set "
-                "random_state to an int."
-            )
+    def _draws_before_training(self):
+        # The first weights are those of the checkpoint.
+        return self.validation_fraction > 0
 
     def _borders(self):
         """Return the pixels to leave out at the top and bottom, and at the sides."""
@@ -425,26 +399,7 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             # As in the report, images are held out of their own augmented copies alone.
             held_out=batches_of(images if held_out is None else held_out),
             draws=vary is not None,
-            checkpoint=self._checkpoint(images, run.generator),
         )
-
-    def _checkpoint(self, images, generator):
-        """Return the checkpoint of this fit, None where no folder is named."""
-        if self.checkpoint_dir is None:
-            return None
-        identity = {
-            name: _plain(value)
-            for name, value in self.get_params().items()
-            if name not in _FREE_PARAMETERS
-        }
-        digest = hashlib.blake2b(digest_size=16)
-        batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
-        for batch in track(batches, "digests of the images"):
-            digest.update(b"".join(image_digests(batch)))
-        identity["image_shape_"] = str(self.image_shape_)
-        identity["images"] = digest.hexdigest()
-        path = Path(self.checkpoint_dir) / "conv_ae.pt"
-        return Checkpoint(path, identity, self.checkpoint_every, generator)
 
     def _errors(self, reconstruction, batch):
         """Return the error of pixels, or of windows, (b, rows, columns)."""
@@ -496,13 +451,3 @@ class ConvAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
             margin = SSIM_WINDOW // 2
             errors = functional.pad(errors, [margin] * 4, mode="replicate")
         return errors.float()
-
-
-def _plain(value):
-    """Return a parameter as what a file of plain values holds."""
-    value = value.item() if isinstance(value, np.generic) else value
-    if callable(value):
-        return subject(value)
-    # Any RandomState resumes from the state in the checkpoint.
-    is_plain = isinstance(value, int | float | str | None)
-    return value if is_plain else type(value).__name__

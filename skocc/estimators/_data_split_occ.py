@@ -72,8 +72,7 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
         Which difference of two feature vectors the distance is computed from. "signed"
         follows the paper to the letter, and cannot satisfy both constraints, see Notes.
     balanced : bool, default=False
-        Whether atypical images are repeated until the classifier sees as many of them as of
-        typical images.
+        Whether atypical images are repeated until the classifier sees as many as typical.
     backbone : str, torch.nn.Module, class or function, default=None
         Feature extractor. A classification network of torchvision, or "timm/" and that of
         one of timm, without its last linear layer; or a network of your own from images
@@ -132,6 +131,9 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
     mixed_precision : bool, default=False
         Whether both trainings compute in bfloat16 where torch considers that safe. It is
         faster on processors made for it only. Scores are computed in full precision.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=50
         Epochs of the classifier at most. An epoch passes once over all images in mixed
         batches, and over as many batches of typical and of atypical images.
@@ -327,6 +329,7 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
         n_iter_no_change=5,
         weight_average=None,
         mixed_precision=False,
+        checkpoint_dir=None,
         n_epochs=50,
         learning_rate=1e-4,
         weight_decay=1e-6,
@@ -360,6 +363,7 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
         self.n_iter_no_change = n_iter_no_change
         self.weight_average = weight_average
         self.mixed_precision = mixed_precision
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -524,11 +528,7 @@ class DataSplitOCC(EmbeddingMixin, TrainedDetector):
         return networks.with_distance(networks.classifier(weights=None))
 
     def _networks(self):
-        difference = self.difference if self.objective == "constrained" else None
-        return SplitNetworks(
-            self.image_shape_, self.backbone, self.channels, self.embedding_dim,
-            self.dropout, self.batch_norm, self.latent_dim, difference,
-        )  # fmt: skip
+        return SplitNetworks.of(self)
 
     def _train_autoencoder(self, images, run):
         """Return a trained autoencoder, that of an earlier fit where there is one."""

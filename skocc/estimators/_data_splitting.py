@@ -55,6 +55,17 @@ class SplitNetworks:
     latent_dim: Any = None
     difference: str | None = None
 
+    @classmethod
+    def of(cls, estimator) -> "SplitNetworks":
+        """Return what builds the networks that the parameters of an estimator describe."""
+        names = (
+            "backbone", "channels", "embedding_dim", "dropout", "batch_norm", "latent_dim",
+        )  # fmt: skip
+        params = {name: getattr(estimator, name) for name in names}
+        is_constrained = estimator.objective == "constrained"
+        params["difference"] = estimator.difference if is_constrained else None
+        return cls(estimator.image_shape_, **params)
+
     def check(self) -> None:
         """Raise a ValueError for parameters that would have no effect."""
         if len(self.sample_shape) == 4:

@@ -118,6 +118,9 @@ class DeepSVDD(EmbeddingMixin, TrainedDetector):
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
         it never ends early. It has no effect without held-out images.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -288,6 +291,7 @@ class DeepSVDD(EmbeddingMixin, TrainedDetector):
         pretrain_milestones=(50,),
         validation_fraction=0.0,
         n_iter_no_change=10,
+        checkpoint_dir=None,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=1e-6,
@@ -318,6 +322,7 @@ class DeepSVDD(EmbeddingMixin, TrainedDetector):
         self.pretrain_milestones = pretrain_milestones
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -410,6 +415,7 @@ class DeepSVDD(EmbeddingMixin, TrainedDetector):
             run,
             held_out=held_out and self._batches(held_out, run.device),
             schedule=milestone_schedule(self.milestones),
+            loss_state={"boundary": boundary},
         )
         self._keep(network, images, run)
 

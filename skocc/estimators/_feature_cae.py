@@ -16,7 +16,7 @@ from skocc._base.maps import AnomalyMapMixin, borders, map_maxima
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches, ResidentMaps, hold_maps
-from skocc._engine.feature_cache import cached
+from skocc._engine.feature_cache import cached, fingerprint
 from skocc._engine.inference import map_batches, stream_batches
 from skocc._nets.feature_autoencoder import FeatureAutoencoder
 from skocc._nets.feature_maps import FrozenFeatures, JoinedMaps
@@ -100,6 +100,9 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
     memory : path, joblib.Memory or None, default=None
         Folder in which the features of each image are kept, for other fits: a search over
         parameters then computes them once. None: they are not kept.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=50
         Epochs at most.
     learning_rate : float, default=1e-3
@@ -268,6 +271,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         n_iter_no_change=2,
         max_feature_bytes=2**31,
         memory=None,
+        checkpoint_dir=None,
         n_epochs=50,
         learning_rate=1e-3,
         weight_decay=0.0,
@@ -297,6 +301,7 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         self.n_iter_no_change = n_iter_no_change
         self.max_feature_bytes = max_feature_bytes
         self.memory = memory
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -379,6 +384,9 @@ class FeatureCAE(AnomalyMapMixin, EmbeddingMixin, TrainedDetector):
         source = self._hold_features(images, run.device)
         self._train(network.to(run.device), source, run)
         self._keep(network, source, run)
+
+    def _identity_of_frozen(self):
+        return {"backbone_": fingerprint(self.backbone_)}
 
     def _keep(self, network, images, run):
         self.network_ = network.cpu().eval()

@@ -120,6 +120,7 @@ class LayerSpheres(EmbeddingMixin, TrainedDetector):
             held_out=held_out
             and self._batches(held_out, patches.n_train_patches, run.device),
             schedule=milestone_schedule(self.milestones),
+            loss_state={f"boundary {j}": b for j, b in enumerate(boundaries)},
         )
         self._keep(network, images, run)
 

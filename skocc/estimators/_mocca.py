@@ -137,6 +137,9 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
         it never ends early. It has no effect without held-out images.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=150
         Epochs of the one-class objective.
     learning_rate : float, default=1e-4
@@ -338,6 +341,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         pretrain_milestones=(50,),
         validation_fraction=0.0,
         n_iter_no_change=10,
+        checkpoint_dir=None,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -374,6 +378,7 @@ class MOCCA(AnomalyMapMixin, LayerSpheres):
         self.pretrain_milestones = pretrain_milestones
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

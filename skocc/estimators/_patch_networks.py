@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from skocc._engine.batches import ImageBatches
 from skocc._engine.inference import stream_batches
 from skocc._nets.normalization import LocalContrastNormalization, MeanSubtraction
 from skocc._nets.own_patches import OwnPatchEncoder
@@ -104,6 +105,26 @@ def patch_networks(
             "classify_big": PositionClassifier(dim, train_head),
         }
     )
+
+
+def learn_mean_image(network: Any, images: Any, batch_size: int) -> None:
+    """Set the image that is subtracted from each to the mean of the training images.
+
+    Parameters
+    ----------
+    network : torch.nn.ModuleDict
+        As of `patch_networks`, on the CPU.
+    images : image source
+    batch_size : int
+    """
+    contrast, center = network["normalize"].children()
+    batches = ImageBatches(images, batch_size, device=torch.device("cpu"))
+
+    def sums_of(batch):
+        return contrast(batch).double().sum(0)
+
+    sums = stream_batches(contrast, batches, sums_of, stage="mean image")
+    center.mean.copy_(sum(sums) / len(images))
 
 
 def centers_of(means: Sequence[torch.Tensor]) -> nn.ParameterList:

@@ -16,7 +16,6 @@ from skocc._base.maps import AnomalyMapMixin
 from skocc._base.private_sklearn import Interval, StrOptions
 from skocc._base.trained import TrainedDetector
 from skocc._engine.batches import ImageBatches
-from skocc._engine.inference import stream_batches
 from skocc._engine.seeding import seeded
 from skocc._nets.patch_encoder import load_encoder_weights
 from skocc._ops.memory_bank import kept_under_budget, to_rows
@@ -28,6 +27,7 @@ from skocc.estimators._patch_networks import (
     center_banks,
     centers_of,
     embed_patches,
+    learn_mean_image,
     mean_embeddings,
     patch_networks,
 )
@@ -136,6 +136,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out images after which training ends. None:
         it never ends early. It has no effect without held-out images.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=20
         Passes over the images. In each, an image gives a crop and `n_pairs` pairs.
     learning_rate : float, default=1e-3
@@ -336,6 +339,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         schedule="cosine",
         validation_fraction=0.0,
         n_iter_no_change=10,
+        checkpoint_dir=None,
         n_epochs=20,
         learning_rate=1e-3,
         weight_decay=0.0,
@@ -372,6 +376,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         self.schedule = schedule
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay
@@ -389,6 +394,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     # Features of a random encoder differ by 1e-3 of their size, and still rank images.
     _min_spread = 1e-6
     _train_scores_leave_one_out = True
+    _fixed_parameters = ("n_epochs",)  # on which the schedule of step sizes depends
 
     def fit(self, X, y=None) -> "PatchSVDD":
         """Learn an encoder of patches, and keep those of the training images.
@@ -511,14 +517,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         return PatchScales.of(self.patch_size, self.strides)
 
     def _new_network(self, images):
-        batches = ImageBatches(images, self.batch_size, device=torch.device("cpu"))
         own_weights = None if self.backbone is None else self.weights
         network = self._build_network(own_weights, self.image_shape_)
-        contrast, center = network.normalize
-        sums = stream_batches(
-            contrast, batches, lambda x: contrast(x).double().sum(0), stage="mean image"
-        )
-        center.mean.copy_(sum(sums) / len(images))
+        learn_mean_image(network, images, self.batch_size)
         if self.weights is not None and self.backbone is None:
             load_encoder_weights(network.encoder, self.weights)
         return network

@@ -141,6 +141,13 @@ class HardBoundary:
         """Return the loss of a batch of squared distances (b,)."""
         return hard_boundary_loss(distances)
 
+    def state_dict(self) -> dict:
+        """Return nothing, for a checkpoint."""
+        return {}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Change nothing."""
+
 
 class SoftBoundary:
     """The soft-boundary loss together with the radius it keeps up to date.
@@ -200,6 +207,15 @@ class SoftBoundary:
             self._epoch_distances = []
         self.radius = quantile_radius(distances, self._nu)
         return loss
+
+    def state_dict(self) -> dict:
+        """Return the state after an epoch, for a checkpoint."""
+        return {"radius": self.radius, "n_seen": self._n_seen}
+
+    def load_state_dict(self, state: dict) -> None:
+        """Set the state to one that `state_dict` has returned."""
+        self.radius = state["radius"].to(self.radius.device)
+        self._n_seen = state["n_seen"]
 
 
 def make_boundary(

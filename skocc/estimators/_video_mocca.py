@@ -88,6 +88,9 @@ class VideoMOCCA(LayerSpheres):
     n_iter_no_change : int or None, default=10
         Epochs without a lower loss of the held-out videos after which training ends. None:
         it never ends early. Without held-out videos it has no effect.
+    checkpoint_dir : path or None, default=None
+        Folder for checkpoints, from which a fit that was killed resumes; `random_state` has
+        to be an int. None: none are written.
     n_epochs : int, default=150
         Epochs of training.
     learning_rate : float, default=1e-4
@@ -244,6 +247,7 @@ class VideoMOCCA(LayerSpheres):
         normalization=None,
         validation_fraction=0.0,
         n_iter_no_change=10,
+        checkpoint_dir=None,
         n_epochs=150,
         learning_rate=1e-4,
         weight_decay=5e-7,
@@ -273,6 +277,7 @@ class VideoMOCCA(LayerSpheres):
         self.normalization = normalization
         self.validation_fraction = validation_fraction
         self.n_iter_no_change = n_iter_no_change
+        self.checkpoint_dir = checkpoint_dir
         self.n_epochs = n_epochs
         self.learning_rate = learning_rate
         self.weight_decay = weight_decay

@@ -1,13 +1,17 @@
+import errno
 import os
+import tempfile
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 
+from skocc._engine import checkpoints
 from skocc._engine.batches import ImageBatches
 from skocc._engine.checkpoints import Checkpoint
 from skocc._engine.seeding import seeded
-from skocc._engine.training import EarlyStopping, train
+from skocc._engine.training import EarlyStopping, EpochWatcher, train
 
 IMAGES = np.random.default_rng(0).random((11, 4, 4, 1)).astype(np.float32)
 CPU = torch.device("cpu")
@@ -30,17 +34,18 @@ class Killed(Exception):
 
 def fit(
     path=None, n_epochs=7, kill_at=None, every=1, seed=0, n_iter_no_change=None,
-    weight_average=None, **identity,
+    weight_average=None, watcher=None, **identity,
 ):  # fmt: skip
     """Train a net with dropout, shuffled batches, a schedule, validation or averages."""
-    how = (path, n_epochs, kill_at, every, n_iter_no_change, weight_average, identity)
+    how = path, n_epochs, kill_at, every, n_iter_no_change, weight_average, watcher
     with seeded(seed, CPU) as generator:
-        return fit_within(generator, *how)
+        return fit_within(generator, *how, identity)
 
 
 def fit_within(
-    generator, path, n_epochs, kill_at, every, n_iter_no_change, weight_average, identity
-):
+    generator, path, n_epochs, kill_at, every, n_iter_no_change, weight_average, watcher,
+    identity,
+):  # fmt: skip
     network = torch.nn.Sequential(
         torch.nn.Flatten(),
         torch.nn.Linear(16, 8),
@@ -71,6 +76,7 @@ def fit_within(
         stopping=early_stopping if weight_average is None else None,
         weight_average=weight_average,
         checkpoint=checkpoint,
+        watcher=watcher,
     )
     return network.state_dict(), history, n_steps
 
@@ -228,3 +234,61 @@ def test_interrupt_leaves_the_last_whole_epoch(tmp_path, monkeypatch):
         with pytest.warns(UserWarning, match="ends after 2 of 7 epochs"):
             fit(path)
     assert_same(fit(path, seed=1), fit())
+
+
+def test_a_watcher_that_ends_the_training_ends_it_when_it_is_resumed(tmp_path):
+    class Ending(EpochWatcher):
+        def end(self, module, history):
+            return len(history.loss_curve) == 3
+
+    ended = fit(tmp_path / "state.pt", every=2, watcher=Ending())
+    assert len(ended[1].loss_curve) == 3
+    again = fit(tmp_path / "state.pt", every=2, seed=1)
+    assert_same(again, ended)
+    assert again[2] == 0
+    # More epochs may be asked for.
+    assert_same(fit(tmp_path / "state.pt", n_epochs=9, seed=1), fit(n_epochs=9))
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="the system has no /dev/full")
+def test_a_full_disk_leaves_the_old_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "state.pt"
+    fit(path, n_epochs=2)
+    content = path.read_bytes()
+    with monkeypatch.context() as patch:
+        full = partial(open, "/dev/full", "wb")
+        patch.setattr(checkpoints, "open", lambda *args: full(), raising=False)
+        with pytest.raises(
+            OSError, match=r"No space left.*existing file is unch"
+        ) as raised:
+            fit(path, n_epochs=4)
+    assert raised.value.errno == errno.ENOSPC
+    assert raised.value.filename == str(path)
+    assert path.read_bytes() == content
+    assert [file.name for file in tmp_path.iterdir()] == ["state.pt"]
+    assert_same(fit(path, seed=1), fit())
+
+
+def test_a_read_only_folder_is_an_error_before_training(tmp_path, monkeypatch):
+    folder = tmp_path / "folder"
+    fit(folder / "state.pt", n_epochs=2)
+    content = (folder / "state.pt").read_bytes()
+    refusal = PermissionError(errno.EACCES, "Permission denied")
+
+    def refuse(*args, **kwargs):
+        raise refusal
+
+    if os.geteuid() == 0:  # who may write to it
+        monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
+    else:
+        folder.chmod(0o500)
+    with pytest.raises(
+        PermissionError, match=r"cannot be written\. Name another"
+    ) as raised:
+        fit(folder / "state.pt", kill_at=1)
+    assert raised.value.filename == str(folder)
+    # What needs no writing needs no permission.
+    assert fit(folder / "state.pt", n_epochs=2)[2] == 0
+    monkeypatch.undo()
+    folder.chmod(0o700)
+    assert (folder / "state.pt").read_bytes() == content

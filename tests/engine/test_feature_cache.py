@@ -10,7 +10,7 @@ from safetensors.numpy import load, save
 from torch import nn
 
 import skocc._engine.feature_cache
-from skocc._engine.feature_cache import _fingerprint, cached
+from skocc._engine.feature_cache import cached, fingerprint
 from skocc._nets.backbones import FeatureMaps
 
 
@@ -206,10 +206,10 @@ def test_what_is_no_folder_is_refused():
 
 def test_fingerprint_is_that_of_the_weights_and_the_code():
     maps = FeatureMaps("resnet18", ["layer1"], weights=None)
-    known = _fingerprint(maps)
-    assert _fingerprint(pickle.loads(pickle.dumps(maps))) == known
+    known = fingerprint(maps)
+    assert fingerprint(pickle.loads(pickle.dumps(maps))) == known
     maps.get_submodule("body.layer1.0.bn1").eps = 0.1
-    assert _fingerprint(maps) != known
+    assert fingerprint(maps) != known
 
     class Scaled(nn.Module):
         def __init__(self, factor):
@@ -220,4 +220,4 @@ def test_fingerprint_is_that_of_the_weights_and_the_code():
             return self.inner(x * self.factor)
 
     first, second = (FeatureMaps(Scaled(factor), ["inner"]) for factor in (2, 3))
-    assert _fingerprint(first) != _fingerprint(second)
+    assert fingerprint(first) != fingerprint(second)

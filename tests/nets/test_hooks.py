@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from skocc._engine.feature_cache import _fingerprint
+from skocc._engine.feature_cache import fingerprint
 from skocc._nets.backbones import FeatureMaps
 from skocc._nets.hooks import HookedLayers, first_tensor
 from skocc._nets.own_code import code_of
@@ -153,15 +153,15 @@ def test_the_first_tensor():
 
 KEY = """
 import torch
-from tests.nets.test_hooks import FeatureMaps, _fingerprint, pair_of
-print(_fingerprint(FeatureMaps(pair_of()[1], ["act"], in_shape=(3, 9, 9))))
+from tests.nets.test_hooks import FeatureMaps, fingerprint, pair_of
+print(fingerprint(FeatureMaps(pair_of()[1], ["act"], in_shape=(3, 9, 9))))
 """
 
 
 def test_keys_of_a_cache():
     """They differ by weights, settings and code, and not by process or copy."""
     _, other = pair_of()
-    key = _fingerprint(FeatureMaps(other, ["act"], in_shape=(3, 9, 9)))
+    key = fingerprint(FeatureMaps(other, ["act"], in_shape=(3, 9, 9)))
     for seed in ("0", "1"):
         result = subprocess.run(
             [sys.executable, "-W", "ignore", "-c", KEY],
@@ -171,9 +171,9 @@ def test_keys_of_a_cache():
         )
         assert result.stdout.strip() == key, result.stderr[-500:]
     again = FeatureMaps(copy.deepcopy(other), ["act"], in_shape=(3, 9, 9))
-    assert _fingerprint(pickle.loads(pickle.dumps(again))) == key
+    assert fingerprint(pickle.loads(pickle.dumps(again))) == key
     again.body(torch.rand(1, 3, 9, 9))
-    assert _fingerprint(again) == key
+    assert fingerprint(again) == key
 
     class Other(Branching):
         def forward(self, x):
@@ -186,7 +186,7 @@ def test_keys_of_a_cache():
     code.__class__ = Other
     for module, names in ((weights, ["act"]), (setting, ["act"]), (code, ["act"]),
                           (layers, ["first"])):  # fmt: skip
-        keys.add(_fingerprint(FeatureMaps(module, names, in_shape=(3, 9, 9))))
+        keys.add(fingerprint(FeatureMaps(module, names, in_shape=(3, 9, 9))))
     assert len(keys) == 5
 
 
