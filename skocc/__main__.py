@@ -1,4 +1,4 @@
-"""The command line: ``python -m skocc fit``, ``score`` and ``compare``."""
+"""The command line: ``python -m skocc fit``, ``score``, ``compare``, and for ONNX files."""
 
 import argparse
 import ast
@@ -17,6 +17,7 @@ from skocc._command_line.folders import (
     path_argument,
     say,
 )
+from skocc._command_line.onnx import add_export, add_validate
 from skocc._samples.progress import clear_bars, shown
 from skocc.model_selection import ThresholdTuner
 from skocc.model_selection._table import score_files
@@ -72,6 +73,8 @@ def _parser():
     _add_fit(commands)
     _add_score(commands)
     add_compare(commands)
+    add_export(commands)
+    add_validate(commands)
     return parser
 
 
