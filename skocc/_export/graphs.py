@@ -10,6 +10,7 @@ from torch import nn
 
 from skocc._base.network_detector import NetworkDetector
 from skocc._export.banks import CellNeighbors, PatchNeighbors
+from skocc._export.ensembles import CombinedScores
 from skocc._export.networks import Classifier, SampleScores
 from skocc._export.pixels import DTYPES, Pixels
 from skocc._export.reconstructions import CellErrors, PixelErrors
@@ -99,10 +100,9 @@ class DetectorGraph(nn.Module):
     def __init__(self, subject: Subject, dtype: str):
         super().__init__()
         detector = subject.detector
-        self.pixels = Pixels(
-            detector.image_shape_, dtype, getattr(detector, "intensity_range", None)
-        )
-        self.scores = _kind_of(detector)(detector)
+        shape, intensity_range = read_as(detector)
+        self.pixels = Pixels(shape, intensity_range, dtype)
+        self.scores = _module_of(detector)
         self.register_buffer("offset", torch.tensor(subject.offset, dtype=torch.float32))
         self.output_names = ["score", "label"]
         self.has_p_values = subject.calibration_scores is not None
@@ -128,9 +128,37 @@ class DetectorGraph(nn.Module):
         return score, label, p_value, *rest
 
 
+def read_as(detector):
+    """Return the shape of the samples of a detector, and the range of their numbers.
+
+    Returns
+    -------
+    shape : tuple
+        ``image_shape_``.
+    intensity_range : tuple (low, high) or None
+
+    Raises
+    ------
+    ValueError
+        The parts of an ensemble read images in several ways.
+    """
+    if not isinstance(detector, DetectorEnsemble):
+        _kind_of(detector)  # which raises for what cannot be exported
+        shape = tuple(int(n) for n in detector.image_shape_)
+        return shape, getattr(detector, "intensity_range", None)
+    found = {read_as(part) for part in detector.estimators_}
+    if len(found) > 1:
+        raise _refused(
+            "A DetectorEnsemble whose parts read images in several sizes or ranges",
+            " and ".join(map(str, sorted(found, key=str))),
+            "Give them one image_size and intensity_range, and fit again",
+        )
+    return found.pop()
+
+
 def check_dtype(dtype, detector):
     """Return the type of the input of a graph, or raise a ValueError."""
-    is_rows = len(detector.image_shape_) == 1
+    is_rows = len(read_as(detector)[0]) == 1
     if dtype is None:
         return "float32" if is_rows else "uint8"
     if dtype not in DTYPES:
@@ -142,15 +170,15 @@ def check_dtype(dtype, detector):
     return dtype
 
 
+def _module_of(detector):
+    """Return the module of the scores of a detector, and of its maps."""
+    if isinstance(detector, DetectorEnsemble):
+        return CombinedScores(detector, _module_of)
+    return _kind_of(detector)(detector)
+
+
 def _kind_of(detector):
     """Return the class of the module for a detector."""
-    name = type(detector).__name__
-    if isinstance(detector, DetectorEnsemble):
-        raise _refused(
-            "A DetectorEnsemble",
-            f"one of {len(detector.estimators_)} detectors",
-            "Export each of its `estimators_`",
-        )
     if isinstance(detector, TiledDetector):
         raise _refused(
             "A TiledDetector",
@@ -167,7 +195,7 @@ def _kind_of(detector):
         return SampleScores
     raise _refused(
         "What is no detector of skocc, nor a NetworkDetector",
-        f"a {name}",
+        f"a {type(detector).__name__}",
         "Export the detector alone, and do what else there is outside of the graph",
     )
 

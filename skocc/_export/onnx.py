@@ -12,7 +12,7 @@ import torch
 
 from skocc._base.versions import __version__
 from skocc._engine.whole_files import replacing
-from skocc._export.graphs import DetectorGraph, Subject, check_dtype
+from skocc._export.graphs import DetectorGraph, Subject, check_dtype, read_as
 
 #: Version of ONNX's operators that graphs are made of.
 OPSET = 20
@@ -35,7 +35,8 @@ def export_onnx(estimator, path: str | os.PathLike, *, dtype: str | None = None)
     Parameters
     ----------
     estimator : estimator of skocc
-        Fitted detector; a :class:`~skocc.model_selection.ThresholdTuner` with one
+        Fitted detector; a :class:`~skocc.model_selection.DetectorEnsemble` of such, all for
+        one size of images; a :class:`~skocc.model_selection.ThresholdTuner` with one
         `estimator_`, whose threshold and p-values are exported; or a
         :class:`skocc.base.NetworkDetector` of your own whose network torch can trace.
     path : str or Path
@@ -186,7 +187,7 @@ def _metadata(subject, graph, dtype):
         "pixel_threshold": subject.pixel_threshold,
         "n_train": len(detector.train_scores_),
         "n_calibration": None if scores is None else len(scores),
-        "image_shape": [int(n) for n in detector.image_shape_],
+        "image_shape": list(read_as(detector)[0]),
         "input": {"shape": list(pixels.shape), "dtype": dtype, "range": span},
         "opset": OPSET,
         "params": {

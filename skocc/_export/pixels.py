@@ -14,10 +14,10 @@ class Pixels(nn.Module):
     ----------
     sample_shape : tuple
         ``image_shape_`` of a detector: (H, W, C), (T, H, W, C) or (d,).
-    dtype : {"uint8", "float32"}
-        Type of the images.
     intensity_range : tuple (low, high) or None
         Parameter of the detector.
+    dtype : {"uint8", "float32"}
+        Type of the images.
 
     Attributes
     ----------
@@ -31,8 +31,8 @@ class Pixels(nn.Module):
     def __init__(
         self,
         sample_shape: tuple[int, ...],
-        dtype: str,
         intensity_range: tuple[float, float] | None,
+        dtype: str,
     ):
         super().__init__()
         shape = tuple(int(n) for n in sample_shape)

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from skocc._export.graphs import read_as
+
 # Images that are compared at a time.
 _BATCH_SIZE = 16
 #: Largest difference that is rounding: of scores by the mean size of the scores, of maps by
@@ -124,7 +126,7 @@ def _check_same(path, metadata, detector):
     """Raise a ValueError if a file is not of such a detector."""
     expected = {
         "class": type(detector).__name__,
-        "image_shape": [int(n) for n in detector.image_shape_],
+        "image_shape": list(read_as(detector)[0]),
     }
     for name, value in expected.items():
         if metadata.get(name) != value:
@@ -137,6 +139,8 @@ def _check_same(path, metadata, detector):
 
 def _samples(detector, files):
     """Return what the detector scores one by one, and the source of the same pixels."""
+    while hasattr(detector, "estimators_"):  # parts read alike
+        detector = detector.estimators_[0]
     if type(detector).__name__ != "VideoMOCCA":
         return files, detector._read(files, reset=False)
     clips = detector._read([files], reset=False)
@@ -151,7 +155,7 @@ def _pixels(images, given, detector):
     images = np.ascontiguousarray(images)
     if images.dtype == given["dtype"] == np.uint8:
         return images
-    is_scaled = getattr(detector, "intensity_range", None) is not None
+    is_scaled = read_as(detector)[1] is not None
     if images.dtype == np.uint8:
         return images.astype(np.float32) / np.float32(255)
     low, high = map(np.float32, given["range"])
