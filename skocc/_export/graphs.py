@@ -65,7 +65,7 @@ class Subject(NamedTuple):
             The estimator is none that can be exported.
         """
         check_is_fitted(estimator)
-        threshold, scores, detector = None, None, estimator
+        scores, detector = None, estimator
         if isinstance(estimator, ThresholdTuner):
             if hasattr(estimator, "estimators_"):
                 raise _refused(
@@ -74,8 +74,9 @@ class Subject(NamedTuple):
                     "Set refit=True, by which one detector scores",
                 )
             detector, scores = estimator.estimator_, estimator.calibration_scores_
-        threshold = vars(estimator).get("pixel_threshold_")
-        return cls(detector, float(estimator.offset_), threshold, scores)
+        read_as(detector)  # which raises for what cannot be exported
+        pixel_threshold = vars(estimator).get("pixel_threshold_")
+        return cls(detector, float(estimator.offset_), pixel_threshold, scores)
 
 
 class DetectorGraph(nn.Module):
