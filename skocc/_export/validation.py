@@ -153,11 +153,10 @@ def _pixels(images, given, detector):
     if images.shape[-1] == 1 and images.ndim > 2:
         images = images[..., 0]
     images = np.ascontiguousarray(images)
-    if images.dtype == given["dtype"] == np.uint8:
-        return images
     is_scaled = read_as(detector)[1] is not None
     if images.dtype == np.uint8:
-        return images.astype(np.float32) / np.float32(255)
+        is_same = given["dtype"] == "uint8"
+        return images if is_same else images.astype(np.float32) / np.float32(255)
     low, high = map(np.float32, given["range"])
     if given["dtype"] == "float32":
         return low + (high - low) * images if is_scaled else images
