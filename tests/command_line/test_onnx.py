@@ -127,7 +127,9 @@ def test_a_range_of_intensities(dtype, tmp_path):
 @pytest.mark.slow
 def test_the_frames_of_a_video(tmp_path):
     frames = [write_images(tmp_path / f"video{i}", 8, seed=i) for i in range(6)]
-    detector = quick(skocc.VideoMOCCA, clip_length=4, image_size=16).fit(frames)
+    # The soft sphere of a network that has hardly learned is a difference of large numbers.
+    detector = quick(skocc.VideoMOCCA, clip_length=4, image_size=16, boundary="hard")
+    detector.fit(frames)
     skocc.save(detector, Path(tmp_path) / "model.safetensors")
     command = ["export", tmp_path / "model.safetensors", tmp_path / "model.onnx"]
     assert main([*map(str, command)]) == 0
