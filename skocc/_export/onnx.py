@@ -11,6 +11,7 @@ import numpy as np
 import torch
 
 from skocc._base.versions import __version__
+from skocc._engine.ambient import own_settings
 from skocc._engine.whole_files import replacing
 from skocc._export.graphs import DetectorGraph, Subject, check_dtype, read_as
 
@@ -110,8 +111,9 @@ def export_onnx(estimator, path: str | os.PathLike, *, dtype: str | None = None)
     _check_packages()
     subject = Subject.of(estimator)
     dtype = check_dtype(dtype, subject.detector)
-    graph = DetectorGraph(subject, dtype).eval().requires_grad_(False)
-    program = _traced(graph, subject.detector)
+    with own_settings():  # whatever the process has set for torch
+        graph = DetectorGraph(subject, dtype).eval().requires_grad_(False)
+        program = _traced(graph, subject.detector)
     for node in program.model.graph.all_nodes():
         node.metadata_props.clear()  # names of files on this machine among them
     metadata = _metadata(subject, graph, dtype)

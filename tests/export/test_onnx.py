@@ -375,6 +375,22 @@ def test_the_file_says_what_it_is_of_and_is_one_file(tmp_path):
     assert path.read_bytes() == content
 
 
+@pytest.mark.slow
+def test_settings_of_the_process_change_nothing(tmp_path):
+    images = make_images(40, 16, 1, seed=0)
+    detector = quick(skocc.ConvAE).fit(images)
+    paths = [tmp_path / "plain.onnx", tmp_path / "other.onnx"]
+    skocc.export_onnx(detector, paths[0])
+    torch.set_default_dtype(torch.float64)
+    try:
+        with torch.device("meta"), torch.autocast("cpu", torch.bfloat16):
+            skocc.export_onnx(detector, paths[1])
+    finally:
+        torch.set_default_dtype(torch.float32)
+    plain, other = (path.read_bytes() for path in paths)
+    assert plain == other
+
+
 def test_large_weights_are_in_a_file_beside_it(tmp_path, monkeypatch):
     monkeypatch.setattr(export, "_MAX_BYTES", 1000)
     images = make_images(40, 16, 1, seed=0)
