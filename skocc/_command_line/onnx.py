@@ -59,10 +59,12 @@ def _add_json(command):
 
 
 def _export(options):
+    from skocc._export.validation import size_of
+
     check_destination(options.output, options.model)
     detector = skocc.load(options.model)
     skocc.export_onnx(detector, options.output, dtype=options.dtype)
-    n_bytes = options.output.stat().st_size
+    n_bytes = size_of(options.output)
     if options.json:
         found = {"path": str(options.output), "bytes": n_bytes}
         _print({**found, "class": type(detector).__name__})
@@ -72,7 +74,7 @@ def _export(options):
 
 
 def _validate(options):
-    # With torch, which the other commands may not need.
+    # Here, because it loads torch, which is slow where --help is all that is asked for.
     from skocc._export.validation import TOLERANCE, validate
 
     detector, files = skocc.load(options.model), files_in(options.folder)

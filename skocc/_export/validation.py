@@ -119,7 +119,7 @@ def validate(path, detector, files) -> Comparison:
         found = dict(zip(names, outputs, strict=True))
         parts.append(_differences(found, detector, samples[batch], has_maps))
     joined = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
-    return _compared(joined, detector.offset_, 1000 * seconds / n_timed, _n_bytes(path))
+    return _compared(joined, detector.offset_, 1000 * seconds / n_timed, size_of(path))
 
 
 def _check_same(path, metadata, detector):
@@ -206,6 +206,7 @@ def _compared(joined, offset, milliseconds, n_bytes):
     )
 
 
-def _n_bytes(path):
+def size_of(path) -> int:
+    """Return the bytes of an exported file, and of the weights beside it."""
     files = (os.fsdecode(path), f"{os.fsdecode(path)}.data")
     return sum(os.path.getsize(file) for file in files if os.path.exists(file))
