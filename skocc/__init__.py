@@ -13,6 +13,7 @@ DETECTORS = tuple(_DETECTOR_MODULES)
 _MODULES = {
     **_DETECTOR_MODULES,
     "CollapseWarning": "skocc._base.detector",
+    "export_onnx": "skocc._export.onnx",
     "load": "skocc._persistence",
     "predict_table": "skocc.model_selection._table",
     "register": "skocc._persistence",
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from skocc import plotting as plotting
     from skocc._base.detector import CollapseWarning as CollapseWarning
     from skocc._base.versions import show_versions as show_versions
+    from skocc._export.onnx import export_onnx as export_onnx
     from skocc._persistence import load as load
     from skocc._persistence import register as register
     from skocc._persistence import save as save

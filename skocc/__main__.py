@@ -1,4 +1,4 @@
-"""The command line: ``skocc fit``, ``score``, ``maps``, ``compare`` and ``info``."""
+"""The command line: ``skocc fit``, ``score``, ``maps`` and others."""
 
 import argparse
 import ast
@@ -19,6 +19,7 @@ from skocc._command_line.folders import (
 )
 from skocc._command_line.info import add_info
 from skocc._command_line.maps import add_maps
+from skocc._command_line.onnx import add_export, add_validate
 from skocc._samples.progress import clear_bars, shown
 from skocc.model_selection import ThresholdTuner
 from skocc.model_selection._table import score_files
@@ -76,6 +77,8 @@ def _parser():
     add_maps(commands)
     add_compare(commands)
     add_info(commands)
+    add_export(commands)
+    add_validate(commands)
     return parser
 
 

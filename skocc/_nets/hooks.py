@@ -138,7 +138,9 @@ def keep(module, args, output, *, name, reduce):
     if kept is None or name not in kept or kept[name] is not None:
         return
     kept[name] = reduce(output)
-    if all(value is not None for value in kept.values()):
+    # While a graph is exported, the modules around this one have to end as well.
+    is_exported = torch.compiler.is_compiling()
+    if not is_exported and all(value is not None for value in kept.values()):
         raise _AllKept
 
 

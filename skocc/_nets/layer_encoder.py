@@ -91,11 +91,13 @@ class LayerEncoder(nn.Module):
         ValueError
             A layer does not run, or returns no features.
         """
+        # Not len(batch): in a graph that is exported, the number is a symbol.
+        n_samples = batch.shape[0]
         kept = keep_layers(lambda: self.encoder(batch), layers)
         for layer, features in kept.items():
-            if not isinstance(features, torch.Tensor) or len(features) != len(batch):
+            if not isinstance(features, torch.Tensor) or features.shape[0] != n_samples:
                 raise ValueError(
-                    f"layers names {layer!r}, which gives no features of {len(batch)} "
+                    f"layers names {layer!r}, which gives no features of {n_samples} "
                     f"samples in {subject(self.encoder.body)}. Got "
                     f"{getattr(features, 'shape', features)}. Choose a layer that runs "
                     "once and returns maps (b, C, h, w), tokens (b, n, C) or vectors."

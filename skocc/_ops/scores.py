@@ -107,5 +107,9 @@ def divided_by_median(cells: torch.Tensor) -> torch.Tensor:
         Relative scores, where 1 is the median of the image. A median of zero counts as
         1e-12.
     """
-    medians = cells.flatten(1).median(dim=1).values.clamp(min=1e-12)
-    return cells / medians.view(-1, *[1] * (cells.dim() - 1))
+    return divided_by(cells, cells.flatten(1).median(dim=1).values)
+
+
+def divided_by(cells: torch.Tensor, medians: torch.Tensor) -> torch.Tensor:
+    """Divide scores of cells (b, ...) by medians (b,); zero counts as 1e-12."""
+    return cells / medians.clamp(min=1e-12).view(-1, *[1] * (cells.dim() - 1))

@@ -35,6 +35,9 @@ class PatchMaps:
     ----------
     used : slice
         Of small and big, the scales that the map is made of.
+    weights : list of two ndarray, for each of these
+        How much each row of patches counts in each row of pixels, (H, rows), and the same
+        for columns.
     """
 
     def __init__(
@@ -47,8 +50,7 @@ class PatchMaps:
         self.used = _SINGLE.get(aggregation, slice(0, 2))
         self._join = _JOINED.get(aggregation)
         used = [*zip(scales.grids(image_size), scales.sides, strict=True)][self.used]
-        # How much the rows, and the columns, of patches count in those of a map.
-        self._weights = [
+        self.weights = [
             [
                 covering_weights(starts, side, n_pixels, padding_mode)
                 for starts, n_pixels in zip(grid, image_size, strict=True)
@@ -59,7 +61,7 @@ class PatchMaps:
     def of(self, *distances: torch.Tensor) -> torch.Tensor:
         """Return maps (b, H, W), float64, of distances (b, patches) at each used scale."""
         maps = []
-        for (rows, columns), scores in zip(self._weights, distances, strict=True):
+        for (rows, columns), scores in zip(self.weights, distances, strict=True):
             grid = scores.cpu().numpy().reshape(-1, rows.shape[1], columns.shape[1])
             # Weights are not negative: no value falls where a distance rises, not even in
             # its last digit. Double precision, or the product of two small means would
@@ -76,7 +78,7 @@ class PatchMaps:
                 part,
                 *(torch.from_numpy(w > 0).float().to(part.bounds.device) for w in weights),
             )
-            for part, weights in zip(cells, self._weights, strict=True)
+            for part, weights in zip(cells, self.weights, strict=True)
         ]
 
 

@@ -26,8 +26,8 @@ def log_p_values(scores, train_scores):
     scaled : ndarray of shape (n_samples,), float64
         Negative, and strictly increasing with the score. NaN for NaN.
     """
-    start, top, decay = _ends(train_scores)
-    values, p = _distribution(train_scores)
+    start, top, decay = ends(train_scores)
+    values, p = distribution(train_scores)
     scaled = np.interp(scores, values, np.log(p))
     log_start = np.interp(start, values, np.log(p))
     scaled = np.where(scores < start, log_start - (start - scores) / decay, scaled)
@@ -48,8 +48,8 @@ def ranks(scores, train_scores):
     scaled : ndarray of shape (n_samples,), float64
         In [0, 1], and strictly increasing with the score. NaN for NaN.
     """
-    start, top, decay = _ends(train_scores)
-    values, p = _distribution(train_scores)
+    start, top, decay = ends(train_scores)
+    values, p = distribution(train_scores)
     scaled = np.interp(scores, values, p)
     below = np.maximum(start - scores, 0) / decay
     scaled = np.where(scores < start, np.interp(start, values, p) / (1 + below), scaled)
@@ -79,7 +79,7 @@ def deviation(values):
     return max(found, _rounding(values))
 
 
-def _distribution(train_scores):
+def distribution(train_scores):
     """Return the distinct training scores, ascending, and their p-values.
 
     The p-value of equal scores is that of their mean rank.
@@ -89,14 +89,14 @@ def _distribution(train_scores):
     return values, mean_ranks / (len(train_scores) + 1)
 
 
-def _ends(train_scores):
+def ends(train_scores):
     """Return where the lower and the upper tail begin, and the decay of both.
 
     The decay is the distance over which the p-value decreases by a factor of e, measured
     between the 5 % and the 10 % quantile. If these are equal, which they are if there are
     many ties or few images, it is measured between the 10 % quantile and the median.
     """
-    values, p = _distribution(train_scores)
+    values, p = distribution(train_scores)
     levels = np.clip(_LEVELS, p[0], p[-1])
     quantiles = np.interp(levels, p, values)
     distances, decreases = np.diff(quantiles), np.diff(np.log(levels))

@@ -92,7 +92,7 @@ def test_scales_increase_strictly_and_without_jumps(scale, train_scores):
     scaled = FUNCTIONS[scale](scores, train_scores)
     assert np.all(np.isfinite(scaled))
     assert np.all(np.diff(scaled) > 0)
-    start, top, decay = _scales._ends(train_scores)
+    start, top, decay = _scales.ends(train_scores)
     ends = np.array([start, start, top, top]) + 1e-6 * decay * np.array([-1, 1, -1, 1])
     below, above, before, after = FUNCTIONS[scale](ends, train_scores)
     assert above - below < 1e-4

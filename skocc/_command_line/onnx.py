@@ -1,0 +1,108 @@
+"""The commands that export a model as an ONNX file, and compare the file with it."""
+
+import json
+import sys
+
+import skocc
+from skocc._command_line.folders import check_destination, files_in, path_argument, say
+
+
+def add_export(commands):
+    """Add the command that writes an ONNX file."""
+    export = commands.add_parser(
+        "export", help="write a model as an ONNX file, which runs without skocc"
+    )
+    _add_model(export)
+    export.add_argument(
+        "output", type=path_argument, metavar="OUT", help="ONNX file to write"
+    )
+    export.add_argument(
+        "--dtype",
+        choices=["uint8", "float32"],
+        help="type of the pixels that it takes: of files of 8 bits, or numbers as the "
+        "model takes them (default: uint8, for plain rows float32)",
+    )
+    _add_json(export)
+    export.set_defaults(run=_export)
+
+
+def add_validate(commands):
+    """Add the command that compares an ONNX file with its model."""
+    validate = commands.add_parser(
+        "validate",
+        help="compare an ONNX file with the model it was made of, before it is deployed",
+        description="The status is 1 where scores or maps differ by more than 1e-4 of "
+        "their size.",
+    )
+    validate.add_argument(
+        "exported", type=path_argument, metavar="EXPORTED", help="file that export wrote"
+    )
+    _add_model(validate)
+    validate.add_argument(
+        "folder",
+        type=path_argument,
+        help="images that the model was not trained on, also in folders within it; for "
+        "VideoMOCCA the frames of a video",
+    )
+    _add_json(validate)
+    validate.set_defaults(run=_validate)
+
+
+def _add_model(command):
+    command.add_argument(
+        "model", type=path_argument, help="file that fit, or skocc.save, has written"
+    )
+
+
+def _add_json(command):
+    command.add_argument("--json", action="store_true", help="print what was found as JSON")
+
+
+def _export(options):
+    from skocc._export.validation import size_of
+
+    check_destination(options.output, options.model)
+    detector = skocc.load(options.model)
+    skocc.export_onnx(detector, options.output, dtype=options.dtype)
+    n_bytes = size_of(options.output)
+    if options.json:
+        found = {"path": str(options.output), "bytes": n_bytes}
+        _print({**found, "class": type(detector).__name__})
+    else:
+        name = type(detector).__name__
+        say(f"{str(options.output)!r}: {name}, {n_bytes / 1e6:.1f} MB")
+
+
+def _validate(options):
+    # Here, because it loads torch, which is slow where --help is all that is asked for.
+    from skocc._export.validation import TOLERANCE, validate
+
+    detector, files = skocc.load(options.model), files_in(options.folder)
+    found = validate(options.exported, detector, files)
+    if options.json:
+        _print(found._asdict())
+    else:
+        for name, value in [
+            ("images", found.n_images),
+            ("largest difference of scores", f"{found.score_difference:.1e}"),
+            ("labels that differ", found.label_differences),
+            ("largest difference of maps", _maps(found)),
+            ("milliseconds an image", f"{found.milliseconds:.2f}"),
+            ("size of the file", f"{found.bytes / 1e6:.1f} MB"),
+        ]:
+            sys.stdout.write(f"{name}: {value}\n")
+    if not found.agrees:
+        raise ValueError(
+            f"{str(options.exported)!r} does not do what {str(options.model)!r} does, to "
+            f"within {TOLERANCE:g}. Got differences of {found.score_difference:.1e} of "
+            f"scores, {_maps(found)} of maps and {found.label_differences} labels. "
+            "Export the model again, and compare images that it was not trained on."
+        )
+
+
+def _maps(found):
+    return "none" if found.map_difference is None else f"{found.map_difference:.1e}"
+
+
+def _print(found):
+    sys.stdout.write(json.dumps(found, indent=2) + "\n")

@@ -1,0 +1,1 @@
+"""Fitted detectors as graphs for other runtimes, and the comparison of both."""
