@@ -69,7 +69,7 @@ class OwnPatchEncoder(nn.Module):
         columns = torch.tensor(column_starts, device=images.device)
         # (b, C, rows, columns, side, side), without a copy.
         views = images.unfold(2, side, 1).unfold(3, side, 1)
-        # In a graph that is exported, the number of images is a symbol, and blocks are fixed.
+        # In an exported graph the number of images is a symbol, and blocks are fixed.
         n_images = 1 if torch.compiler.is_compiling() else len(images)
         n_numbers = n_images * images.shape[1] * side**2 * len(columns)
         n_rows = max(1, _BLOCK_NUMBERS // n_numbers)
