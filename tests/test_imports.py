@@ -83,6 +83,8 @@ assert_needs(
     'pip install "skocc[plot]"',
 )
 assert_needs(lambda: background.fit(X), "no OpenCV here", "skocc[video]")
+import skocc._ops.neighbors
+
 skocc._ops.neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))
 assert_not_loaded("pynndescent", "numba")
 assert_needs(
