@@ -111,6 +111,7 @@ WITHOUT_TENSORS = {
     alexnet.alexnet_code_size,
     alexnet.alexnet_widths,
     ambient.is_forked,
+    ambient.WholeInterrupts,
     ambient.isolated,
     ambient.own_settings,
     ambient.without_modes,
