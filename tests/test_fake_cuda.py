@@ -180,7 +180,11 @@ WITHOUT_TENSORS = {
     architectures.residual_architecture,
     architectures.row_architecture,
     architectures.video_architecture,
+    augmentation.check_rotations,
+    patch_encoder.patch_encoder,
+    patches.check_kept,
     patches.check_patch_scales,
+    patches.check_sampling,
     patches.warn_about_positions,
     spheres.final_radius,
     spheres.make_boundary,
@@ -617,8 +621,9 @@ def cut_and_dense(tmp_path):
         z += [
             kind.embed(encoder, image, patch_pairs.close_pairs(size, 8, 4, generator())[0])
         ]
-        loss = patch_pairs.scale_loss(kind, encoder, classifier, image, 1.0, generator())
-        z += [loss]
+        for objective in ("patch", "pairs", "svdd"):
+            head = classifier, rand(4), image, 1.0, objective, generator()
+            z += [patch_pairs.scale_loss(kind, encoder, *head)]
     parts = {"normalize": nn.Identity(), "encoder": encoder}
     parts |= {"classify_small": classifier, "classify_big": classifier}
     for sampling in ("dense", "patches"):
@@ -746,6 +751,7 @@ CASES = {
     feature_maps.largest_grid: lambda: rand(*feature_maps.largest_grid([rand(2, 3, 4, 4)])),
     losses.closeness_loss: lambda: losses.closeness_loss(rand(4)),
     losses.dispersion_loss: lambda: losses.dispersion_loss(rand(4)),
+    scores.divided_by: lambda: scores.divided_by(rand(2, 3), rand(2)),
     scores.reweighting: lambda: scores.reweighting(rand(2, 3), 4),
     turns.turned: lambda: [
         *turns.turned(rand(2, 3, 6, 6), 8),
@@ -801,6 +807,7 @@ METHODS = {
         .to(CUDA)
         .dense_scales(rand(2, 3, 20, 20), 3, 4)
     ],
+    "nested": lambda: [patch_encoder.patch_encoder(4, 64, 3).to(CUDA)(rand(2, 3, 64, 64))],
     "separate": lambda: [*separate_encoders().dense_scales(rand(2, 3, 20, 20), 3, 4)],
     "residual": lambda: layers_of(
         residual_encoder.ResidualEncoder((3, 18, 18), 4, True, (8, 8, 8, 8)),

@@ -65,6 +65,8 @@ CASES = [
     ("MOCCA", {"warm_up_n_epochs": 2, "boundary": "hard"}, "a hard boundary"),
     ("PatchSVDD", {"embedding_dim": 9, "backbone": nn.Conv2d(3, 2, 3)}, "own features"),
     ("PatchSVDD", {"subsampling": "coreset", "max_bank_bytes": None}, "all vectors are"),
+    ("PatchSVDD", {"svdd_weight": 1.0, "objective": "pairs"}, "the latter alone"),
+    ("PatchSVDD", {"n_neighbors": 2, "objective": "svdd"}, "a center takes the place"),
     ("ResNetKNN", {"embedding_dim": 9}, "cells keep the channels"),
     ("ResNetKNN", {"subsampling": "coreset", "max_bank_bytes": None}, "all vectors are"),
     ("VideoMOCCA", {"embedding_dim": 8, "backbone": nn.Conv3d(3, 2, 1)}, "has its own"),
