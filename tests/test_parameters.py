@@ -4,6 +4,7 @@
 """
 
 import inspect
+import re
 from pathlib import Path
 
 import pytest
@@ -141,6 +142,13 @@ def test_one_name_has_one_type():
         if any(other != first for other in others):
             differing.add(parameter)
     assert differing == REASONS.keys(), "give it another name, or REASONS a reason"
+
+
+@pytest.mark.parametrize("name", CLASSES)
+def test_parameters_are_described_in_their_order(name):
+    text = inspect.getdoc(CLASSES[name])
+    (described,) = re.findall(r"\nParameters\n-+\n(.*?)\nAttributes\n-+\n", text, re.DOTALL)
+    assert re.findall(r"^(\w+) : ", described, re.MULTILINE) == [*parameters(name)]
 
 
 @pytest.mark.parametrize("name", CLASSES)

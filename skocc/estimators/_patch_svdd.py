@@ -97,11 +97,11 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         How the pairs of patches are embedded in training. "dense" encodes a crop of each
         image once and picks pairs from the map; "patches" cuts them out and encodes each on
         its own, as published, and takes a small `n_pairs`. See Notes.
+    n_pairs : int, default=256
+        Number of pairs of patches of each kind that an epoch draws from an image.
     weight_init : {"he", "torch"}, default="he"
         Distribution of the encoder's weights at the start. "torch", as published, maps all
         patches to nearly the same embedding at first.
-    n_pairs : int, default=256
-        Number of pairs of patches of each kind that an epoch draws from an image.
     weights : path or None, default=None
         File of the state dict of an encoder (``.pt``, ``.pth``, ``.pkl``,
         ``.safetensors``), with the keys of the published checkpoints, or of `backbone`;
