@@ -136,7 +136,9 @@ def check_columns(X):
             f"{str(values.flat[0])!r:.100} in its first cell. For files pass one column, "
             "X['path'] of a DataFrame or X[:, 0] of an array."
         )
-    counts = Counter(getattr(X, "columns", ()))
+    # The columns of a table of pyarrow are its data.
+    names = getattr(X, "column_names", getattr(X, "columns", ()))
+    counts = Counter(names)
     if repeated := [name for name, count in counts.items() if count > 1]:
         raise ValueError(
             f"The columns of X must have unique names. Got {repeated[:5]} more than "

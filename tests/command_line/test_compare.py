@@ -63,7 +63,9 @@ def test_compare_writes_a_page(tiles, tmp_path, capsys, monkeypatch):
     again, _ = compared(capsys, tiles, *methods, tmp_path / "page.html")
     assert not fitted
     assert len(list((tmp_path / "page.html.kept").iterdir())) == 3
-    pd.testing.assert_series_equal(again.loc["ResNetKNN"], table.loc["ResNetKNN"])
+    # But for the test against the best, which may be another one now.
+    before, after = (rows.loc["ResNetKNN"].drop("p_value") for rows in (table, again))
+    pd.testing.assert_series_equal(after, before)
 
 
 def test_compare_normal_images_alone(tiles, tmp_path, capsys):
