@@ -11,6 +11,7 @@ import skocc
 from skocc._base.renamed import RENAMED
 from skocc._command_line.compare import add_compare
 from skocc._command_line.folders import (
+    add_model,
     check_destination,
     files_in,
     normal_files,
@@ -167,9 +168,7 @@ def _add_score(commands):
     score = commands.add_parser(
         "score", help="score a folder of images", description=_ESCAPES
     )
-    score.add_argument(
-        "model", type=path_argument, help="file that fit, or skocc.save, has written"
-    )
+    add_model(score)
     score.add_argument(
         "folder", type=path_argument, help="images, also in folders within it"
     )

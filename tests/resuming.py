@@ -6,7 +6,6 @@ Ctrl-C, and ``both`` does both. Names of detectors may follow. In a process of i
 which has one thread and can fork.
 """
 
-import contextlib
 import os
 import pickle
 import random
@@ -26,6 +25,7 @@ import skocc
 from skocc._engine import seeding
 from skocc.base import NetworkDetector
 from tests.quick import quick
+from tests.saving import forked
 
 
 class Denoising(NetworkDetector):
@@ -76,18 +76,6 @@ def images():
     """Return a few images of one digit."""
     bunch = load_digits()
     return (bunch.images[bunch.target == 0] / 16)[:60]
-
-
-def forked(function):
-    """Return the number of a new process that calls a function."""
-    child = os.fork()
-    if child == 0:
-        status = 1
-        with contextlib.suppress(BaseException):
-            function()
-            status = 0
-        os._exit(status)
-    return child
 
 
 def ended(child):

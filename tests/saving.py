@@ -75,6 +75,7 @@ def timed(function):
 
 
 def forked(function):
+    """Return the number of a new process that calls a function."""
     child = os.fork()
     if child == 0:
         status = 1

@@ -27,7 +27,7 @@ import copy
 from pathlib import Path
 
 import torch
-from tiles import add_arguments, add_row, measure, parameter
+from tiles import add_arguments, add_row, layer_set, measure, parameter
 
 from skocc import MOCCA
 from skocc.datasets import load_mvtec_layout
@@ -42,11 +42,6 @@ BASES = {
     },
     "objects": {"image_size": 128, "learning_rate": 1e-3},
 }  # fmt: skip
-
-
-def layer_set(text):
-    """Read a set of layers, such as 4,5,6."""
-    return tuple(int(part) for part in text.split(","))
 
 
 def detectors(options, params):

@@ -62,7 +62,7 @@ from sklearn.metrics import (
     precision_recall_fscore_support,
     roc_auc_score,
 )
-from tiles import add_row, read_rows
+from tiles import add_row, layer_set, read_rows
 
 from skocc import MOCCA, DeepSVDD
 from skocc._nets.weights import load_weights
@@ -380,11 +380,6 @@ def published_columns(dataset, groups):
             columns[name] = {i: mean for i, (mean, _) in enumerate(PAPER[dataset])}
             columns[f"{name} std"] = {i: std for i, (_, std) in enumerate(PAPER[dataset])}
     return columns
-
-
-def layer_set(text):
-    """Read a set of layers, such as 0,1,3."""
-    return tuple(int(part) for part in text.split(","))
 
 
 def main():

@@ -1,6 +1,5 @@
 """What scripts share: magnetic tiles and their two AUROCs, CSV files, peak memory."""
 
-import ast
 import csv
 import os
 import resource
@@ -12,6 +11,8 @@ import numpy as np
 from PIL import Image, ImageOps
 from sklearn.metrics import roc_auc_score
 
+# A parameter such as n_epochs=3 or objective=svdd, as the library's own command reads it.
+from skocc.__main__ import _parameter as parameter  # noqa: F401
 from skocc.datasets import load_mvtec_layout
 from skocc.metrics import max_balanced_accuracy
 
@@ -124,10 +125,6 @@ def read_rows(path):
         return list(csv.DictReader(file))
 
 
-def parameter(text):
-    """Read a parameter of the command line such as n_epochs=3 or objective=svdd."""
-    name, _, value = text.partition("=")
-    try:
-        return name, ast.literal_eval(value)
-    except (SyntaxError, ValueError):
-        return name, value
+def layer_set(text):
+    """Read a set of layers of the command line such as 0,1,3."""
+    return tuple(int(part) for part in text.split(","))

@@ -23,6 +23,13 @@ def path_argument(text):
     return Path(text)
 
 
+def add_model(command):
+    """Add the file of a model to what a command is given."""
+    command.add_argument(
+        "model", type=path_argument, help="file that fit, or skocc.save, has written"
+    )
+
+
 def normal_files(folder, normal):
     """Return the files to train on, if it is known that all of them are normal."""
     if normal is not None:

@@ -7,15 +7,13 @@ import numpy as np
 from safetensors import safe_open
 
 import skocc
-from skocc._command_line.folders import path_argument
+from skocc._command_line.folders import add_model
 
 
 def add_info(commands):
     """Add the command to the parsers of all commands."""
     info = commands.add_parser("info", help="say what is in the file of a model")
-    info.add_argument(
-        "model", type=path_argument, help="file that fit, or skocc.save, has written"
-    )
+    add_model(info)
     info.add_argument("--json", action="store_true", help="print one JSON object")
     info.set_defaults(run=_info)
 

@@ -5,7 +5,7 @@ from PIL import Image
 from scipy import ndimage
 
 import skocc
-from skocc._command_line.folders import files_in, path_argument, say
+from skocc._command_line.folders import add_model, files_in, path_argument, say
 from skocc._samples.progress import clear_bars, shown, track
 from skocc._samples.sources import read_image
 
@@ -18,9 +18,7 @@ def add_maps(commands):
     maps = commands.add_parser(
         "maps", help="draw heat maps over the images of a folder, into another folder"
     )
-    maps.add_argument(
-        "model", type=path_argument, help="file that fit, or skocc.save, has written"
-    )
+    add_model(maps)
     maps.add_argument(
         "folder", type=path_argument, help="images, also in folders within it"
     )

@@ -4,7 +4,13 @@ import json
 import sys
 
 import skocc
-from skocc._command_line.folders import check_destination, files_in, path_argument, say
+from skocc._command_line.folders import (
+    add_model,
+    check_destination,
+    files_in,
+    path_argument,
+    say,
+)
 
 
 def add_export(commands):
@@ -12,7 +18,7 @@ def add_export(commands):
     export = commands.add_parser(
         "export", help="write a model as an ONNX file, which runs without skocc"
     )
-    _add_model(export)
+    add_model(export)
     export.add_argument(
         "output", type=path_argument, metavar="OUT", help="ONNX file to write"
     )
@@ -37,7 +43,7 @@ def add_validate(commands):
     validate.add_argument(
         "exported", type=path_argument, metavar="EXPORTED", help="file that export wrote"
     )
-    _add_model(validate)
+    add_model(validate)
     validate.add_argument(
         "folder",
         type=path_argument,
@@ -46,12 +52,6 @@ def add_validate(commands):
     )
     _add_json(validate)
     validate.set_defaults(run=_validate)
-
-
-def _add_model(command):
-    command.add_argument(
-        "model", type=path_argument, help="file that fit, or skocc.save, has written"
-    )
 
 
 def _add_json(command):

@@ -11,7 +11,7 @@ from skocc._ops.maps import cell_scores_to_map
 from skocc._ops.memory_bank import to_rows
 from skocc._ops.scores import reweighting
 from skocc._ops.tensors import tensor_view
-from skocc.estimators._patch_maps import PatchMaps
+from skocc.estimators._patch_maps import searched
 
 # Vectors of a bank that are compared with all queries at once: 3 MB in the memory of an
 # inference for each 200 cells.
@@ -172,16 +172,9 @@ class PatchNeighbors(nn.Module):
         super().__init__()
         network = exportable(detector.network_)
         self.normalize, self.encoder = network["normalize"], network["encoder"]
-        maps = PatchMaps(
-            detector._scales(),
-            detector.image_shape_[:2],
-            detector.padding_mode,
-            detector.aggregation,
-        )
+        maps, banks, n_neighbors = searched(detector)
         self.strides, self.used = detector._scales().strides, maps.used
         self.join = _JOINED.get(detector.aggregation)
-        n_neighbors = 1 if detector.objective == "svdd" else int(detector.n_neighbors)
-        banks = (detector.bank_small_, detector.bank_big_)[maps.used]
         self.neighbors = nn.ModuleList(Neighbors(b.vectors, n_neighbors) for b in banks)
         self.weights = nn.ParameterList(
             nn.Parameter(torch.from_numpy(weights).float(), requires_grad=False)

@@ -96,6 +96,18 @@ def maps_and_scores(cells, maps, of_maps):
     return of_maps(found.float()), -found.amax((1, 2))
 
 
+def searched(detector) -> tuple[PatchMaps, Sequence, int]:
+    """Return the maps of a fitted PatchSVDD, their banks, and how many neighbors count."""
+    maps = PatchMaps(
+        detector._scales(),
+        detector.image_shape_[:2],
+        detector.padding_mode,
+        detector.aggregation,
+    )
+    banks = (detector.bank_small_, detector.bank_big_)[maps.used]
+    return maps, banks, 1 if detector.objective == "svdd" else int(detector.n_neighbors)
+
+
 def map_patches(detector, images, device: torch.device, reduce: Callable, vectors=None):
     """Join a function of the patches of each batch of images.
 
@@ -112,15 +124,8 @@ def map_patches(detector, images, device: torch.device, reduce: Callable, vector
         `images` are computed.
     """
     network = detector._on_device(detector.network_, device)
-    maps = PatchMaps(
-        detector._scales(),
-        detector.image_shape_[:2],
-        detector.padding_mode,
-        detector.aggregation,
-    )
-    banks = (detector.bank_small_, detector.bank_big_)[maps.used]
+    maps, banks, n_neighbors = searched(detector)
     searches = [bank.on(device, detector.search, waiting) for bank in banks]
-    n_neighbors = 1 if detector.objective == "svdd" else int(detector.n_neighbors)
 
     def reduced(batch):
         if vectors is None:

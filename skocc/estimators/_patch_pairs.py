@@ -176,24 +176,23 @@ def pair_loss(
     n_pairs,
     svdd_weight,
     objective="patch",
-    centers=(None, None),
 ) -> Callable[[torch.Tensor], torch.Tensor]:
     """Return the loss of a batch of images: that of both scales.
 
     Parameters
     ----------
     network : torch.nn.ModuleDict
-        With "normalize", "encoder", "classify_small" and "classify_big".
+        With "normalize", "encoder", "classify_small" and "classify_big", and "centers" of
+        small and of big patches for ``objective="svdd"``.
     generator : torch.Generator
         On the CPU.
     crop_size : tuple (height, width)
         Size of a crop for ``sampling="dense"``.
     sampling, noise, n_pairs, svdd_weight, objective
         Parameters of :class:`skocc.PatchSVDD`.
-    centers : sequence of Tensor of shape (D,)
-        Of small and of big patches, for ``objective="svdd"``.
     """
     encoder = network.encoder
+    centers = network["centers"] if objective == "svdd" else (None, None)
     scales = (
         (encoder.enc, network.classify_small, centers[0]),
         (encoder, network.classify_big, centers[1]),

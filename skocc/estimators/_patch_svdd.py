@@ -235,7 +235,7 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
     The paper chooses :math:`\lambda` by class and does not publish it: `svdd_weight` is
     that of the code's commands, 1e-3, where the code itself has 1. It perturbs colors "at
     random": the deviation of 0.02 in `noise` is the code's. Its training, 300 epochs of
-    100 pairs an image and step, and its start are reached by parameters, see
+    100 draws from each image, and its start are reached by parameters, see
     :doc:`reproduction </reproduction/patch_svdd>`.
 
     Further departures. With ``sampling="dense"`` an epoch takes a crop of twice the patch
@@ -568,8 +568,6 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         crop_size = tuple(min(n, 2 * int(self.patch_size)) for n in self.image_shape_[:2])
         names = ("sampling", "noise", "n_pairs", "svdd_weight", "objective")
         options = {name: getattr(self, name) for name in names}
-        if self.objective == "svdd":
-            options["centers"] = network["centers"]
         return pair_loss(network, generator, crop_size=crop_size, **options)
 
     def _embed(self, network, batch):
