@@ -145,3 +145,28 @@ def test_a_folder_in_the_place_of_a_data_set(modules, images, tmp_path, monkeypa
     monkeypatch.setattr(sys, "argv", [str(part) for part in arguments])
     with pytest.raises(SystemExit):
         script.main()
+
+
+def test_both_boundaries_and_what_is_missing(modules, images, tmp_path, monkeypatch):
+    script, _ = modules
+    pixels, labels = images[0][:, ::2, ::2], images[1]
+    monkeypatch.setattr(script, "load", lambda *args: (pixels, labels, pixels, labels))
+    output = tmp_path / "rows.csv"
+    arguments = [
+        "one_vs_rest.py", "cifar10", "--output", output, "--classes", 0, "--n-train", 12,
+        "--methods", "deep_svdd", "mocca", "--filter-init", "random", "--device", "cpu",
+        "--pretrain-n-epochs", 2, "--pretrain-milestones", 1, "--batch-size", 6,
+        "--n-epochs", 14, "--milestones", 13, "--learning-rate", 0.01,
+    ]  # fmt: skip
+    found = []
+    for boundaries in (["soft"], ["hard", "soft"]):
+        arguments_now = [*arguments, "--boundary", *boundaries]
+        monkeypatch.setattr(sys, "argv", [str(part) for part in arguments_now])
+        script.main()
+        rows = script.read_rows(output)
+        found.append([(row["method"], row["boundary"]) for row in rows])
+    assert found[0] == [("DeepSVDD", "soft"), ("MOCCA", "soft")]
+    assert found[1][2:] == [("DeepSVDD", "hard"), ("MOCCA", "hard")]
+    assert rows[1]["scored"] == "0+1+2"
+    # Beyond ten epochs of warm-up, the radius of a soft boundary is part of the loss.
+    assert rows[0]["auroc"] != rows[2]["auroc"]

@@ -17,6 +17,9 @@ autoencoder is trained once; from its weights, the objective is trained for each
     python examples/reproduction/one_vs_rest.py cifar10 --output layers.csv \
         --methods deep_svdd mocca --train-layers 3 0,1,2,3 --score-layers 3 0,1,2,3
 
+``--boundary hard soft`` trains both from one autoencoder, and ``--n-train 2000`` on the
+first 2000 images of a class.
+
 A layer that is scored and was not trained has a center of its own all the same: the mean
 of its features after the training, or before it with ``--centers before``.
 
@@ -50,7 +53,7 @@ import copy
 import io
 import os
 import time
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -160,18 +163,20 @@ def run(options):
         for normal in classes:
             for method in options.methods:
                 name = {"deep_svdd": "DeepSVDD", "mocca": "MOCCA"}[method]
-                key = (name, options.boundary, str(normal), str(seed), *setting.values())
-                if key in done:
+                key = (str(normal), str(seed), *setting.values())
+                boundaries = [b for b in options.boundary if (name, b, *key) not in done]
+                if not boundaries:
                     continue
-                images = train_images[train_labels == normal]
+                images = train_images[train_labels == normal][: options.n_train]
                 # All of them before any is written: a fit is there or is not.
-                parts = list(measures[method](options, seed, images, test_images))
+                measure = measures[method]
+                parts = list(measure(options, boundaries, seed, images, test_images))
                 for part in parts:
                     scores = part.pop("scores")
                     # An anomaly is a positive.
                     auroc = 100 * roc_auc_score(test_labels != normal, -scores)
-                    row = {"method": name, "boundary": options.boundary, **setting, **part}
-                    row |= {"class": normal, "seed": seed, "auroc": f"{auroc:.3f}"}
+                    row = {"method": name, "boundary": part.pop("boundary"), **setting}
+                    row |= {**part, "class": normal, "seed": seed, "auroc": f"{auroc:.3f}"}
                     if "threshold" in row:
                         is_anomaly = test_labels != normal
                         row |= rates(is_anomaly, -scores, -row.pop("threshold"))
@@ -182,7 +187,7 @@ def run(options):
 def shared_params(options, seed):
     """Return what both methods have in common."""
     names = (
-        "boundary", "filter_init", "pretrain_n_epochs", "pretrain_learning_rate",
+        "filter_init", "pretrain_n_epochs", "pretrain_learning_rate",
         "pretrain_milestones", "pretrain_weight_decay", "n_epochs", "learning_rate",
         "milestones", "weight_decay", "batch_size", "device", "verbose",
     )  # fmt: skip
@@ -190,17 +195,29 @@ def shared_params(options, seed):
     return {**params, "random_state": seed}
 
 
-def measure_deep_svdd(options, seed, images, test_images):
-    """Yield the scores of Deep SVDD."""
+def pretrain(detector, images):
+    """Return a detector whose autoencoder alone was trained, and the seconds."""
     start = time.perf_counter()
-    detector = DeepSVDD(**shared_params(options, seed)).fit(images)
-    seconds = time.perf_counter() - start
-    yield {
-        "trained": "last",
-        "scored": "last",
-        "scores": detector.score_samples(test_images),
-        "seconds": f"{seconds:.0f}",
-    }
+    detector.set_params(n_epochs=0, warm_start=True).fit(images)
+    return detector, time.perf_counter() - start
+
+
+def measure_deep_svdd(options, boundaries, seed, images, test_images):
+    """Yield the scores of Deep SVDD for each boundary, from one autoencoder."""
+    detector = DeepSVDD(**shared_params(options, seed))
+    pretrained, pretrain_seconds = pretrain(detector, images)
+    for boundary in boundaries:
+        start = time.perf_counter()
+        detector = copy.deepcopy(pretrained)
+        detector.set_params(boundary=boundary, n_epochs=options.n_epochs).fit(images)
+        seconds = pretrain_seconds + time.perf_counter() - start
+        yield {
+            "boundary": boundary,
+            "trained": "last",
+            "scored": "last",
+            "scores": detector.score_samples(test_images),
+            "seconds": f"{seconds:.0f}",
+        }
 
 
 def settings_of(options):
@@ -214,13 +231,19 @@ def settings_of(options):
     }
 
 
-def measure_backbone(options, seed, images, test_images):
+def measure_backbone(options, boundaries, seed, images, test_images):
     """Yield the scores of Deep SVDD with a network of torchvision, and its threshold."""
+    for boundary in boundaries:
+        yield measure_one_backbone(options, boundary, seed, images, test_images)
+
+
+def measure_one_backbone(options, boundary, seed, images, test_images):
+    """Return the scores of Deep SVDD with a network of torchvision, and its threshold."""
     start = time.perf_counter()
     detector = DeepSVDD(
         backbone=make_backbone(options, images),
         image_size=options.image_size,
-        boundary=options.boundary,
+        boundary=boundary,
         n_epochs=options.n_epochs,
         learning_rate=options.learning_rate,
         milestones=options.milestones,
@@ -233,7 +256,8 @@ def measure_backbone(options, seed, images, test_images):
     seconds = time.perf_counter() - start
     if options.embeddings is not None:
         keep_embedding(detector, images, test_images, options.embeddings, seed)
-    yield {
+    return {
+        "boundary": boundary,
         "trained": "last",
         "scored": "last",
         "scores": detector.score_samples(test_images),
@@ -294,20 +318,21 @@ def keep_embedding(detector, images, test_images, path, seed):
         add_row(path, {"images": kind, "x": f"{point[0]:.3f}", "y": f"{point[1]:.3f}"})
 
 
-def measure_mocca(options, seed, images, test_images):
+def measure_mocca(options, boundaries, seed, images, test_images):
     """Yield the scores of MOCCA for all sets of layers, from one autoencoder."""
-    start = time.perf_counter()
-    pretrained = MOCCA(batch_norm=options.batch_norm, **shared_params(options, seed))
-    pretrained.set_params(n_epochs=0, warm_start=True).fit(images)
-    pretrain_seconds = time.perf_counter() - start
-    for layers in options.train_layers or [pretrained.layers_]:
+    detector = MOCCA(batch_norm=options.batch_norm, **shared_params(options, seed))
+    pretrained, pretrain_seconds = pretrain(detector, images)
+    train_layers = options.train_layers or [pretrained.layers_]
+    for boundary, layers in product(boundaries, train_layers):
         start = time.perf_counter()
         detector = copy.deepcopy(pretrained)
-        detector.set_params(layers=layers, n_epochs=options.n_epochs).fit(images)
+        detector.set_params(boundary=boundary, layers=layers, n_epochs=options.n_epochs)
+        detector.fit(images)
         seconds = pretrain_seconds + time.perf_counter() - start
         columns = score_all_layers(detector, pretrained, options, images, test_images)
         for scored in options.score_layers or [pretrained.layers_]:
             yield {
+                "boundary": boundary,
                 "trained": show(layers),
                 "scored": show(scored),
                 "scores": columns[:, list(scored)].mean(axis=1),
@@ -409,7 +434,8 @@ def main():
         help="of which weights layers that were not trained have centers",
     )  # fmt: skip
     parser.add_argument("--batch-norm", choices=["train", "frozen"], default="train")
-    parser.add_argument("--boundary", default="hard", choices=["hard", "soft"])
+    parser.add_argument("--boundary", nargs="+", default=["hard"], choices=["hard", "soft"])
+    parser.add_argument("--n-train", type=int, help="images of a class; default all")
     defaults = DeepSVDD().get_params()
     for name in ("pretrain_n_epochs", "n_epochs"):
         parser.add_argument(f"--{name.replace('_', '-')}", type=int, default=defaults[name])

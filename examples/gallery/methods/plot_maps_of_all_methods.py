@@ -72,3 +72,4 @@ for ax, (name, detector) in zip(axes, detectors.items(), strict=True):
 figure, ax = plt.subplots(figsize=(6, 6), layout="constrained")
 for detector in detectors.values():
     RocCurveDisplay.from_estimator(detector, test, y_test, ax=ax)
+ax.set_title("ROC curves of five methods, 20 normal and 20 defective images")
