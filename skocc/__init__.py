@@ -14,10 +14,10 @@ _MODULES = {
     **_DETECTOR_MODULES,
     "CollapseWarning": "skocc._base.detector",
     "export_onnx": "skocc._export.onnx",
-    "load": "skocc._persistence",
+    "load": "skocc._persistence.model_files",
     "predict_table": "skocc.model_selection._table",
-    "register": "skocc._persistence",
-    "save": "skocc._persistence",
+    "register": "skocc._persistence.model_files",
+    "save": "skocc._persistence.model_files",
     "show_versions": "skocc._base.versions",
 }
 # Sub-packages, which their own import would make attributes.
@@ -43,9 +43,9 @@ if TYPE_CHECKING:
     from skocc._base.detector import CollapseWarning as CollapseWarning
     from skocc._base.versions import show_versions as show_versions
     from skocc._export.onnx import export_onnx as export_onnx
-    from skocc._persistence import load as load
-    from skocc._persistence import register as register
-    from skocc._persistence import save as save
+    from skocc._persistence.model_files import load as load
+    from skocc._persistence.model_files import register as register
+    from skocc._persistence.model_files import save as save
     from skocc.estimators._conv_ae import ConvAE as ConvAE
     from skocc.estimators._data_split_occ import DataSplitOCC as DataSplitOCC
     from skocc.estimators._deep_svdd import DeepSVDD as DeepSVDD

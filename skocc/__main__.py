@@ -3,6 +3,7 @@
 import argparse
 import ast
 import csv
+import json
 import os
 import sys
 from contextlib import nullcontext
@@ -11,11 +12,14 @@ import skocc
 from skocc._base.renamed import RENAMED
 from skocc._command_line.compare import add_compare
 from skocc._command_line.folders import (
+    add_images,
+    add_json,
     add_model,
     check_destination,
     files_in,
     normal_files,
     path_argument,
+    print_json,
     say,
 )
 from skocc._command_line.info import add_info
@@ -91,12 +95,7 @@ def _program():
 
 def _add_fit(commands):
     fit = commands.add_parser("fit", help="train a detector on a folder of normal images")
-    fit.add_argument(
-        "folder",
-        type=path_argument,
-        help="normal images, also in folders within it; of a folder in the layout of MVTec "
-        "AD, those in train/good",
-    )
+    add_images(fit, "normal images (of a folder in MVTec AD's layout, those in train/good)")
     fit.add_argument(
         "--normal",
         metavar="NAME",
@@ -129,6 +128,7 @@ def _add_fit(commands):
         help="of the training and of what is held out (default: 0)",
     )
     _add_verbose(fit)
+    add_json(fit, "class, threshold and numbers of images")
     for old, new in RENAMED["python -m skocc fit"].items():
         fit.add_argument(old, type=_renamed_to(new), help=argparse.SUPPRESS)
     fit.set_defaults(run=_fit)
@@ -169,13 +169,12 @@ def _add_score(commands):
         "score", help="score a folder of images", description=_ESCAPES
     )
     add_model(score)
-    score.add_argument(
-        "folder", type=path_argument, help="images, also in folders within it"
-    )
+    add_images(score, "images")
     score.add_argument(
         "--output", type=path_argument, help="CSV file to write (default: print it)"
     )
     _add_verbose(score)
+    add_json(score, "the table, an object a line,")
     score.set_defaults(run=_score)
 
 
@@ -207,19 +206,37 @@ def _fit(options):
         refit=isinstance(options.cv, int),
         random_state=detector.random_state,
     ).fit(files)
-    # The file holds a detector: of the held-out images it keeps the thresholds alone.
+    _keep(tuner, options.output)
+    _report(options, tuner, detector, len(files))
+
+
+def _keep(tuner, path):
+    """Write the detector of a tuner: of the held-out images it keeps thresholds alone."""
     fitted = tuner.estimator_
     for name in ("offset_", "pixel_threshold_"):
         if hasattr(tuner, name):  # not all methods have heat maps
             setattr(fitted, name, getattr(tuner, name))
     fitted.set_params(verbose=0)  # those who score say for themselves what they see
-    skocc.save(fitted, options.output)
+    skocc.save(fitted, path)
+
+
+def _report(options, tuner, detector, n_files):
+    """Say what was fitted."""
+    n_held_out = len(tuner.calibration_scores_)
+    if options.json:
+        print_json(
+            {
+                "path": str(options.output), "class": options.method, "images": n_files,
+                "held_out_images": n_held_out, "threshold": float(tuner.offset_),
+                "max_fpr": options.max_fpr, "seed": detector.random_state,
+            }
+        )  # fmt: skip
+        return
     how = ("at most", "from training") if options.cv is None else ("about", "in turn")
     say(
-        f"{str(options.output)!r}: {options.method} of {len(files)} images with seed "
+        f"{str(options.output)!r}: {options.method} of {n_files} images with seed "
         f"{detector.random_state}; threshold {tuner.offset_:.6g}, a false-alarm "
-        f"rate of {how[0]} {options.max_fpr:g} by "
-        f"{len(tuner.calibration_scores_)} images held out {how[1]}"
+        f"rate of {how[0]} {options.max_fpr:g} by {n_held_out} images held out {how[1]}"
     )
 
 
@@ -233,16 +250,11 @@ def _score(options):
     n_anomalous, first_error, n_errors = 0, None, 0
     verbose = shown("score", options.verbose, inner=False)
     with destination as file, verbose:
-        table = csv.writer(file, lineterminator="\n")
-        table.writerow(["path", "score", "label", "error"])
+        write = _writer_of(file, options.json)
         for rows in score_files(detector, files, _BATCH_SIZE):
             clear_bars()  # the rows may go to the terminal that shows them
             for path, score, label, error in rows:
-                name = _escaped(path, file.encoding)
-                if error is None:
-                    table.writerow([name, score, label, ""])
-                else:
-                    table.writerow([name, "", "", _escaped(str(error), file.encoding)])
+                write(path, score, label, error)
                 n_anomalous += label == -1
                 n_errors += error is not None
                 first_error = first_error or error
@@ -252,6 +264,31 @@ def _score(options):
         raise ValueError(
             f"None of the files can be scored. Got of the first: {first_error}"
         )
+
+
+def _writer_of(file, as_json):
+    """Return a function that writes a row: of a table of CSV, or an object of JSON."""
+
+    def write_json(path, score, label, error):
+        row = {"path": os.fspath(path), "score": None, "label": None, "error": None}
+        if error is None:
+            row |= {"score": float(score), "label": int(label)}
+        else:
+            row["error"] = str(error)
+        file.write(json.dumps(row) + "\n")
+
+    def write_csv(path, score, label, error):
+        name = _escaped(path, file.encoding)
+        if error is None:
+            table.writerow([name, score, label, ""])
+        else:
+            table.writerow([name, "", "", _escaped(str(error), file.encoding)])
+
+    if as_json:
+        return write_json
+    table = csv.writer(file, lineterminator="\n")
+    table.writerow(["path", "score", "label", "error"])
+    return write_csv
 
 
 def _renamed_to(option):

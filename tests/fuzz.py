@@ -54,11 +54,11 @@ import skocc.metrics
 import skocc.model_selection
 from skocc.__main__ import main as command_line
 from skocc._engine.feature_cache import cached
-from skocc._persistence import _put_together  # noqa: F401
+from skocc._persistence.model_files import _put_together  # noqa: F401
 from skocc._samples.sources import FileImages
 from tests.engine.test_feature_cache import Counting, batch_of, entries
+from tests.persistence.test_model_files import CLASSES, ModelFile
 from tests.quick import ESTIMATORS, quick
-from tests.test_model_files import CLASSES, ModelFile
 
 SECONDS = 120
 # What a user can mend. NotFittedError is a ValueError.

@@ -81,8 +81,8 @@ ROOMS = {
         {"_samples", "metrics", "model_selection"},
         {"torch", "torchvision", "PIL"},
     ),
-    "_persistence.py": (
-        "`save` and `load`",
+    "_persistence/": (
+        "`save` and `load`: files of detectors, and archives of what is around them",
         {"_base", "_samples", "_engine", "_ops", "estimators", "feature_extraction",
          "model_selection"},
         set(),
@@ -95,14 +95,14 @@ ROOMS = {
     "__init__.py": (
         "where each public name lives",
         # But for the version and the list of detectors, for type checkers only.
-        {"_base", "_export", "base.py", "_persistence.py", "estimators",
+        {"_base", "_export", "base.py", "_persistence", "estimators",
          "feature_extraction", "datasets", "metrics", "model_selection", "plotting"},
         {"torch", "sklearn"},
     ),
     "_command_line/": (
         "what commands share, and those but `fit` and `score`",
-        {"__init__.py", "_base", "_export", "_samples", "datasets", "model_selection",
-         "plotting"},
+        {"__init__.py", "_base", "_export", "_persistence", "_samples", "datasets",
+         "model_selection", "plotting"},
         {"torch"},
     ),
     "__main__.py": (

@@ -1,5 +1,6 @@
 import csv
 import io
+import json
 import os
 import subprocess
 import sys
@@ -73,6 +74,31 @@ def test_score_prints_a_table(folder, model, capsys):
     assert lines[0] == "path,score,label,error"
     assert len(lines) == 41
     assert "40 images:" in shown.err
+
+
+def test_rows_and_facts_for_programs(folder, model, tmp_path, capsys):
+    output = tmp_path / "b.safetensors"
+    fit = ["fit", str(folder), *QUICK, *HALF, "--output", str(output), "--json"]
+    assert main(fit) == 0
+    facts = json.loads(capsys.readouterr().out)
+    detector = skocc.load(output)
+    assert facts["class"] == "DeepSVDD"
+    assert facts["threshold"] == detector.offset_
+    assert facts["held_out_images"] + len(detector.train_scores_) == facts["images"]
+    (tmp_path / "new").mkdir()
+    name = "\u2028 =1\udcff.png"
+    (tmp_path / "new" / name).write_bytes(b"no image")
+    first = sorted(folder.glob("*.PNG"))[0]
+    (tmp_path / "new" / "a.png").write_bytes(first.read_bytes())
+    assert main(["score", str(output), str(tmp_path / "new" / "*"), "--json"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    good, bad = map(json.loads, lines)
+    (score,) = detector.score_samples([first])
+    assert (good["score"], good["label"]) == (score, detector.predict([first])[0])
+    assert good["error"] is bad["score"] is bad["label"] is None
+    assert bad["path"] == str(tmp_path / "new" / name)
+    assert main(["score", str(output), str(tmp_path / "new" / "*.jpg"), "--json"]) == 1
+    assert "There are no images in" in capsys.readouterr().err
 
 
 def test_a_table_with_a_broken_file(folder, model, tmp_path, capsys):

@@ -42,7 +42,11 @@ N_SIZES = 5
 BANK = {"n_vectors": 500}  # where it does not grow
 # Memory below which its growth is that of torch's own buffers.
 LEAST_MB = 8
-PRELOADED = ["skocc.estimators._patch_svdd", "skocc._persistence", "torchvision.models"]
+PRELOADED = [
+    "skocc.estimators._patch_svdd",
+    "skocc._persistence.model_files",
+    "torchvision.models",
+]
 
 
 def deep_svdd(**params):

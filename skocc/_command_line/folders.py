@@ -1,6 +1,8 @@
 """Folders of images and files that are written, as commands take and refuse them."""
 
 import argparse
+import glob
+import json
 import sys
 import tempfile
 from pathlib import Path
@@ -30,6 +32,27 @@ def add_model(command):
     )
 
 
+def add_images(command, what):
+    """Add the images that a command reads, a folder or a pattern, to what it is given."""
+    command.add_argument(
+        "folder",
+        type=path_argument,
+        metavar="FOLDER",
+        help=f"{what}, also in folders within it; or a pattern in quotes, such as "
+        "'line3/**/*.png'",
+    )
+
+
+def add_json(command, what):
+    """Add the option of a command whose result is read by programs."""
+    command.add_argument("--json", action="store_true", help=f"print {what} as JSON")
+
+
+def print_json(found, indent=None):
+    """Print a JSON object, which has no character that a terminal would obey."""
+    sys.stdout.write(json.dumps(found, indent=indent) + "\n")
+
+
 def normal_files(folder, normal):
     """Return the files to train on, if it is known that all of them are normal."""
     if normal is not None:
@@ -44,6 +67,8 @@ def normal_files(folder, normal):
         )
         return files
     files = files_in(folder)
+    if not folder.is_dir():
+        return files  # of a pattern, which says what is meant
     homes = sorted({path.parent.relative_to(folder).parts for path in files})
     # A folder says what else there is if it is called so, or if one beside it is good.
     is_other = any(part.lower() in _OTHERS for home in homes for part in home)
@@ -65,15 +90,30 @@ def normal_files(folder, normal):
 
 
 def files_in(folder):
-    if not folder.is_dir():
-        raise ValueError(f"{str(folder)!r} is no folder. Pass a folder of images.")
-    files = list_images(folder, recursive=True)
+    """Return the images in a folder, or those that a pattern matches, in order."""
+    if folder.is_dir():
+        files = list_images(folder, recursive=True)
+    elif glob.has_magic(str(folder)):
+        found = map(Path, sorted(glob.glob(str(folder), recursive=True)))
+        files = [path for path in found if path.suffix.lower() in IMAGE_SUFFIXES]
+    else:
+        raise ValueError(
+            f"{str(folder)!r} is no folder. Pass a folder of images, or a pattern such as "
+            "'folder/*.png'."
+        )
     if not files:
         raise ValueError(
             f"There are no images in {str(folder)!r}. Got no file that ends in one of "
             f"{sorted(IMAGE_SUFFIXES)}. Pass a folder of images."
         )
     return files
+
+
+def home_of(folder):
+    """Return the folder that images are read from: of a pattern, that before wildcards."""
+    while glob.has_magic(str(folder)) and not folder.is_dir():
+        folder = folder.parent
+    return folder
 
 
 def check_destination(path, *sources):

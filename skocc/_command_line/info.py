@@ -1,36 +1,34 @@
 """The command ``info``: what is in the file of a model."""
 
-import json
+import inspect
 import sys
 
 import numpy as np
-from safetensors import safe_open
+from sklearn.base import BaseEstimator
+from sklearn.pipeline import Pipeline
 
 import skocc
-from skocc._command_line.folders import add_model
+from skocc._command_line.folders import add_json, add_model, print_json
+from skocc._persistence.model_files import versions_in
 
 
 def add_info(commands):
     """Add the command to the parsers of all commands."""
     info = commands.add_parser("info", help="say what is in the file of a model")
     add_model(info)
-    info.add_argument("--json", action="store_true", help="print one JSON object")
+    add_json(info, "all of it")
     info.set_defaults(run=_info)
 
 
 def _info(options):
     detector = skocc.load(options.model)
-    with safe_open(options.model, framework="np") as file:  # which load has checked
-        versions = json.loads(file.metadata()["skocc"])["versions"]
-    facts = describe(detector) | {"versions": versions}
-    lines = [json.dumps(facts)]
-    if not options.json:
-        width = max(map(len, facts))
-        lines = [
-            f"{name.replace('_', ' '):<{width}}  {_shown(value)}"
-            for name, value in facts.items()
-        ]
-    sys.stdout.write("\n".join(lines) + "\n")
+    facts = describe(detector) | {"versions": versions_in(options.model)}
+    if options.json:
+        print_json(facts)
+        return
+    width = max(map(len, facts))
+    for name, value in facts.items():
+        sys.stdout.write(f"{name.replace('_', ' '):<{width}}  {_shown(value)}\n")
 
 
 def _shown(value):
@@ -52,15 +50,21 @@ def describe(detector):
     facts : dict
         Class; parameters that are not the defaults; number of training images; shape of the
         images as the network sees them; thresholds of scores and of maps; the fraction of
-        the training images that the threshold calls anomalous. Only what the detector has.
+        the training images that the threshold calls anomalous; the number of images that
+        were held out for the threshold; the same of the detectors, and steps, within. Only
+        what the detector has.
     """
-    defaults = type(detector)().get_params() if _has_defaults(detector) else {}
+    kind = type(detector)
+    defaults = {
+        name: parameter.default
+        for name, parameter in inspect.signature(kind).parameters.items()
+    }
     changed = {
         name: _plain(value)
         for name, value in detector.get_params(deep=False).items()
-        if name not in defaults or not _is_same(value, defaults[name])
+        if not _is_same(value, defaults[name])
     }
-    facts = {"class": type(detector).__name__, "parameters": changed}
+    facts = {"class": kind.__name__, "parameters": changed}
     scores = getattr(detector, "train_scores_", None)
     if scores is not None:
         facts["training_images"] = len(scores)
@@ -69,12 +73,20 @@ def describe(detector):
             facts[name.rstrip("_")] = _plain(getattr(detector, name))
     if scores is not None and hasattr(detector, "offset_"):
         facts["flagged_training_images"] = float(np.mean(scores < detector.offset_))
+    if hasattr(detector, "calibration_scores_"):
+        facts["held_out_images"] = len(detector.calibration_scores_)
+    if within := _within(detector):
+        facts["within"] = [describe(part) for part in within]
     return facts
 
 
-def _has_defaults(detector):
-    """Return whether a class can be made without arguments, as ensembles cannot."""
-    return type(detector).__name__ in skocc.DETECTORS
+def _within(detector):
+    """Return the fitted estimators that a detector is made of."""
+    if isinstance(detector, Pipeline):
+        return [step for _, step in detector.steps if isinstance(step, BaseEstimator)]
+    if hasattr(detector, "estimator_"):
+        return [detector.estimator_]
+    return getattr(detector, "estimators_", [])
 
 
 def _is_same(value, default):

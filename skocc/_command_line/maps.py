@@ -5,7 +5,16 @@ from PIL import Image
 from scipy import ndimage
 
 import skocc
-from skocc._command_line.folders import add_model, files_in, path_argument, say
+from skocc._command_line.folders import (
+    add_images,
+    add_json,
+    add_model,
+    files_in,
+    home_of,
+    path_argument,
+    print_json,
+    say,
+)
 from skocc._samples.progress import clear_bars, shown, track
 from skocc._samples.sources import read_image
 
@@ -19,9 +28,7 @@ def add_maps(commands):
         "maps", help="draw heat maps over the images of a folder, into another folder"
     )
     add_model(maps)
-    maps.add_argument(
-        "folder", type=path_argument, help="images, also in folders within it"
-    )
+    add_images(maps, "images")
     maps.add_argument(
         "--output", type=path_argument, required=True, help="folder to write PNG files to"
     )
@@ -33,6 +40,7 @@ def add_maps(commands):
     maps.add_argument(
         "--verbose", action="store_true", help="show a progress bar on stderr"
     )
+    add_json(maps, "the files that were drawn, and the errors,")
     maps.set_defaults(run=_maps)
 
 
@@ -43,31 +51,36 @@ def _maps(options):
             f"Heat maps need a method that has them. Got a {type(detector).__name__} in "
             f"{str(options.model)!r}. Fit for example PatchSVDD, ResNetKNN or FeatureCAE."
         )
-    home, output = options.folder.resolve(), options.output.resolve()
+    source = home_of(options.folder)
+    home, output = source.resolve(), options.output.resolve()
     if output == home or home in output.parents:
         raise ValueError(
             f"Pictures would be taken for images the next time. Got {str(output)!r} as "
             "--output, within the folder that is read. Name a folder outside of it."
         )
-    n_drawn, n_errors, first_error = 0, 0, None
+    drawn, errors = [], {}
     with shown("maps", options.verbose, inner=False):
         for path in track(files, "maps", unit="file"):
             try:
                 picture = overlay(detector, path, options.anomalous)
             except (OSError, ValueError) as error:
-                n_errors, first_error = n_errors + 1, first_error or error
+                errors[str(path)] = str(error)
                 clear_bars()
                 say(str(error))
                 continue
             if picture is not None:
-                place = output / path.relative_to(options.folder)
+                place = output / path.relative_to(source)
                 place.parent.mkdir(parents=True, exist_ok=True)
                 # The whole name stays, since a.jpg and a.png are two images.
-                Image.fromarray(picture).save(place.with_name(f"{place.name}.png"))
-                n_drawn += 1
-    say(f"{len(files)} images: {n_drawn} drawn, {n_errors} that cannot be read")
-    if n_errors == len(files):
-        raise ValueError(f"None of the files can be read. Got of the first: {first_error}")
+                place = place.with_name(f"{place.name}.png")
+                Image.fromarray(picture).save(place)
+                drawn.append(str(place))
+    say(f"{len(files)} images: {len(drawn)} drawn, {len(errors)} that cannot be read")
+    if options.json:
+        print_json({"images": len(files), "drawn": drawn, "errors": errors})
+    if len(errors) == len(files):
+        first = next(iter(errors.values()))
+        raise ValueError(f"None of the files can be read. Got of the first: {first}")
 
 
 def overlay(detector, path, only_anomalous=False):

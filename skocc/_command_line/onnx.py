@@ -1,14 +1,16 @@
 """The commands that export a model as an ONNX file, and compare the file with it."""
 
-import json
 import sys
 
 import skocc
 from skocc._command_line.folders import (
+    add_images,
+    add_json,
     add_model,
     check_destination,
     files_in,
     path_argument,
+    print_json,
     say,
 )
 
@@ -28,7 +30,7 @@ def add_export(commands):
         help="type of the pixels that it takes: of files of 8 bits, or numbers as the "
         "model takes them (default: uint8, for plain rows float32)",
     )
-    _add_json(export)
+    add_json(export, "class, path and bytes")
     export.set_defaults(run=_export)
 
 
@@ -44,18 +46,12 @@ def add_validate(commands):
         "exported", type=path_argument, metavar="EXPORTED", help="file that export wrote"
     )
     add_model(validate)
-    validate.add_argument(
-        "folder",
-        type=path_argument,
-        help="images that the model was not trained on, also in folders within it; for "
-        "VideoMOCCA the frames of a video",
+    add_images(
+        validate,
+        "images that the model was not trained on, for VideoMOCCA the frames of a video",
     )
-    _add_json(validate)
+    add_json(validate, "what was found")
     validate.set_defaults(run=_validate)
-
-
-def _add_json(command):
-    command.add_argument("--json", action="store_true", help="print what was found as JSON")
 
 
 def _export(options):
@@ -67,7 +63,7 @@ def _export(options):
     n_bytes = size_of(options.output)
     if options.json:
         found = {"path": str(options.output), "bytes": n_bytes}
-        _print({**found, "class": type(detector).__name__})
+        print_json({**found, "class": type(detector).__name__}, indent=2)
     else:
         name = type(detector).__name__
         say(f"{str(options.output)!r}: {name}, {n_bytes / 1e6:.1f} MB")
@@ -80,7 +76,7 @@ def _validate(options):
     detector, files = skocc.load(options.model), files_in(options.folder)
     found = validate(options.exported, detector, files)
     if options.json:
-        _print(found._asdict())
+        print_json(found._asdict(), indent=2)
     else:
         for name, value in [
             ("images", found.n_images),
@@ -102,7 +98,3 @@ def _validate(options):
 
 def _maps(found):
     return "none" if found.map_difference is None else f"{found.map_difference:.1e}"
-
-
-def _print(found):
-    sys.stdout.write(json.dumps(found, indent=2) + "\n")

@@ -89,10 +89,7 @@ def write_tensors(path, arrays, metadata, *, durable=True):
     from safetensors import SafetensorError
     from safetensors.numpy import save_file
 
-    arrays = {
-        name: array if array.flags.c_contiguous else array.copy()
-        for name, array in arrays.items()
-    }
+    arrays = _contiguous(arrays)
     with replacing(path, durable=durable) as temporary:
         if not arrays:
             # safetensors 0.4.0 writes a header without tensors that it cannot read.
@@ -108,6 +105,30 @@ def write_tensors(path, arrays, metadata, *, durable=True):
             found = re.search(r"(?:os error|code:) (\d+)", str(error))
             number = int(found[1]) if found else errno.EIO
             raise OSError(number, os.strerror(number)) from error
+
+
+def _contiguous(arrays):
+    """Return arrays that safetensors writes, of any number of axes."""
+    return {
+        name: array if array.flags.c_contiguous else array.copy()
+        for name, array in arrays.items()
+    }
+
+
+def tensors_as_bytes(metadata, arrays):
+    """Return the content of a safetensors file."""
+    from safetensors.numpy import save
+
+    return save(_contiguous(arrays), metadata)
+
+
+def tensors_of_bytes(content):
+    """Return metadata and arrays of a safetensors file's content, or raise an error."""
+    from safetensors.numpy import load
+
+    arrays = load(content)  # which checks the header
+    (size,) = struct.unpack("<Q", content[:8])
+    return json.loads(content[8 : 8 + size]).get("__metadata__", {}), arrays
 
 
 def read_tensors(path, mapped=()):

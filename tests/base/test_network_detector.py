@@ -37,7 +37,7 @@ QUICK = {"n_epochs": 3, "random_state": 0, "device": "cpu"}
 
 @pytest.fixture
 def registered(monkeypatch):
-    monkeypatch.setattr("skocc._persistence._registered", {})
+    monkeypatch.setattr("skocc._persistence.model_files._registered", {})
 
 
 def test_what_is_prepared_is_kept_by_files_and_warm_starts(digits, tmp_path, registered):
@@ -163,7 +163,7 @@ def test_only_registered_classes_are_written_and_read(digits, tmp_path, register
         skocc.save(detector, path)
     skocc.register(Sphere)
     skocc.save(detector, path)
-    skocc._persistence._registered.clear()
+    skocc._persistence.model_files._registered.clear()
     with pytest.raises(ValueError, match=r"'Sphere', .* unless a class of that name is"):
         skocc.load(path)
 

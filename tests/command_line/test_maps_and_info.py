@@ -3,10 +3,13 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import MinMaxScaler
 
 import skocc
 from skocc.__main__ import main
 from skocc.datasets import make_textures, stain_defects
+from skocc.model_selection import ThresholdTuner
 
 pytest.importorskip("matplotlib")
 
@@ -73,6 +76,22 @@ def test_only_anomalous_images(model, folder, tmp_path, capsys):
     assert drawn == expected
 
 
+def test_what_was_drawn_for_programs(model, folder, tmp_path, capsys):
+    pattern = str(folder / "**" / "*.png")
+    command = ["maps", str(model), pattern, "--output", str(tmp_path / "out"), "--json"]
+    assert main(command) == 0
+    found = json.loads(capsys.readouterr().out)
+    names = ["a.png.png", "b.png.png", "more/c.png.png"]
+    assert sorted(found["drawn"]) == [str(tmp_path / "out" / name) for name in names]
+    assert found["images"] == 4
+    ((path, error),) = found["errors"].items()
+    assert path == str(folder / "d.png")
+    assert "d.png" in error
+    command[4] = str(folder / "out")
+    assert main(command) == 1
+    assert "within the folder that is read" in capsys.readouterr().err
+
+
 def test_maps_that_cannot_be_drawn(model, folder, tmp_path, capsys):
     assert main(["maps", str(model), str(folder), "--output", str(folder / "out")]) == 1
     assert "within the folder that is read" in capsys.readouterr().err
@@ -109,6 +128,23 @@ def test_info_says_what_is_in_a_file(model, capsys):
     assert "class " in text
     assert "patch_size=16" in text
     assert main(["info", str(model.parent / "missing")]) == 1
+
+
+def test_info_of_a_pipeline_with_a_threshold(tmp_path, capsys):
+    pytest.importorskip("skops")
+    rows = np.random.default_rng(0).random((20, 30)).astype(np.float32)
+    short = skocc.DeepSVDD(pretrain_n_epochs=0, n_epochs=1, device="cpu", random_state=0)
+    tuner = ThresholdTuner(make_pipeline(MinMaxScaler(), short), max_fpr=0.3).fit(rows)
+    skocc.save(tuner, tmp_path / "tuner")
+    assert main(["info", str(tmp_path / "tuner"), "--json"]) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["class"], facts["held_out_images"]) == ("ThresholdTuner", 4)
+    assert facts["parameters"] == {"estimator": "Pipeline", "max_fpr": 0.3}
+    (pipeline,) = facts["within"]
+    assert [part["class"] for part in pipeline["within"]] == ["MinMaxScaler", "DeepSVDD"]
+    assert pipeline["within"][1]["training_images"] == 16
+    assert facts["versions"]["skocc"] == skocc.__version__
+    assert main(["info", str(tmp_path / "tuner")]) == 0
 
 
 def test_info_of_an_ensemble_and_of_a_network_of_ones_own(tmp_path, capsys):

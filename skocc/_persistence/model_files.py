@@ -10,6 +10,7 @@ import json
 import math
 import os
 import re
+from collections.abc import Sequence
 from importlib import import_module
 from numbers import Real
 from typing import Any
@@ -27,7 +28,7 @@ from skocc.estimators import MODULES
 # Formats 1 and 2 are those of skocc 0.1; format 1 has no digest.
 _FORMAT = 3
 # Parameters of the running program, not of the model: neither saved nor loaded.
-_OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
+OF_THE_PROGRAM = ("checkpoint_dir", "memory", "n_jobs")
 # Parameters that may be a network of the user, and what a file has in its place: no name,
 # because `load` imports nothing that a file names.
 _NETWORKS = ("backbone", "autoencoder")
@@ -54,15 +55,18 @@ def save(estimator, path: str | os.PathLike) -> None:
 
     Parameters
     ----------
-    estimator : estimator of skocc
+    estimator : estimator of skocc or scikit-learn
         Fitted estimator, on any device, or a
         :class:`~skocc.model_selection.DetectorEnsemble` or
-        :class:`~skocc.model_selection.TiledDetector` of such. `memory`,
-        `checkpoint_dir` and `n_jobs` belong to the running program and are not saved: they
-        are None after :func:`load`.
+        :class:`~skocc.model_selection.TiledDetector` of such; or any other estimator with
+        detectors in it, such as a Pipeline or a
+        :class:`~skocc.model_selection.ThresholdTuner`, which needs skops (``pip install
+        "skocc[skops]"``). `memory`, `checkpoint_dir` and `n_jobs` belong to the running
+        program and are not saved: they are None after :func:`load`.
     path : str or Path
-        File to write. An existing file is replaced at the end, and keeps its permissions.
-        A symbolic link is kept, and its target is replaced.
+        File to write: safetensors, or a zip archive of such and of what skops writes, for
+        estimators that are not skocc's alone. An existing file is replaced at the end, and
+        keeps its permissions. A symbolic link is kept, and its target is replaced.
 
     Raises
     ------
@@ -70,6 +74,8 @@ def save(estimator, path: str | os.PathLike) -> None:
         A parameter cannot be written as data, or was changed after `fit` so that it does
         not match the fitted networks; or a network of your own computes with more than its
         parameters and buffers. Use ``joblib.dump`` for these.
+    ImportError
+        skops is needed and not installed.
     OSError
         The file cannot be written; an existing file is unchanged. The error's `filename` is
         the path.
@@ -90,8 +96,8 @@ def save(estimator, path: str | os.PathLike) -> None:
 
     If the process or the machine stops, the file is either the old one or the complete new
     one. A process that is killed may leave a file whose name starts with ``.skocc-`` or
-    ``.tmp``. The same model gives the same bytes in the same environment. Saving takes as
-    much additional memory as the model.
+    ``.tmp``. The same model gives the same bytes in the same environment, except in an
+    archive. Saving takes as much additional memory as the model, or twice that.
 
     Examples
     --------
@@ -108,13 +114,60 @@ def save(estimator, path: str | os.PathLike) -> None:
     True
     """
     check_is_fitted(estimator)
+    if is_saved_alone(estimator):
+        header, arrays = contents_of_file(estimator)
+        write_tensors(path, arrays, header)
+    else:
+        from skocc._persistence.archives import write_archive
+
+        write_archive(estimator, path)
+
+
+def versions_in(path):
+    """Return the versions of packages that a valid file was written with, by name."""
+    from safetensors import safe_open
+
+    from skocc._persistence.archives import is_archive, versions_in_archive
+
+    if is_archive(path):
+        return versions_in_archive(path)
+    with safe_open(path, framework="np") as file:
+        return json.loads(file.metadata()["skocc"])["versions"]
+
+
+def is_saved_alone(estimator):
+    """Return whether a file of tensors can hold an estimator and its parts.
+
+    Of estimators that are made of others, and have no parts before `fit`, it holds none.
+    """
+    if not isinstance(estimator, FittedMixin):
+        return False
+    if not _has_parts(type(estimator)):
+        return True
+    if not has_fitted(estimator):
+        return False
+    parts = (part for _, part in estimator._named_parts() if not isinstance(part, str))
+    return all(map(is_saved_alone, parts))
+
+
+def has_fitted(estimator):
+    """Return whether an estimator has any attribute that `fit` sets."""
+    return any(name in vars(estimator) for name in estimator._fitted_attributes)
+
+
+def contents_of_file(estimator):
+    """Return the metadata and the arrays of the file of a fitted estimator.
+
+    Raises
+    ------
+    ValueError
+        The estimator could not be put together again.
+    """
     name = type(estimator).__name__
     if _public_class(name) is not type(estimator):
-        is_own = isinstance(estimator, FittedMixin)
-        advice = f"Call skocc.register({name}) before, or use" if is_own else "Use"
         raise ValueError(
             f"save writes estimators of skocc and of registered classes. Got a {name}. "
-            f"{advice} joblib.dump, which also takes a Pipeline."
+            f"Call skocc.register({name}) before, or use joblib.dump."
         )
     header, arrays = _take_apart(estimator)
     networks = {key: getattr(estimator, key) for key in _own_networks(header)}
@@ -128,7 +181,15 @@ def save(estimator, path: str | os.PathLike) -> None:
             f"{error}. Fit again if parameters were changed after fit, or use joblib.dump."
         ) from error
     header["digest"] = _digest(header, arrays)
-    write_tensors(path, arrays, {"skocc": json.dumps(header, sort_keys=True)})
+    return {"skocc": json.dumps(header, sort_keys=True)}, arrays
+
+
+def encoded_parameters(estimator):
+    """Return class and parameters of a detector, fitted or not, as JSON."""
+    name, params = type(estimator).__name__, estimator.get_params(deep=False)
+    if _public_class(name) is not type(estimator):
+        raise ValueError(f"no class {name} is registered. Call skocc.register({name})")
+    return {"estimator": name, "params": _encoded(params)}
 
 
 def load(
@@ -138,6 +199,7 @@ def load(
     mmap: bool = False,
     backbone: Any = None,
     autoencoder: Any = None,
+    trusted: Sequence[str] = (),
 ) -> Any:
     """Read an estimator that :func:`save` wrote.
 
@@ -159,11 +221,16 @@ def load(
         place while the estimator is in use; :func:`save` replaces it by another.
     backbone, autoencoder : nn.Module, class or function, default=None
         The parameter of this name with which the detector was fitted, if that was a network
-        of your own. Its code comes from you, and the weights from the file.
+        of your own. Its code comes from you, and the weights from the file. In a Pipeline
+        or the like, all detectors that need one get the same.
+    trusted : sequence of str, default=()
+        Names of types that the file of a Pipeline or the like may have besides those of
+        skocc and scikit-learn, such as ``"my_package.MyScaler"``. They are imported, and
+        their code runs.
 
     Returns
     -------
-    estimator : estimator of skocc
+    estimator : estimator of skocc or scikit-learn
         Fitted estimator, with its networks on the CPU. `memory`, `checkpoint_dir` and
         `n_jobs` are None.
 
@@ -171,10 +238,12 @@ def load(
     ------
     ValueError
         The file does not exist, was not written by `save`, is damaged, or was written by a
-        newer skocc; or it needs `backbone` or `autoencoder`, or another one, or none. The
-        error names the file. Or `device` is not available here.
+        newer skocc; or it needs `backbone` or `autoencoder`, or another one, or none; or it
+        has types that are not trusted. The error names the file. Or `device` is not
+        available here.
     ImportError
-        The model has a network of torchvision, which cannot be imported.
+        The model has a network of torchvision, which cannot be imported; or it is that of a
+        Pipeline or the like, and skops cannot.
 
     Warns
     -----
@@ -208,9 +277,8 @@ def load(
     >>> detector.predict(images).shape
     (178,)
     """
-    import torch
-
     from skocc._engine.device import resolve_device
+    from skocc._persistence.archives import is_archive, read_archive
 
     path = os.fsdecode(path)
     if device is not None:
@@ -221,16 +289,16 @@ def load(
         "a file written by skocc.save, or copy it anew; pickles are read by joblib.load"
     )
     try:
-        header, arrays = _read(path, mmap)
-        version = _check_origin(header, arrays, has_digest=not mmap)
-        if int(header["format"]) < 3:
-            header, arrays = current_form(header, arrays)
-        if device is not None:
-            _set_device(header, device)
-        advice = _advice_on_networks(_own_networks(header), networks) or advice
-        estimator = _put_together(header, arrays, networks)
-        with torch.inference_mode(False):  # else the networks could not be trained
-            _fill(estimator, arrays)
+        if is_archive(path):
+            if mmap:
+                raise ValueError("mmap=True takes files of a detector alone")
+            estimator, version = read_archive(path, device, networks, tuple(trusted))
+        else:
+            metadata, arrays = read_tensors(path, mapped=_LARGE if mmap else ())
+            header, version = _checked_header(metadata, arrays, has_digest=not mmap)
+            needed = _own_networks(header)
+            advice = advice_on_networks(needed, networks) or advice
+            estimator = _fitted(header, arrays, device, networks)
     except ImportError:
         raise
     # Networks and constraints raise errors of any kind for invalid values in a file.
@@ -240,6 +308,45 @@ def load(
             f"{path!r} cannot be read as a model: {_shown(error)}. Pass {advice}."
         ) from None
     warn_about_version(type(estimator).__name__, version)
+    return estimator
+
+
+def read_detector(metadata, arrays, device, networks):
+    """Return the detector of a file in an archive, and the networks that it has taken.
+
+    Parameters
+    ----------
+    metadata, arrays : dict
+        What :func:`contents_of_file` has returned.
+    device : str or None
+    networks : dict of str to nn.Module, class or function
+        As in :func:`load`; those that this detector does not need are left alone.
+    """
+    header, _ = _checked_header(metadata, arrays)
+    networks = {k: v for k, v in networks.items() if k in _own_networks(header)}
+    return _fitted(header, arrays, device, networks), {*networks}
+
+
+def read_parameters(entry, device, networks):
+    """Return an unfitted detector, as :func:`read_detector` returns a fitted one."""
+    networks = {k: v for k, v in networks.items() if k in _own_networks(entry)}
+    if device is not None:
+        _set_device(entry, device)
+    entry = {"versions": {"skocc": None}, **entry}
+    return _with_parameters(entry, networks), {*networks}
+
+
+def _fitted(header, arrays, device, networks):
+    """Return the estimator of a header, with the arrays of its file."""
+    import torch
+
+    if int(header["format"]) < 3:
+        header, arrays = current_form(header, arrays)
+    if device is not None:
+        _set_device(header, device)
+    estimator = _put_together(header, arrays, networks)
+    with torch.inference_mode(False):  # else the networks could not be trained
+        _fill(estimator, arrays)
     return estimator
 
 
@@ -369,16 +476,21 @@ def _take_apart(estimator):
     header = {
         "format": str(_FORMAT),
         "estimator": type(estimator).__name__,
-        "params": {
-            name: None if name in _OF_THE_PROGRAM else _encode(value, name)
-            for name, value in params.items()
-        },
+        "params": _encoded(params),
         "values": values,
         "versions": versions.installed_versions() | {"skocc": versions.__version__},
     }
     if parts:
         header["parts"] = parts
     return header, arrays
+
+
+def _encoded(params):
+    """Return parameters as JSON, without the values of those of the program."""
+    return {
+        name: None if name in OF_THE_PROGRAM else _encode(value, name)
+        for name, value in params.items()
+    }
 
 
 def _state_of(network, name):
@@ -398,7 +510,7 @@ def _own_networks(header):
     return [name for name in _NETWORKS if header["params"].get(name) == _OWN_NETWORK]
 
 
-def _advice_on_networks(needed, given):
+def advice_on_networks(needed, given):
     """Return what to pass instead where a file needs networks of the user."""
     if not needed:
         return "no network" if given else ""
@@ -441,9 +553,8 @@ def _set_device(header, device):
             _set_device(part, device)
 
 
-def _read(path, mmap=False):
-    """Return the header and the arrays of a file."""
-    metadata, arrays = read_tensors(path, mapped=_LARGE if mmap else ())
+def _checked_header(metadata, arrays, has_digest=True):
+    """Return the header of a file of tensors, and the version of skocc that wrote it."""
     if "skocc" not in metadata:
         raise ValueError("it holds tensors but no estimator")
     header = json.loads(
@@ -451,7 +562,7 @@ def _read(path, mmap=False):
     )
     if not isinstance(header, dict):
         raise ValueError("its header is no object")
-    return header, arrays
+    return header, _check_origin(header, arrays, has_digest)
 
 
 def _check_origin(header, arrays, has_digest=True):
@@ -526,7 +637,7 @@ def _with_parts(header, arrays, level):
         fitted.append(part)
     _check_other_bytes(fitted, arrays)
     params = {
-        key: None if key in _OF_THE_PROGRAM else _decode(value)
+        key: None if key in OF_THE_PROGRAM else _decode(value)
         for key, value in header["params"].items()
     }
     return whole_class._of_parts(pairs, fitted, params), own
@@ -624,7 +735,7 @@ def _with_parameters(header, own_networks):
             f"which a {name} of skocc {versions.__version__} has not"
         )
     params = {
-        key: None if key in _OF_THE_PROGRAM else _decode(value)
+        key: None if key in OF_THE_PROGRAM else _decode(value)
         for key, value in params.items()
         if key not in needed
     }

@@ -12,7 +12,7 @@ import pytest
 from safetensors.numpy import save
 
 import skocc
-from skocc._persistence import _digest
+from skocc._persistence.model_files import _digest
 from skocc.feature_extraction import DeepFeatures
 from skocc.model_selection import DetectorEnsemble
 from tests.quick import ESTIMATORS, quick
@@ -54,7 +54,7 @@ class ModelFile:
         self.images = images
         estimator = make(estimator_class).fit(images)
         self.expected = self.results(estimator)
-        header, self.arrays = skocc._persistence._take_apart(estimator)
+        header, self.arrays = skocc._persistence.model_files._take_apart(estimator)
         self.header = json.loads(json.dumps(header))
         self.content = self.signed(self.header, self.arrays)
         self.header_end = 8 + int.from_bytes(self.content[:8], "little")

@@ -1,0 +1,1 @@
+"""Fitted estimators as files that contain only data: `save` and `load`."""
