@@ -17,6 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from skocc._engine.memory import memory_errors_named
+from skocc._engine.sharing import make_room
 from skocc._samples.progress import stages_of
 from skocc._samples.warnings import warn
 
@@ -178,7 +179,9 @@ def isolated(function: _Function) -> _Function:
             memory_errors_named(),
             stages_of(self),
         ):
-            return function(self, *args, **kwargs)
+            result = function(self, *args, **kwargs)
+            make_room()
+            return result
 
     return cast(_Function, run)
 
