@@ -55,10 +55,12 @@ RUNS = [
         "--n-images 4 --n-runs 1 --n-pairs 1",
     ),
     ("table", "bench_table.py", "--quick"),
+    ("search", "bench_search.py", "--quick"),
     ("neighbors", "bench_neighbors.py --only tree", "--quick"),
     ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
     ("epoch", "bench_epoch.py --n-threads 1 --n-pairs 5", "--quick"),
+    ("batch", "bench_batch.py", "--quick"),
     (
         "files",
         "bench_files.py --formats jpg --sides 256 --n-files 1000 10000 --n-pairs 5",
@@ -87,7 +89,7 @@ LEFT_OUT = {
     "bench_direct.py", "bench_feature_knn.py", "bench_layers.py", "bench_roofline.py",
 }  # fmt: skip
 # Scripts that only a processor has work in.
-ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py"}
+ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py", "bench_search.py"}
 
 
 def processor():

@@ -168,7 +168,8 @@ def isolated(function: _Function) -> _Function:
     """Decorate a method to run in a block of :func:`own_settings`.
 
     If memory runs out, the method raises a MemoryError that says what to do. Its stages are
-    shown if `verbose` of its estimator says so.
+    shown if `verbose` of its estimator says so. It leaves no unused memory of a GPU that
+    other processes share.
     """
 
     @wraps(function)

@@ -48,9 +48,9 @@ def fit_beside_others(
 
     Notes
     -----
-    All fits of a user on a GPU are told apart, in whichever process or thread. Scores are
+    Fits of a user on a GPU know of each other, in whichever process or thread. Scores do
     not: their batches are halved. Windows has no such locks, and there `fit` is called
-    once.
+    once. A fit must not wait for fits of other threads or processes on the same GPU.
     """
     # A fit within a fit fails with it: alone, it would wait for the fit that it is in.
     name = None if getattr(_thread, "is_fitting", False) else _physical_name(device)
