@@ -55,7 +55,7 @@ def main():
     """Read the command line, and measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--device", type=torch.device, default="cpu")
-    parser.add_argument("--n-rounds", type=int, default=15)
+    parser.add_argument("--n-rounds", type=int, default=8)
     parser.add_argument("--n-threads", type=int, default=1, help="threads of torch")
     parser.add_argument("--quick", action="store_true", help="small batches, one round")
     options = parser.parse_args()

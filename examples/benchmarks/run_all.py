@@ -60,7 +60,6 @@ RUNS = [
     ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
     ("epoch", "bench_epoch.py --n-threads 1 --n-pairs 5", "--quick"),
-    ("batch", "bench_batch.py", "--quick"),
     (
         "files",
         "bench_files.py --formats jpg --sides 256 --n-files 1000 10000 --n-pairs 5",
@@ -86,7 +85,8 @@ RUNS = [
 ]
 # Scripts that others run, or that need long.
 LEFT_OUT = {
-    "bench_direct.py", "bench_feature_knn.py", "bench_layers.py", "bench_roofline.py",
+    "bench_batch.py", "bench_direct.py", "bench_feature_knn.py", "bench_layers.py",
+    "bench_roofline.py",
 }  # fmt: skip
 # Scripts that only a processor has work in.
 ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py", "bench_search.py"}
