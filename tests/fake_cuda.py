@@ -209,6 +209,10 @@ def _stream_on(streams, kind):
     return _generators[-1]
 
 
+class FakeProperties:
+    uuid = "made up"
+
+
 @contextlib.contextmanager
 def fake_cuda():
     """Let ``device="cuda"`` be used, and yield the counter of waits."""
@@ -217,6 +221,7 @@ def fake_cuda():
         for target, name, stand_in in (
             (torch.cuda, "device_count", lambda: 1),
             (torch.cuda, "mem_get_info", lambda device=None: (2**36, 2**36)),
+            (torch.cuda, "get_device_properties", lambda device=None: FakeProperties),
             (torch.cuda, "get_rng_state", lambda device=None: state),
             (torch.cuda, "set_rng_state", lambda state, device=None: None),
             (torch.cuda, "manual_seed", lambda seed: None),

@@ -28,6 +28,7 @@ from skocc._engine import (
     inference,
     memory,
     seeding,
+    sharing,
     training,
     whole_files,
 )
@@ -116,6 +117,8 @@ WITHOUT_TENSORS = {
     ambient.own_settings,
     ambient.without_modes,
     memory.memory_errors_named,
+    sharing.fit_beside_others,
+    sharing.make_room,
     backbones.keep_strided_layers_safe,
     banks.Bank,
     banks.BankSearch,

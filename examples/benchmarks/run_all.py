@@ -55,6 +55,7 @@ RUNS = [
         "--n-images 4 --n-runs 1 --n-pairs 1",
     ),
     ("table", "bench_table.py", "--quick"),
+    ("search", "bench_search.py", "--quick"),
     ("neighbors", "bench_neighbors.py --only tree", "--quick"),
     ("coreset", "bench_coreset.py --kinds tiles", "--quick"),
     ("peers", "bench_peers.py", "--quick"),
@@ -84,10 +85,11 @@ RUNS = [
 ]
 # Scripts that others run, or that need long.
 LEFT_OUT = {
-    "bench_direct.py", "bench_feature_knn.py", "bench_layers.py", "bench_roofline.py",
+    "bench_batch.py", "bench_direct.py", "bench_feature_knn.py", "bench_layers.py",
+    "bench_roofline.py",
 }  # fmt: skip
 # Scripts that only a processor has work in.
-ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py"}
+ON_CPU = {"bench_aupro.py", "bench_import.py", "bench_memory.py", "bench_search.py"}
 
 
 def processor():

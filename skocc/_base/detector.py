@@ -21,6 +21,7 @@ from skocc._engine.ambient import isolated
 from skocc._engine.batches import keep_on_device
 from skocc._engine.device import inference_dtype, on_device, resolve_device
 from skocc._engine.seeding import seeded
+from skocc._engine.sharing import fit_beside_others
 from skocc._samples.log import logger
 from skocc._samples.sources import ReadImages
 from skocc._samples.validation import warn_about_anomalies
@@ -331,21 +332,27 @@ class BaseDetector(
             As in :class:`Run`.
         """
         callbacks = FitCallbacks(self, X, y)
-        with unchanged_on_error(self):
-            device = resolve_device(self.device)
-            images = self._read(X, reset=not is_warm, min_samples=min_samples)
-            warn_about_anomalies(y)
-            # Before a GPU is given the images, for which all files may be decoded.
-            check_effects(self)
-            self._check_parameters(n_before + len(images))
-            name = type(self).__name__
-            logger.info("%s: fits %d samples %s", name, len(images), images.shape[1:])
-            with seeded(self.random_state, device, n_before) as generator:
-                run = Run(device, generator, is_warm, images, callbacks, n_before=n_before)
-                images = keep_on_device(images, device)
-                learn(images, run)
-            self._set_collapsed(self._set_threshold(images, run))
-            logger.info("%s: is fitted, with offset_=%.6g", name, self.offset_)
+        device = resolve_device(self.device)
+
+        def attempt():
+            with unchanged_on_error(self):
+                images = self._read(X, reset=not is_warm, min_samples=min_samples)
+                warn_about_anomalies(y)
+                # Before a GPU is given the images, for which all files may be decoded.
+                check_effects(self)
+                self._check_parameters(n_before + len(images))
+                name = type(self).__name__
+                logger.info("%s: fits %d samples %s", name, len(images), images.shape[1:])
+                with seeded(self.random_state, device, n_before) as generator:
+                    run = Run(
+                        device, generator, is_warm, images, callbacks, n_before=n_before
+                    )
+                    images = keep_on_device(images, device)
+                    learn(images, run)
+                self._set_collapsed(self._set_threshold(images, run))
+                logger.info("%s: is fitted, with offset_=%.6g", name, self.offset_)
+
+        fit_beside_others(attempt, device, self.random_state)
         callbacks.end()
         return self
 

@@ -17,6 +17,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from skocc._engine.memory import memory_errors_named
+from skocc._engine.sharing import make_room
 from skocc._samples.progress import stages_of
 from skocc._samples.warnings import warn
 
@@ -167,7 +168,8 @@ def isolated(function: _Function) -> _Function:
     """Decorate a method to run in a block of :func:`own_settings`.
 
     If memory runs out, the method raises a MemoryError that says what to do. Its stages are
-    shown if `verbose` of its estimator says so.
+    shown if `verbose` of its estimator says so. It leaves no unused memory of a GPU that
+    other processes share.
     """
 
     @wraps(function)
@@ -178,7 +180,9 @@ def isolated(function: _Function) -> _Function:
             memory_errors_named(),
             stages_of(self),
         ):
-            return function(self, *args, **kwargs)
+            result = function(self, *args, **kwargs)
+            make_room()
+            return result
 
     return cast(_Function, run)
 
