@@ -172,6 +172,8 @@ WITHOUT_TENSORS = {
     maps.patch_scores_to_map,
     whole_files.read_tensors,
     whole_files.replacing,
+    whole_files.tensors_as_bytes,
+    whole_files.tensors_of_bytes,
     whole_files.write_tensors,
     pretraining.has_contrast,
     seeding.may_draw,

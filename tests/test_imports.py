@@ -89,7 +89,7 @@ skocc._ops.neighbors.nearest(torch.rand(3, 2), torch.rand(9, 2))
 assert_not_loaded("pynndescent", "numba")
 assert_needs(
     lambda: skocc._ops.neighbors.ApproximateIndex(torch.rand(9, 2)),
-    "pip install pynndescent",
+    'pip install "skocc[approximate]"',
 )
 """
 

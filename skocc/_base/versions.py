@@ -15,7 +15,6 @@ _PACKAGES = (
     "scikit-learn",
     "scipy",
     "joblib",
-    "pynndescent",
     "pillow",
     "tqdm",
     "safetensors",

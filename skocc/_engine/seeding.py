@@ -197,7 +197,8 @@ def _dropout(generator, input, p=0.5, training=True, inplace=False, train=None):
 def _process_generator_set_to(generator):
     """Use the generator of the process with the state of another one in the block."""
     if generator.device.type == "cuda":
-        index = generator.device.index or torch.cuda.current_device()
+        index = generator.device.index
+        index = torch.cuda.current_device() if index is None else index
         theirs = torch.cuda.default_generators[index]
     elif generator.device.type == "mps":
         theirs = torch.mps._get_default_mps_generator()

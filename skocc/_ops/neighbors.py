@@ -672,7 +672,7 @@ def _import_pynndescent():
     except ImportError as error:
         raise ImportError(
             "Approximate search needs pynndescent, which cannot be imported: "
-            f"{error}. Run `pip install pynndescent`, or search exactly."
+            f'{error}. Install it with pip install "skocc[approximate]", or search exactly.'
         ) from error
     return pynndescent
 

@@ -118,9 +118,9 @@ class PatchSVDD(GrowingBanksMixin, AnomalyMapMixin, TrainedDetector):
         product, as published, their sum or the larger of the two; or the map of small, or
         of big patches, alone.
     search : {"exact", "approximate"}, default="exact"
-        "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
-        first graph of a process compiles for a minute or two, also one of few images;
-        `verbose` says so.
+        "approximate" searches a graph of pynndescent, for large banks on a CPU, after
+        ``pip install "skocc[approximate]"``. The first one of a process compiles for a
+        minute or two.
     max_bank_bytes : int or None, default=16777216
         Bytes that the vectors of both banks take at most. None: all patches are kept. See
         :meth:`bank_bytes`. An exact search takes as much once more.

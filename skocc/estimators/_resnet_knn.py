@@ -96,9 +96,9 @@ class ResNetKNN(GrowingBanksMixin, AnomalyMapMixin, BaseDetector):
         The source takes one, AnomalyDINO a hundredth of the cells. More than one are for
         defects that are larger than a cell.
     search : {"exact", "approximate"}, default="exact"
-        "approximate" searches a graph made by pynndescent, for large banks on a CPU. The
-        first graph of a process compiles for a minute or two, also one of few images;
-        `verbose` says so.
+        "approximate" searches a graph of pynndescent, for large banks on a CPU, after
+        ``pip install "skocc[approximate]"``. The first one of a process compiles for a
+        minute or two.
     subsampling : {"random", "coreset"}, default="random"
         Which vectors are kept if not all are: a random subset, or a coreset by greedy
         k-center, which leaves no vector far from all kept ones and takes much longer.
