@@ -8,6 +8,8 @@ import os
 import sys
 from contextlib import nullcontext
 
+import numpy as np
+
 import skocc
 from skocc._base.renamed import RENAMED
 from skocc._command_line.compare import add_compare
@@ -117,15 +119,19 @@ def _add_fit(commands):
         help="a parameter of the method, such as n_epochs=20, backbone=resnet18 or "
         "layers=layer2,layer3; may be repeated",
     )
-    fit.add_argument(
-        "--output", type=path_argument, required=True, help="safetensors file to write"
-    )
+    fit.add_argument("--output", type=path_argument, required=True, help="file to write")
     _add_threshold(fit)
     fit.add_argument(
         "--seed",
         type=int,
         default=0,
         help="of the training and of what is held out (default: 0)",
+    )
+    fit.add_argument(
+        "--keep-held-out",
+        action="store_true",
+        help="write the scores of the held-out images as well, so that score has a column "
+        "p_value (needs skops)",
     )
     _add_verbose(fit)
     add_json(fit, "class, threshold and numbers of images")
@@ -206,18 +212,20 @@ def _fit(options):
         refit=isinstance(options.cv, int),
         random_state=detector.random_state,
     ).fit(files)
-    _keep(tuner, options.output)
+    _keep(tuner, options.output, options.keep_held_out)
     _report(options, tuner, detector, len(files))
 
 
-def _keep(tuner, path):
-    """Write the detector of a tuner: of the held-out images it keeps thresholds alone."""
+def _keep(tuner, path, with_held_out):
+    """Write a tuner, or its detector with the thresholds of the tuner."""
     fitted = tuner.estimator_
     for name in ("offset_", "pixel_threshold_"):
         if hasattr(tuner, name):  # not all methods have heat maps
             setattr(fitted, name, getattr(tuner, name))
-    fitted.set_params(verbose=0)  # those who score say for themselves what they see
-    skocc.save(fitted, path)
+    # Those who score say for themselves what they see.
+    for detector in (fitted, tuner.estimator):
+        detector.set_params(verbose=0)
+    skocc.save(tuner if with_held_out else fitted, path)
 
 
 def _report(options, tuner, detector, n_files):
@@ -250,7 +258,7 @@ def _score(options):
     n_anomalous, first_error, n_errors = 0, None, 0
     verbose = shown("score", options.verbose, inner=False)
     with destination as file, verbose:
-        write = _writer_of(file, options.json)
+        write = _writer_of(file, detector, options.json)
         for rows in score_files(detector, files, _BATCH_SIZE):
             clear_bars()  # the rows may go to the terminal that shows them
             for path, score, label, error in rows:
@@ -266,28 +274,33 @@ def _score(options):
         )
 
 
-def _writer_of(file, as_json):
+def _writer_of(file, detector, as_json):
     """Return a function that writes a row: of a table of CSV, or an object of JSON."""
+    has_p_values = hasattr(detector, "p_values")
 
-    def write_json(path, score, label, error):
-        row = {"path": os.fspath(path), "score": None, "label": None, "error": None}
+    def row_of(path, score, label, error):
+        row = {"path": os.fspath(path), "score": None}
+        row |= {"p_value": None} if has_p_values else {}
+        row |= {"label": None, "error": None if error is None else str(error)}
         if error is None:
             row |= {"score": float(score), "label": int(label)}
-        else:
-            row["error"] = str(error)
-        file.write(json.dumps(row) + "\n")
+        if error is None and has_p_values:
+            row["p_value"] = float(detector._p_values_of(np.array([score]))[0])
+        return row
 
-    def write_csv(path, score, label, error):
-        name = _escaped(path, file.encoding)
-        if error is None:
-            table.writerow([name, score, label, ""])
-        else:
-            table.writerow([name, "", "", _escaped(str(error), file.encoding)])
+    def write_json(*cells):
+        file.write(json.dumps(row_of(*cells)) + "\n")
+
+    def write_csv(*cells):
+        row = row_of(*cells)
+        for name in ("path", "error"):
+            row[name] = _escaped(row[name] or "", file.encoding)
+        table.writerow(row.values())  # of None, nothing
 
     if as_json:
         return write_json
     table = csv.writer(file, lineterminator="\n")
-    table.writerow(["path", "score", "label", "error"])
+    table.writerow(["path", "score", *["p_value"][: int(has_p_values)], "label", "error"])
     return write_csv
 
 

@@ -101,6 +101,30 @@ def test_rows_and_facts_for_programs(folder, model, tmp_path, capsys):
     assert "There are no images in" in capsys.readouterr().err
 
 
+def test_p_values_of_images_that_were_held_out(folder, tmp_path, capsys):
+    pytest.importorskip("skops")
+    output = tmp_path / "tuner"
+    fit = ["fit", str(folder), *QUICK, *HALF, "--output", str(output)]
+    assert main([*fit, "--keep-held-out", "--verbose"]) == 0
+    capsys.readouterr()
+    (tmp_path / "new").mkdir()
+    first = sorted(folder.glob("*.PNG"))[0]
+    (tmp_path / "new" / "a.png").write_bytes(first.read_bytes())
+    (tmp_path / "new" / "b.png").write_bytes(b"no image")
+    tuner = skocc.load(output)
+    assert len(tuner.calibration_scores_) == 20
+    assert tuner.estimator.verbose == tuner.estimator_.verbose == 0
+    (p_value,) = tuner.p_values([first])
+    assert main(["score", str(output), str(tmp_path / "new")]) == 0
+    good, bad = csv.DictReader(io.StringIO(capsys.readouterr().out))
+    assert [*good] == ["path", "score", "p_value", "label", "error"]
+    assert float(good["p_value"]) == p_value
+    assert bad["p_value"] == bad["score"] == bad["label"] == ""
+    assert main(["score", str(output), str(tmp_path / "new"), "--json"]) == 0
+    good, bad = map(json.loads, capsys.readouterr().out.splitlines())
+    assert (good["p_value"], bad["p_value"]) == (p_value, None)
+
+
 def test_a_table_with_a_broken_file(folder, model, tmp_path, capsys):
     broken = tmp_path / "new"
     broken.mkdir()

@@ -37,7 +37,7 @@ every_search = pytest.mark.parametrize(
     "estimator_class",
     [
         skocc.DeepSVDD,
-        skocc.MOCCA,
+        pytest.param(skocc.MOCCA, marks=pytest.mark.slow),
         pytest.param(skocc.ResNetKNN, marks=pytest.mark.slow),
     ],
 )
