@@ -139,8 +139,9 @@ def read_archive(path, device, networks, trusted):
 
 
 def versions_in_archive(path):
-    """Return the versions of packages that an archive was written with, by their names."""
-    return _checked_header(_members(path)[_HEADER])["versions"]
+    """Return the versions of packages that a valid archive was written with, by name."""
+    with zipfile.ZipFile(path) as archive:  # without the banks, which may be large
+        return _checked_header(archive.read(_HEADER))["versions"]
 
 
 def _checked_header(text):
