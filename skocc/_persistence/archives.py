@@ -166,17 +166,20 @@ def _checked_header(text):
 def _members(path):
     """Return the members of an archive as bytes, of no more than its size together."""
     with zipfile.ZipFile(path) as archive:
-        infos = archive.infolist()
-        names = [info.filename for info in infos]
-        n_bytes = sum(info.file_size for info in infos)
-        is_stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
-        # Members that overlap could make much of little.
-        if not is_stored or n_bytes > os.stat(path).st_size:
-            raise ValueError("it is compressed, or its parts overlap")
+        names = archive.namelist()
+        _check_stored(archive, os.stat(path).st_size, "it")
         others = [name for name in names if not re.fullmatch(r"detectors/\d+", name)]
         if len({*names}) < len(names) or sorted(others) != sorted([_HEADER, _WHOLE]):
             raise ValueError(f"it has other parts than {_HEADER}, {_WHOLE} and detectors")
         return {name: archive.read(name) for name in names}
+
+
+def _check_stored(archive, n_bytes, what):
+    """Raise an error if members of an archive of `n_bytes` could make much of little."""
+    infos = archive.infolist()
+    is_stored = all(info.compress_type == zipfile.ZIP_STORED for info in infos)
+    if not is_stored or sum(info.file_size for info in infos) > n_bytes:
+        raise ValueError(f"{what} is compressed, or its parts overlap")
 
 
 def _skops():
@@ -193,11 +196,7 @@ def _skops():
 def _unknown_types(content, trusted):
     """Return the sorted names of types that neither skops nor skocc nor the user trusts."""
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
-        infos = archive.infolist()
-        if any(info.compress_type != zipfile.ZIP_STORED for info in infos) or sum(
-            info.file_size for info in infos
-        ) > len(content):
-            raise ValueError(f"{_WHOLE} is compressed, or its parts overlap")
+        _check_stored(archive, len(content), _WHOLE)
     found = _skops().get_untrusted_types(data=content)
     return sorted({*found} - {*_own_types(), *trusted})
 
